@@ -1,0 +1,8 @@
+"""The one exception for what a user can cause and mend."""
+
+
+class UserError(Exception):
+    """A mistake in the input. The message names the value, the choices and the next step.
+
+    Commands print it as one line and exit with code 2, without a traceback.
+    """
