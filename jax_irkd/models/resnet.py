@@ -1,0 +1,187 @@
+"""Residual networks (He et al., CVPR 2016, arXiv:1512.03385), laid out as torchvision's.
+
+Version 1.5: a bottleneck strides in its 3x3 convolution. Padding is explicit
+throughout, as `SAME` does not match pretrained weights at stride 2. Torch keeps
+the unbiased variance of a batch as running variance, linen the biased one: training
+drifts apart by 1/(n - 1), where n is the number of values per channel; inference
+is the same.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: relu(shortcut(x) + f(x))."""
+
+    width: int
+    stride: int
+    conv: Callable
+    norm: Callable
+    expansion: ClassVar[int] = 1
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
+        stride = (self.stride, self.stride)
+        y = self.conv(self.width, (3, 3), stride, padding=1, name="conv1")(x)
+        y = nn.relu(self.norm(name="norm1")(y))
+        y = self.conv(self.width, (3, 3), padding=1, name="conv2")(y)
+        y = self.norm(name="norm2")(y)
+        return nn.relu(y + _shortcut(self, x))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (strided) and 1x1 convolutions, four times wider at the end, and a shortcut."""
+
+    width: int
+    stride: int
+    conv: Callable
+    norm: Callable
+    expansion: ClassVar[int] = 4
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
+        stride = (self.stride, self.stride)
+        y = self.conv(self.width, (1, 1), name="conv1")(x)
+        y = nn.relu(self.norm(name="norm1")(y))
+        y = self.conv(self.width, (3, 3), stride, padding=1, name="conv2")(y)
+        y = nn.relu(self.norm(name="norm2")(y))
+        y = self.conv(self.width * self.expansion, (1, 1), name="conv3")(y)
+        y = self.norm(name="norm3")(y)
+        return nn.relu(y + _shortcut(self, x))
+
+
+def _shortcut(block: nn.Module, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
+    """x itself, or its 1x1 projection where the block changes the shape."""
+    features, stride = block.width * block.expansion, block.stride
+    if stride == 1 and x.shape[-1] == features:
+        return x
+    # A strided 1x1 convolution reads every other pixel only. Slicing first is equal, and
+    # XLA's weight gradient of the strided one is slow on CPUs.
+    x = x[:, ::stride, ::stride]
+    return block.norm(name="projection_norm")(block.conv(features, (1, 1), name="projection")(x))
+
+
+class Stem(nn.Module):
+    """relu(norm(7x7 stride-2 convolution)), the first map of the network.
+
+    With `input_offset`, a second 7x7 kernel is convolved over a map of ones and added.
+    Inside the frame that is a bias per channel, and zero padding makes it smaller along
+    the border: what is needed to fold an affine change of the input into the kernels.
+    """
+
+    width: int
+    conv: Callable
+    norm: Callable
+    input_offset: bool = False
+
+    @nn.compact
+    def __call__(self, frames: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
+        conv = functools.partial(self.conv, self.width, (7, 7), (2, 2), padding=3)
+        x = conv(name="conv")(frames)
+        if self.input_offset:
+            ones = jnp.ones((1, *frames.shape[1:3], 1), frames.dtype)
+            x = x + conv(use_bias=False, kernel_init=nn.initializers.zeros, name="offset")(ones)
+        return nn.relu(self.norm(name="norm")(x))
+
+
+BLOCKS = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
+
+
+def check_depth(depth: int) -> None:
+    """Raises ValueError naming the choices when there is no ResNet of this depth."""
+    if depth not in BLOCKS:
+        raise ValueError(f"unknown ResNet depth {depth!r}; choose one of {list(BLOCKS)}")
+
+
+class ResNet(nn.Module):
+    """Frames to feature maps: `stem`, `stage1` to `stage4` and `pooled`.
+
+    `stem` is post-ReLU, before the max pool, at half the frame size; stage i has 1/2^(i+1)
+    of it and `width * 2^(i-1)` channels (four times that from depth 50 on). `pooled`,
+    shape `n d`, is the spatial mean of the last stage in float32. Maps have type `dtype`;
+    parameters and batch statistics are float32 always. The number of input channels is
+    that of the frames the network is initialised with.
+
+    axis_name: device axis over which batch statistics are averaged; None keeps them local.
+    partial_bn: TSN's partial batch norm. Every norm but the first uses its running
+        statistics while training, and its scale and bias get no gradient.
+    norm: False leaves the batch norms out and gives the convolutions biases (`folding`).
+    input_offset: adds the border-aware input offset of `Stem`.
+    remat: recomputes the blocks in the backward pass: less memory, one more forward.
+
+    Raises ValueError for a depth other than 18, 34, 50 and 101.
+    """
+
+    depth: int = 18
+    width: int = 64
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
+    partial_bn: bool = False
+    norm: bool = True
+    input_offset: bool = False
+    remat: bool = False
+
+    def __post_init__(self):
+        check_depth(self.depth)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, frames: Float[Array, "n h w c"], *, train: bool) -> dict[str, Array]:
+        conv = functools.partial(
+            nn.Conv,
+            use_bias=not self.norm,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        )
+        frames = frames.astype(self.dtype)
+        norm = self._norm(train=train, frozen=False)
+        x = Stem(self.width, conv, norm, self.input_offset, name="stem")(frames)
+        features = {"stem": x}
+        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+        norm = self._norm(train=train, frozen=self.partial_bn)
+        block, counts = BLOCKS[self.depth]
+        block = nn.remat(block) if self.remat else block
+        for level, (stage, count) in enumerate(zip(STAGES, counts, strict=True)):
+            for index in range(count):
+                stride = 2 if level > 0 and index == 0 else 1
+                name = f"{stage}_block{index}"
+                x = block(self.width * 2**level, stride, conv, norm, name=name)(x)
+            features[stage] = x
+        features["pooled"] = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return features
+
+    def _norm(self, *, train: bool, frozen: bool) -> Callable:
+        if not self.norm:
+            return lambda name: lambda x: x
+        batch_norm = nn.BatchNorm
+        if frozen:
+            batch_norm = nn.map_variables(
+                nn.BatchNorm,
+                "params",
+                trans_in_fn=jax.lax.stop_gradient,
+                init=self.is_initializing(),
+            )
+        return functools.partial(
+            batch_norm,
+            use_running_average=not train or frozen,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+        )

@@ -1,0 +1,66 @@
+"""Temporal segment networks (Wang et al., ECCV 2016, arXiv:1608.00859): clips to logits."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jax_irkd.models.outputs import Outputs
+from jax_irkd.models.resnet import ResNet, check_depth
+
+
+class TSN(nn.Module):
+    """A ResNet on every segment, and the mean of the segments' logits.
+
+    logits = mean_t head(dropout(pool(resnet(clips[:, t]))))
+
+    Clips are normalised frames. The head and everything after the last stage are float32
+    whatever `dtype` is. Dropout draws from the rng `dropout`, needed only when training
+    with a rate above 0. The head starts at normal(0, `head_std`), as in TSN's code.
+    `ResNet` explains the other fields.
+
+    Raises ValueError for an unknown depth.
+    """
+
+    num_classes: int
+    depth: int = 18
+    width: int = 64
+    dropout: float = 0.8
+    partial_bn: bool = False
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
+    norm: bool = True
+    input_offset: bool = False
+    remat: bool = False
+    head_std: float = 0.001
+
+    def __post_init__(self):
+        check_depth(self.depth)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, clips: Float[Array, "b t h w c"], *, train: bool) -> Outputs:
+        batch, segments = clips.shape[:2]
+        backbone = ResNet(
+            depth=self.depth,
+            width=self.width,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+            partial_bn=self.partial_bn,
+            norm=self.norm,
+            input_offset=self.input_offset,
+            remat=self.remat,
+            name="backbone",
+        )
+        features = backbone(clips.reshape(batch * segments, *clips.shape[2:]), train=train)
+        pooled = features["pooled"]
+        head = nn.Dense(
+            self.num_classes, kernel_init=nn.initializers.normal(self.head_std), name="head"
+        )
+        logits = head(nn.Dropout(self.dropout, deterministic=not train)(pooled))
+        features = {
+            name: feature.reshape(batch, segments, *feature.shape[1:])
+            for name, feature in features.items()
+        }
+        features["pooled"] = features["pooled"].mean(axis=1)
+        return Outputs(logits.reshape(batch, segments, -1).mean(axis=1), features)
