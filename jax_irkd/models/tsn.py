@@ -1,9 +1,10 @@
 """Temporal segment networks (Wang et al., ECCV 2016, arXiv:1608.00859): clips to logits."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.models.resnet import ResNet, check_depth
@@ -15,11 +16,12 @@ class TSN(nn.Module):
     logits = mean_t head(dropout(pool(resnet(clips[:, t]))))
 
     Clips are normalised frames. The head and everything after the last stage are float32
-    whatever `dtype` is. Dropout draws from the rng `dropout`, needed only when training
-    with a rate above 0. The head starts at normal(0, `head_std`), as in TSN's code.
+    whatever `dtype` is. Dropout draws from `dropout_keys`, one key a clip, so that a clip's
+    draw depends neither on its neighbours nor on the number of devices; they are needed
+    only when training with a rate above 0. The head starts at normal(0, `head_std`), as in TSN's code.
     `ResNet` explains the other fields.
 
-    Raises ValueError for an unknown depth.
+    Raises ValueError for an unknown depth and for dropout without keys.
     """
 
     num_classes: int
@@ -39,7 +41,13 @@ class TSN(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, clips: Float[Array, "b t h w c"], *, train: bool) -> Outputs:
+    def __call__(
+        self,
+        clips: Float[Array, "b t h w c"],
+        *,
+        train: bool,
+        dropout_keys: Key[Array, " b"] | None = None,
+    ) -> Outputs:
         batch, segments = clips.shape[:2]
         backbone = ResNet(
             depth=self.depth,
@@ -57,10 +65,23 @@ class TSN(nn.Module):
         head = nn.Dense(
             self.num_classes, kernel_init=nn.initializers.normal(self.head_std), name="head"
         )
-        logits = head(nn.Dropout(self.dropout, deterministic=not train)(pooled))
+        kept = pooled
+        if train and self.dropout:
+            kept = _drop(pooled.reshape(batch, segments, -1), dropout_keys, self.dropout)
+        logits = head(kept.reshape(pooled.shape))
         features = {
             name: feature.reshape(batch, segments, *feature.shape[1:])
             for name, feature in features.items()
         }
         features["pooled"] = features["pooled"].mean(axis=1)
         return Outputs(logits.reshape(batch, segments, -1).mean(axis=1), features)
+
+
+def _drop(
+    pooled: Float[Array, "b t d"], keys: Key[Array, " b"] | None, rate: float
+) -> Float[Array, "b t d"]:
+    """Inverted dropout with one key a clip."""
+    if keys is None:
+        raise ValueError(f"training with dropout {rate} needs dropout_keys, one key a clip")
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, pooled.shape[1:]))(keys)
+    return jnp.where(keep, pooled / (1 - rate), 0.0)

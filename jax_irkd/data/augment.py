@@ -1,0 +1,138 @@
+"""Paired augmentation on the device: one spatial draw serves both modalities.
+
+Everything is drawn per clip from a key, so the result depends neither on the batch a clip is in
+nor on the number of devices. Frames arrive as uint8 and leave normalised.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key, UInt8
+
+from jax_irkd.models.normalization import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
+
+_OFFSETS = jnp.array([0.0, 0.25, 0.5, 0.75, 1.0])
+
+
+class Crop(NamedTuple):
+    """A crop in units that fit any modality.
+
+    `size` (height, width) is a share of the frame's shorter side, `offset` (down, right) a share
+    of what the crop leaves over, `flip` mirrors left and right.
+    """
+
+    size: Float[Array, " 2"]
+    offset: Float[Array, " 2"]
+    flip: Bool[Array, ""]
+
+
+def centre_crop(scale: float) -> Crop:
+    """The crop of the test protocol: a centred square of `scale` times the shorter side."""
+    return Crop(jnp.full(2, scale), jnp.full(2, 0.5), jnp.array(False))
+
+
+def draw_crop(key: Key[Array, ""], scales: Sequence[float], flip: bool) -> Crop:
+    """TSN's multi-scale crop: sides from `scales` at most one apart, position on a 5 x 5 grid."""
+    scale_key, shift_key, offset_key, flip_key = jax.random.split(key, 4)
+    row = jax.random.randint(scale_key, (), 0, len(scales))
+    shift = jax.random.randint(shift_key, (), -1, 2)
+    column = jnp.clip(row + shift, 0, len(scales) - 1)
+    sizes = jnp.asarray(scales, jnp.float32)
+    offset = jax.random.choice(offset_key, _OFFSETS, (2,))
+    flipped = jax.random.bernoulli(flip_key) & flip
+    return Crop(jnp.stack([sizes[row], sizes[column]]), offset, flipped)
+
+
+def crop_frames(
+    frames: Float[Array, "t h w c"], crop: Crop, resolution: int
+) -> Float[Array, "t r r c"]:
+    """`crop` of every frame, resized to `resolution` with antialiased bilinear weights."""
+    height, width = frames.shape[1:3]
+    side = crop.size * min(height, width)
+    start = crop.offset * (jnp.array([height, width]) - side)
+    rows = _resize_weights(height, start[0], side[0], resolution)
+    columns = _resize_weights(width, start[1], side[1], resolution, flip=crop.flip)
+    return jnp.einsum("thwc,hr,wq->trqc", frames, rows, columns)
+
+
+def _resize_weights(
+    length: int,
+    start: Float[Array, ""],
+    side: Float[Array, ""],
+    resolution: int,
+    flip: Bool[Array, ""] | bool = False,
+) -> Float[Array, "n r"]:
+    """Triangle-kernel weights that resize the span [start, start + side) of `length` pixels."""
+    shares = (jnp.arange(resolution) + 0.5) / resolution
+    centres = start + jnp.where(flip, 1 - shares, shares) * side - 0.5
+    support = jnp.maximum(side / resolution, 1.0)
+    weights = jnp.maximum(0.0, 1.0 - jnp.abs(jnp.arange(length)[:, None] - centres) / support)
+    return weights / weights.sum(0)
+
+
+def jitter_colours(
+    frames: Float[Array, "t h w 3"], key: Key[Array, ""], strength: float
+) -> Float[Array, "t h w 3"]:
+    """Brightness, contrast and saturation, each scaled by a factor in [1 - strength, 1 + strength].
+
+    One draw for all frames of a clip; values stay in [0, 1].
+    """
+    brightness, contrast, saturation = jax.random.uniform(
+        key, (3,), minval=1 - strength, maxval=1 + strength
+    )
+    grey = jnp.array([0.299, 0.587, 0.114])
+    frames = frames * brightness
+    frames = frames.mean() + contrast * (frames - frames.mean())
+    luma = (frames @ grey)[..., None]
+    return jnp.clip(luma + saturation * (frames - luma), 0.0, 1.0)
+
+
+def normalise(frames: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+    """(x - mean) / std for values in [0, 1]: ImageNet's for three channels, infrared's for one."""
+    infrared = frames.shape[-1] == 1
+    mean, std = (INFRARED_MEAN, INFRARED_STD) if infrared else (RGB_MEAN, RGB_STD)
+    return (frames - jnp.asarray(mean)) / jnp.asarray(std)
+
+
+def prepare_clip(
+    frames: UInt8[Array, "t h w c"],
+    crop: Crop,
+    resolution: int,
+    jitter: tuple[Key[Array, ""], float] | None = None,
+) -> Float[Array, "t r r c"]:
+    """uint8 frames to what a network reads: cropped, resized, jittered (RGB only), normalised."""
+    cropped = crop_frames(frames.astype(jnp.float32) / 255.0, crop, resolution)
+    if jitter is not None and cropped.shape[-1] == 3:
+        cropped = jitter_colours(cropped, *jitter)
+    return normalise(cropped)
+
+
+def prepare_training(
+    clips: dict[str, UInt8[Array, "b t _ _ _"]],
+    keys: Key[Array, " b"],
+    *,
+    resolution: int,
+    scales: Sequence[float],
+    flip: bool,
+    colour_jitter: float,
+) -> dict[str, Float[Array, "b t r r _"]]:
+    """Every modality of a training batch under the same crop and flip, clip by clip."""
+
+    def one(key, clip):
+        crop_key, jitter_key = jax.random.split(key)
+        crop = draw_crop(crop_key, scales, flip)
+        jitter = (jitter_key, colour_jitter) if colour_jitter else None
+        return {name: prepare_clip(x, crop, resolution, jitter) for name, x in clip.items()}
+
+    return jax.vmap(one)(keys, clips)
+
+
+def prepare_evaluation(
+    clips: dict[str, UInt8[Array, "b t _ _ _"]], *, resolution: int, scale: float
+) -> dict[str, Float[Array, "b t r r _"]]:
+    """Every modality of a test batch under the centre crop."""
+    crop = centre_crop(scale)
+    one = jax.vmap(lambda frames: prepare_clip(frames, crop, resolution))
+    return {name: one(frames) for name, frames in clips.items()}

@@ -1,0 +1,247 @@
+"""Paired clips from a built dataset: which frames, in which order, decoded where they are needed.
+
+Order and randomness come from Grain and depend only on the seed and the position in the stream, so
+that step s of a run reads the same clips wherever, and in however many pieces, it is run.
+"""
+
+import collections
+import dataclasses
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import grain
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jax_irkd.data.sampling import frame_indices, segment_positions
+from jax_irkd.errors import UserError
+
+Batch = dict[str, np.ndarray]
+MODALITIES = {"rgb": 3, "infrared": 1}
+
+
+class _SkipDecoding(tfds.decode.SkipDecoding):
+    """Leaves a sequence of JPEG bytes as it is; TFDS's own class has no batch method for NumPy."""
+
+    def decode_batch_example_np(self, serialized_image):
+        return serialized_image
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """One built dataset: random access to its records, class names and a fingerprint."""
+
+    name: str
+    class_names: tuple[str, ...]
+    splits: dict[str, Sequence]
+    fingerprint: str
+
+    def records(self, splits: Sequence[str]) -> Sequence:
+        missing = sorted(set(splits) - set(self.splits))
+        if missing:
+            raise UserError(
+                f"dataset {self.name} has no split {missing[0]!r}; it has {sorted(self.splits)}"
+            )
+        chosen = [self.splits[name] for name in splits]
+        joined = _Concatenation(chosen)
+        if not len(joined):
+            raise UserError(f"the splits {list(splits)} of {self.name} hold no clips")
+        return joined
+
+
+class _Concatenation(Sequence):
+    def __init__(self, parts: Sequence[Sequence]):
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> dict:
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        return self._parts[part][index - (int(self._ends[part - 1]) if part else 0)]
+
+
+def open_dataset(name: str, data_dir: str) -> Dataset:
+    """The dataset `name` (`builder/config`) that was built into `data_dir`.
+
+    Raises UserError, with the folder looked for and the command that builds it, when it is missing.
+    """
+    root = Path(data_dir).expanduser()
+    versions = sorted(root.joinpath(name).glob("*.*.*/dataset_info.json"), key=_version)
+    if not versions:
+        raise UserError(
+            f"no dataset {name} under {root.absolute()} (looked for {name}/*/dataset_info.json); build "
+            f"it with: python -m jax_irkd.build {name} --manual_dir=RAW_FILES --data_dir={data_dir}"
+        )
+    folder = versions[-1].parent
+    try:
+        builder = tfds.builder_from_directory(folder)
+        decoders = {modality: _SkipDecoding() for modality in MODALITIES}
+        splits = {
+            split: builder.as_data_source(split, decoders=decoders) for split in builder.info.splits
+        }
+    except Exception as error:
+        raise UserError(
+            f"the dataset in {folder} cannot be read ({type(error).__name__}: {error}); build it again "
+            f"with: python -m jax_irkd.build {name} --overwrite --manual_dir=… --data_dir={data_dir}"
+        ) from error
+    counts = {split: builder.info.splits[split].num_examples for split in sorted(splits)}
+    hashes = {split: builder.info.splits[split].num_bytes for split in sorted(splits)}
+    fingerprint = f"{name}:{folder.name}:" + ",".join(
+        f"{s}={n}/{hashes[s]}" for s, n in counts.items()
+    )
+    return Dataset(name, tuple(builder.info.features["label"].names), splits, fingerprint)
+
+
+def _version(info: Path) -> tuple[int, ...]:
+    return tuple(int(part) for part in info.parent.name.split(".") if part.isdigit())
+
+
+@dataclasses.dataclass
+class Faults:
+    """Clips that could not be decoded; more than `max_share` of those read stops the run."""
+
+    max_share: float = 0.01
+    read: int = 0
+    clips: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)
+
+    def count(self, clip: str | None = None, reason: str = "") -> None:
+        with self.lock:
+            self.read += 1
+            if clip is None:
+                return
+            if clip not in self.clips:
+                logging.warning("clip %s cannot be decoded and is skipped: %s", clip, reason)
+            self.clips[clip] += 1
+            broken = sum(self.clips.values())
+            if broken > max(1, self.max_share * max(self.read, 100)):
+                raise UserError(
+                    f"{broken} of {self.read} clips could not be decoded, more than "
+                    f"input.max_broken={self.max_share:.2%}; first: {sorted(self.clips)[:5]}; "
+                    "check the disk or build the dataset again"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipReader:
+    """Reads `num_segments` frames of each modality of a record, the same moments in both."""
+
+    records: Sequence
+    modalities: tuple[str, ...]
+    num_segments: int
+    sizes: dict[str, tuple[int, int]]
+    faults: Faults
+
+    def __call__(self, index: int, rng: np.random.Generator) -> Batch:
+        """A training clip. One that cannot be decoded gives way to another, drawn from `rng`."""
+        positions = segment_positions(self.num_segments, rng)
+        seed = rng.integers(2**32, dtype=np.uint32)
+        while True:
+            clip = self._try(index, positions)
+            if clip is not None:
+                return clip | {"seed": seed}
+            index = int(rng.integers(len(self.records)))
+
+    def centre(self, index: int) -> Batch:
+        """A test clip; one that is padding (index -1) or broken has mask 0."""
+        positions = segment_positions(self.num_segments)
+        clip = self._try(index, positions) if index >= 0 else None
+        return self._blank(index) if clip is None else clip | {"index": np.int32(index)}
+
+    def _try(self, index: int, positions: np.ndarray) -> Batch | None:
+        identity = f"record {index}"
+        try:
+            record = self.records[index]
+            identity = _text(record["clip_id"])
+            clip = {name: self._decode(record[name], positions, name) for name in self.modalities}
+        except (ValueError, KeyError, cv2.error, OSError, RuntimeError) as error:
+            self.faults.count(identity, str(error))
+            return None
+        self.faults.count()
+        return clip | {
+            "label": np.int32(record["label"]),
+            "mask": np.float32(1),
+            "clip_id": np.str_(identity),
+        }
+
+    def _decode(self, frames: Sequence[bytes], positions: np.ndarray, modality: str) -> np.ndarray:
+        chosen = frame_indices(positions, len(frames))
+        decoded = {i: decode_frame(frames[i], self.sizes[modality], modality) for i in set(chosen)}
+        return np.stack([decoded[i] for i in chosen])
+
+    def _blank(self, index: int) -> Batch:
+        clip = {
+            name: np.zeros((self.num_segments, *self.sizes[name], MODALITIES[name]), np.uint8)
+            for name in self.modalities
+        }
+        return clip | {
+            "label": np.int32(0),
+            "mask": np.float32(0),
+            "clip_id": np.str_(""),
+            "index": np.int32(index),
+        }
+
+
+def decode_frame(encoded: bytes, size: tuple[int, int], modality: str) -> np.ndarray:
+    """A JPEG frame as uint8 (height, width, channels), scaled to cover `size` and centre-cropped."""
+    flag = cv2.IMREAD_GRAYSCALE if modality == "infrared" else cv2.IMREAD_COLOR_RGB
+    buffer = np.frombuffer(encoded, np.uint8)
+    frame = cv2.imdecode(buffer, flag) if buffer.size else None
+    if frame is None:
+        raise ValueError(f"a {modality} frame of {buffer.size} bytes is no readable image")
+    return fit(frame, size).reshape(*size, MODALITIES[modality])
+
+
+def fit(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`frame` scaled to cover `size` (height, width), keeping its aspect, and centre-cropped."""
+    scale = max(size[0] / frame.shape[0], size[1] / frame.shape[1])
+    height = max(size[0], round(frame.shape[0] * scale))
+    width = max(size[1], round(frame.shape[1] * scale))
+    if (height, width) != frame.shape[:2]:
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        frame = cv2.resize(frame, (width, height), interpolation=method)
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    return frame[top : top + size[0], left : left + size[1]]
+
+
+def training_batches(
+    reader: ClipReader,
+    *,
+    seed: int,
+    batch_size: int,
+    first_step: int,
+    process: tuple[int, int] = (0, 1),
+    threads: int = 4,
+) -> Iterator[Batch]:
+    """Batches from `first_step` on, for ever; each epoch is a new permutation of the clips.
+
+    `batch_size` is this process's share, `process` its (index, count). Together the processes read
+    exactly the clips a single one would have read at each step.
+    """
+    index, count = process
+    order = grain.MapDataset.source(range(len(reader.records))).seed(seed).shuffle().repeat()
+    clips = order.random_map(reader)[first_step * batch_size * count + index :: count]
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
+    return iter(clips.to_iter_dataset(options).batch(batch_size))
+
+
+def evaluation_batches(
+    reader: ClipReader, *, batch_size: int, process: tuple[int, int] = (0, 1), threads: int = 4
+) -> Iterator[Batch]:
+    """Every clip exactly once, in order; the last batch is padded and its padding has mask 0."""
+    index, count = process
+    total = len(reader.records)
+    padding = -total % (batch_size * count)
+    positions = [*range(total), *[-1] * padding][index::count]
+    clips = grain.MapDataset.source(positions).map(reader.centre)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
+    return iter(clips.to_iter_dataset(options).batch(batch_size))
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

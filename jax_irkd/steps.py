@@ -1,0 +1,206 @@
+"""One update and one evaluation of a network that may learn from another (Algorithm 1).
+
+Pure functions of arrays; everything static is keyword-only and bound once. They run under an axis
+name, given by `jax.pmap` in training and by `jax.vmap` in tests.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from jax_irkd.models.outputs import Outputs
+
+AXIS = "batch"
+Terms = dict[str, Array]
+Clips = dict[str, Array]
+
+
+class TrainState(NamedTuple):
+    """Everything an update changes. Randomness and data position follow from `step` and the seed.
+
+    `params` and `batch_stats` have the entries `model` and `distillers`; `ema` is a running mean of
+    the model's parameters, or empty. `rejected` counts the updates refused since the last good one.
+    """
+
+    step: Int[Array, ""]
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+    ema: PyTree
+    rejected: Int[Array, ""]
+
+
+def init_state(
+    key: Array,
+    clips: Float[Array, "b t h w c"],
+    *,
+    model: nn.Module,
+    distillers: Mapping[str, nn.Module],
+    teacher_outputs: Outputs | None,
+    tx: optax.GradientTransformation,
+    ema: bool = False,
+) -> TrainState:
+    """Fresh parameters for a model and the learnable parts of its distillers."""
+    model_key, *keys = jax.random.split(key, len(distillers) + 1)
+    variables = model.init(model_key, clips, train=False)
+    params = {"model": variables["params"], "distillers": {}}
+    batch_stats = {"model": variables.get("batch_stats", {}), "distillers": {}}
+    outputs = model.apply(variables, clips, train=False)
+    labels = jnp.zeros(len(clips), jnp.int32)
+    for (name, distiller), one_key in zip(distillers.items(), keys):
+        alone = distiller.clone(axis_name=None)
+        learned = alone.init(one_key, outputs, teacher_outputs, labels)
+        params["distillers"][name] = learned.get("params", {})
+        batch_stats["distillers"][name] = learned.get("batch_stats", {})
+    zero = jnp.zeros((), jnp.int32)
+    average = jax.tree.map(jnp.array, params["model"]) if ema else {}
+    return TrainState(zero, params, batch_stats, tx.init(params), average, zero)
+
+
+def cross_entropy(
+    logits: Float[Array, "b k"], labels: Int[Array, " b"], smoothing: float = 0.0
+) -> Float[Array, ""]:
+    """Mean over the clips of -sum_k q_k log p_k, with q one-hot mixed with a uniform `smoothing`."""
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets).mean()
+
+
+def train_step(
+    state: TrainState,
+    teacher: PyTree,
+    batch: Clips,
+    *,
+    model: nn.Module,
+    teacher_model: nn.Module | None,
+    distillers: Mapping[str, nn.Module],
+    tx: optax.GradientTransformation,
+    prepare: Callable[[Clips, Array], Clips],
+    modality: str,
+    seed: int,
+    steps_per_epoch: int,
+    label_smoothing: float = 0.0,
+    ema_decay: float = 0.0,
+    accumulation: int = 1,
+    axis_name: str = AXIS,
+) -> tuple[TrainState, Terms]:
+    """CE plus the terms of every distiller, one optimiser update, terms averaged over the axis.
+
+    A loss or gradient that is not finite leaves the state as it was but for `step` and `rejected`.
+    With `accumulation` > 1 the batch is cut into that many parts, whose gradients are averaged;
+    relational distillers then compare the clips of one part only.
+    """
+    keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.key(seed), s))(batch["seed"])
+    epoch = (state.step // steps_per_epoch + 1).astype(jnp.float32)
+    loss_fn = functools.partial(
+        _loss,
+        teacher=teacher,
+        epoch=epoch,
+        model=model,
+        teacher_model=teacher_model,
+        distillers=distillers,
+        prepare=prepare,
+        modality=modality,
+        label_smoothing=label_smoothing,
+    )
+    gradients, (batch_stats, terms) = _accumulate(loss_fn, state, (batch, keys), accumulation)
+    gradients, batch_stats, terms = jax.lax.pmean((gradients, batch_stats, terms), axis_name)
+    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = optax.incremental_update(params["model"], state.ema, 1 - ema_decay) if state.ema else {}
+    terms["gradient_norm"] = optax.global_norm(gradients)
+    finite = jnp.isfinite(terms["loss"]) & jnp.isfinite(terms["gradient_norm"])
+    changed = TrainState(
+        state.step, params, batch_stats, opt_state, ema, jnp.zeros_like(state.rejected)
+    )
+    kept = state._replace(rejected=state.rejected + 1)
+    state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), changed, kept)
+    terms["rejected"] = state.rejected.astype(jnp.float32)
+    return state._replace(step=state.step + 1), terms
+
+
+def _accumulate(loss_fn, state: TrainState, data: PyTree, parts: int):
+    """Mean gradient and terms over `parts` equal cuts of `data`; batch statistics pass from one on."""
+    grad_fn = jax.grad(loss_fn, has_aux=True)
+    if parts == 1:
+        return grad_fn(state.params, state.batch_stats, *data)
+
+    def body(batch_stats, part):
+        gradients, (batch_stats, terms) = grad_fn(state.params, batch_stats, *part)
+        return batch_stats, (gradients, terms)
+
+    cut = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), data)
+    batch_stats, (gradients, terms) = jax.lax.scan(body, state.batch_stats, cut)
+    mean = functools.partial(jax.tree.map, lambda x: x.mean(0))
+    return mean(gradients), (batch_stats, mean(terms))
+
+
+def _loss(
+    params: PyTree,
+    batch_stats: PyTree,
+    batch: Clips,
+    keys: Array,
+    *,
+    teacher: PyTree,
+    epoch: Array,
+    model: nn.Module,
+    teacher_model: nn.Module | None,
+    distillers: Mapping[str, nn.Module],
+    prepare: Callable[[Clips, Array], Clips],
+    modality: str,
+    label_smoothing: float,
+):
+    clips = prepare(batch, keys)
+    student, updated = model.apply(
+        {"params": params["model"], "batch_stats": batch_stats["model"]},
+        clips[modality],
+        train=True,
+        dropout_keys=jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
+        mutable=["batch_stats"],
+    )
+    labels = batch["label"]
+    terms = {"ce": cross_entropy(student.logits, labels, label_smoothing)}
+    statistics, diagnostics = {}, {}
+    if distillers:
+        taught = jax.lax.stop_gradient(teacher_model.apply(teacher, clips["rgb"], train=False))
+    for name, distiller in distillers.items():
+        variables = {
+            "params": params["distillers"][name],
+            "batch_stats": batch_stats["distillers"][name],
+        }
+        weighted, changed = distiller.apply(
+            variables, student, taught, labels, epoch=epoch, mutable=["batch_stats", "diagnostics"]
+        )
+        terms |= weighted
+        statistics[name] = changed.get("batch_stats", {})
+        sown = changed.get("diagnostics", {})
+        diagnostics |= {f"{name}/{key}": jnp.asarray(value[-1]) for key, value in sown.items()}
+    loss = sum(terms.values())
+    accuracy = jnp.mean((student.logits.argmax(-1) == labels).astype(jnp.float32))
+    batch_stats = {"model": updated.get("batch_stats", {}), "distillers": statistics}
+    return loss, (batch_stats, terms | diagnostics | {"loss": loss, "accuracy": accuracy})
+
+
+def eval_step(
+    variables: PyTree,
+    batch: Clips,
+    *,
+    model: nn.Module,
+    prepare: Callable[[Clips], Clips],
+    modality: str,
+    axis_name: str = AXIS,
+) -> dict[str, Array]:
+    """Logits of every clip of the batch, gathered over the axis, with the clip's index and mask."""
+    outputs = model.apply(variables, prepare(batch)[modality], train=False)
+    scores = {
+        "logits": outputs.logits.astype(jnp.float32),
+        "label": batch["label"],
+        "mask": batch["mask"],
+        "index": batch["index"],
+    }
+    return jax.lax.all_gather(scores, axis_name, tiled=True)
