@@ -1,0 +1,396 @@
+"""The ten actions A001 to A010 as joint trajectories, continuous in time.
+
+`perform` may be called for any instants of the same take, so that two cameras with their own
+frame rates see one performance. All randomness is drawn before time enters.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from jax_irkd.data import skeleton
+from jax_irkd.data.skeleton import Body, Points, Scalars, Trunk
+
+GRAVITY = 9.81
+
+
+class Prop(NamedTuple):
+    """A thing in the scene: where it is and where its long axis points."""
+
+    kind: str
+    position: Points
+    axis: Points
+
+
+class Performance(NamedTuple):
+    """One take, sampled in time."""
+
+    joints: dict[str, Points]
+    face: Points  # the direction of the nose
+    props: list[Prop]
+    chair: tuple[float, float] | None  # x and z of the seat's centre
+
+
+class Take(NamedTuple):
+    """What an action may ask about the take: instants, body, dominant side, random numbers."""
+
+    phase: Scalars  # 0 at the beginning of the take, 1 at its end
+    seconds: Scalars
+    duration: float
+    body: Body
+    side: int
+    draw: Callable[..., float]  # draw(low, high)
+    choose: Callable[[list[str]], str]
+
+
+class Script(NamedTuple):
+    """What an action asks of the body. Hands are functions of the trunk that carries them."""
+
+    main: Callable[[Trunk], Points]
+    other: Callable[[Trunk], Points] | None = None
+    props: Callable[[Trunk, dict[str, Points]], list[Prop]] = lambda trunk, joints: []
+    elbow: Scalars | float = 0.0
+    other_elbow: Scalars | float = 0.0
+    sit: Scalars | float = 0.0
+    crouch: Scalars | float = 0.0
+    lean: Scalars | float = 0.0
+    roll: Scalars | float = 0.0
+    twist: Scalars | float = 0.0
+    step: Scalars | float = 0.0  # from 0 to 1
+    stride: float = 0.0  # length of the step, in body heights
+    nod: Scalars | float = 0.0
+    tilt: Scalars | float = 0.0
+    may_sit: bool = False
+    chair: bool = False
+
+
+def ramp(phase: Scalars, start: float, end: float) -> Scalars:
+    """Rises smoothly from 0 at `start` to 1 at `end`."""
+    x = np.clip((phase - start) / (end - start), 0.0, 1.0)
+    return x * x * (3 - 2 * x)
+
+
+def plateau(phase: Scalars, start: float, up: float, down: float, end: float) -> Scalars:
+    """0, then 1 between `up` and `down`, then 0 again."""
+    return ramp(phase, start, up) - ramp(phase, down, end)
+
+
+def blend(first: Points, second: Points, weight: Scalars) -> Points:
+    return first + (second - first) * weight[:, None]
+
+
+def perform(
+    action: int, seconds: Scalars, duration: float, body: Body, side: int, rng: np.random.Generator
+) -> Performance:
+    """Acts class `action` (1 to 10) and returns the scene at `seconds`.
+
+    `side` is -1 for a right-handed person and 1 for a left-handed one. The same generator state
+    gives the same performance whatever the instants.
+    """
+    take = Take(
+        seconds / duration, seconds, duration, body, side,
+        lambda low, high: float(rng.uniform(low, high)),
+        lambda kinds: kinds[int(rng.integers(len(kinds)))],
+    )  # fmt: skip
+    script = ACTIONS[action](take)
+    return _play(script, take)
+
+
+def _play(script: Script, take: Take) -> Performance:
+    draw, body, side, zero = take.draw, take.body, take.side, np.zeros_like(take.phase)
+    seated = draw(0, 1) < 0.15 and script.may_sit
+    chair = seated or script.chair or draw(0, 1) < 0.45
+    sway, speed, shift = draw(0.005, 0.025), draw(1.0, 2.5), draw(0, 6.3)
+    rock = np.sin(speed * take.seconds + shift)
+    base = skeleton.trunk(
+        body,
+        sit=zero + (1.0 if seated else script.sit),
+        crouch=zero + script.crouch + draw(0.0, 0.012),
+        lean=zero + script.lean + draw(-0.03, 0.07) + sway * rock,
+        roll=zero + script.roll + sway * np.cos(speed * take.seconds + shift),
+        twist=zero + script.twist + draw(-0.12, 0.12) + 2 * sway * rock,
+        step=zero + script.stride * script.step,
+        nod=zero + script.nod + draw(-0.08, 0.10),
+        look=zero + draw(-0.15, 0.15) + 3 * sway * rock,
+        tilt=zero + script.tilt + draw(-0.05, 0.05),
+    )
+    idle = resting(take, -side) if script.other is None else script.other
+    hands = {side: script.main(base), -side: idle(base)}
+    lift = draw(-0.1, 0.25)
+    elbows = {side: zero + script.elbow + lift, -side: zero + script.other_elbow + 0.05}
+    found = skeleton.joints(base, hands, _feet(script, take, zero), elbows)
+    face = base.face(0, 0, 1) - base.head
+    where = (draw(-0.05, 0.05), -0.24 * body.height)
+    if chair and not (seated or script.chair):  # a chair that nobody uses stands aside
+        where = (draw(0.5, 0.8) * (1 if draw(0, 1) < 0.5 else -1), draw(-0.7, -0.2))
+    return Performance(found, face, script.props(base, found), where if chair else None)
+
+
+def _feet(script: Script, take: Take, zero: Scalars) -> dict[int, Points]:
+    """Ankles on the floor; in a step they follow the pelvis one after the other."""
+    height, width = take.body.height, take.draw(0.06, 0.13)
+    feet = {}
+    for side in skeleton.SIDES:
+        moved = np.clip(1.6 * (zero + script.step) - (0.6 if side == take.side else 0.0), 0, 1)
+        forward = height * script.stride * moved + take.draw(-0.05, 0.05)
+        y = height * (skeleton.ANKLE + 0.3 * script.stride * np.sin(np.pi * moved))
+        feet[side] = np.stack([zero + side * width, zero + y, forward], axis=-1)
+    return feet
+
+
+def resting(take: Take, side: int) -> Callable[[Trunk], Points]:
+    """The arm hangs beside the hip, or lies on the lap when the person sits."""
+    x, z = take.draw(0.13, 0.17), take.draw(0.0, 0.06)
+    sway, shift = take.draw(0.0, 0.012), take.draw(0, 6.3)
+
+    def hang(base: Trunk) -> Points:
+        low = np.clip((base.pelvis[:, 1] / base.body.height - 0.36) / 0.15, 0, 1)
+        swing = z + sway * np.sin(2 * take.seconds + shift)
+        down = base.reach(side * x, -0.35, swing)
+        lap = base.reach(side * 0.07, -0.25, 0.16)
+        return blend(lap, down, low)
+
+    return hang
+
+
+def drink(take: Take) -> Script:
+    """One slow lift, the head tips back while swallowing, the hand comes down."""
+    draw, side = take.draw, take.side
+    lift = plateau(take.phase, draw(0, 0.12), draw(0.25, 0.38), draw(0.68, 0.8), draw(0.88, 1.0))
+    tip = ramp(lift, 0.6, 1.0) * draw(0.7, 1.2)
+    kind, hold = take.choose(["cup", "cup", "bottle"]), draw(-0.31, -0.2)
+    fx = draw(0.03, 0.1)
+
+    def main(base):
+        return blend(
+            base.reach(side * fx, hold, 0.17), base.mouth(side * 0.045, -0.045, 0.055), lift
+        )
+
+    def props(base, found):
+        hand = hand_of(found, side)
+        toward = base.mouth() - hand
+        axis = upright(take.phase) * np.cos(tip)[:, None]
+        axis = axis + toward / np.linalg.norm(toward, axis=-1, keepdims=True) * np.sin(tip)[:, None]
+        return [Prop(kind, hand + 0.03 * axis, axis)]
+
+    return Script(main, props=props, elbow=0.35 * lift, nod=-0.3 * tip, may_sit=True)
+
+
+def eat(take: Take) -> Script:
+    """Two or three bites; between them the food rests before the chest."""
+    draw, side = take.draw, take.side
+    bites, shift = draw(1.7, 2.8), draw(-0.15, 0.15)
+    wave = 0.5 - 0.5 * np.cos(2 * np.pi * (bites * take.phase + shift))
+    near = 0.25 + 0.75 * ramp(wave, 0.15, 0.75)
+    kind, bowl = take.choose(["apple", "bread", "bread"]), draw(0, 1) < 0.5
+    fx, low = draw(0.04, 0.09), draw(-0.2, -0.12)
+
+    def main(base):
+        return blend(base.reach(side * fx, low, 0.18), base.mouth(side * 0.03, -0.035, 0.06), near)
+
+    def props(base, found):
+        hand = hand_of(found, side)
+        things = [Prop(kind, hand + (base.mouth() - hand) * 0.25, upright(take.phase))]
+        if bowl:
+            things.append(Prop("bowl", hand_of(found, -side), upright(take.phase)))
+        return things
+
+    other = (lambda base: base.reach(-side * 0.06, -0.24, 0.2)) if bowl else None
+    chew = 0.05 * np.sin(2 * np.pi * 2.2 * take.seconds)
+    return Script(main, other, props, elbow=0.15, nod=0.12 + chew, may_sit=True)
+
+
+def brush_teeth(take: Take) -> Script:
+    """The hand stays at the mouth and shuttles sideways, the elbow is raised."""
+    draw, side = take.draw, take.side
+    enter = ramp(take.phase, -0.15, draw(0.08, 0.2))
+    rub = draw(0.010, 0.022) * np.sin(2 * np.pi * draw(2.6, 4.0) * take.seconds + draw(0, 6))
+    far, low = draw(0.055, 0.085), draw(-0.03, 0.0)
+
+    def main(base):
+        at_mouth = base.mouth(side * (far + rub), low + 0.2 * rub, 0.035)
+        return blend(base.reach(side * 0.08, -0.2, 0.17), at_mouth, enter)
+
+    def props(base, found):
+        hand = hand_of(found, side)
+        tip = base.mouth(side * rub, 0.0, 0.015)
+        axis = tip - hand
+        axis = axis / np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-6)
+        return [Prop("toothbrush", hand + 0.06 * axis, axis)]
+
+    raised = draw(0.45, 0.9) * enter
+    return Script(main, props=props, elbow=raised, nod=draw(0.0, 0.2), may_sit=True)
+
+
+def brush_hair(take: Take) -> Script:
+    """Strokes from the crown down the side of the head."""
+    draw, side = take.draw, take.side
+    beat = (draw(1.1, 1.7) * take.seconds + draw(0, 1)) % 1.0
+    down = ramp(beat, 0.0, 0.65) - ramp(beat, 0.7, 1.0)
+    enter, tilt = ramp(take.phase, -0.15, draw(0.08, 0.2)), draw(0.05, 0.28)
+    back = draw(-0.05, 0.03)
+
+    def main(base):
+        top = base.face(side * 0.05, 0.085, 0.035 + back)
+        bottom = base.face(side * 0.105, -0.07, 0.02 + back)
+        return blend(base.reach(side * 0.12, -0.1, 0.15), blend(top, bottom, down), enter)
+
+    def props(base, found):
+        hand = hand_of(found, side)
+        axis = base.face(0.0, 0.06, 0.0) - hand
+        axis = axis / np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-6)
+        return [Prop("hairbrush", hand + 0.05 * axis, axis)]
+
+    return Script(main, props=props, elbow=0.7, tilt=side * tilt, may_sit=True)
+
+
+def drop(take: Take) -> Script:
+    """Holds a thing out in front and lets go; it falls and lies on the floor."""
+    draw, side, height = take.draw, take.side, take.body.height
+    release = draw(0.3, 0.5)
+    away = ramp(take.phase, release + 0.1, release + 0.4)
+    kind, out, low = take.choose(["ball", "box"]), draw(0.2, 0.27), draw(-0.24, -0.14)
+    fx, roll_x = draw(0.03, 0.12), draw(-0.25, 0.25)
+
+    def main(base):
+        return blend(base.reach(side * fx, low, out), base.reach(side * 0.15, -0.34, 0.04), away)
+
+    def props(base, found):
+        start = base.reach(side * fx, low - 0.03, out + 0.05)
+        since = np.maximum(take.phase - release, 0.0) * take.duration
+        falling = start[:, 1] - 0.5 * GRAVITY * since**2
+        landed = np.maximum(since - np.sqrt(2 * 0.5 * height / GRAVITY), 0.0)
+        path = np.stack([
+            start[:, 0] + roll_x * landed, np.maximum(falling, 0.07), start[:, 2] + 0.2 * landed,
+        ], axis=-1)  # fmt: skip
+        return [Prop(kind, path, upright(take.phase))]
+
+    gaze = draw(0.2, 0.5) * ramp(take.phase, release - 0.1, release + 0.1)
+    return Script(main, props=props, nod=gaze, lean=0.2 * gaze)
+
+
+def pick_up(take: Take) -> Script:
+    """Bends down, takes a thing from the floor and straightens up with it."""
+    draw, side, height = take.draw, take.side, take.body.height
+    grab = draw(0.42, 0.56)
+    bend = plateau(take.phase, grab - 0.36, grab - 0.05, grab + 0.06, grab + draw(0.3, 0.4))
+    held = ramp(take.phase, grab + 0.04, grab + 0.3)
+    kind, knees = take.choose(["ball", "box"]), draw(0.08, 0.24)
+    spot = np.array([side * draw(0.02, 0.2), 0.07, draw(0.24, 0.36) * height])
+
+    def main(base):
+        hanging = base.reach(side * 0.15, -0.34, 0.05)
+        ground = np.broadcast_to(spot + np.array([0, 0.07, -0.02]), hanging.shape)
+        risen = base.reach(side * 0.08, -0.24, 0.17)
+        return blend(blend(hanging, ground, bend), risen, held)
+
+    def props(base, found):
+        lying = np.broadcast_to(spot, base.neck.shape)
+        carried = (take.phase >= grab)[:, None]
+        return [Prop(kind, np.where(carried, hand_of(found, side), lying), upright(take.phase))]
+
+    stoop = draw(1.35, 1.6) - 2.2 * knees
+    return Script(main, props=props, crouch=knees * bend, lean=stoop * bend, nod=0.25 * bend)
+
+
+def throw(take: Take) -> Script:
+    """Winds up beside the head, swings forward and lets fly."""
+    draw, side = take.draw, take.side
+    launch = draw(0.46, 0.62)
+    wind = ramp(take.phase, launch - 0.4, launch - 0.12)
+    swing = ramp(take.phase, launch - 0.12, launch + 0.06)
+    follow = ramp(take.phase, launch + 0.06, launch + 0.32)
+    kind, high, speed = take.choose(["ball", "box"]), draw(-0.02, 0.1), draw(3.0, 4.5)
+    climb = draw(0.3, 1.6)
+
+    def main(base):
+        ready = base.reach(side * 0.1, -0.22, 0.17)
+        back = base.reach(side * 0.22, high, -0.1)
+        front = base.reach(side * 0.08, -0.02, 0.33)
+        down = base.reach(side * 0.04, -0.28, 0.2)
+        return blend(blend(blend(ready, back, wind), front, swing), down, follow)
+
+    def props(base, found):
+        since = np.maximum(take.phase - launch, 0.0) * take.duration
+        hand = hand_of(found, side)
+        start = base.reach(side * 0.08, 0.02, 0.38)
+        flight = np.stack([0 * since, climb * since - 0.5 * GRAVITY * since**2, speed * since], -1)
+        flying = (take.phase >= launch)[:, None]
+        path = np.where(flying, start + flight, hand)
+        return [Prop(kind, np.maximum(path, [-9, 0.07, -9]), upright(take.phase))]
+
+    twist = side * (-0.45 * wind + 0.9 * swing - 0.45 * follow)
+    lean = -0.12 * wind + 0.35 * swing - 0.2 * follow
+    stride, step = draw(0.0, 0.12), ramp(take.phase, launch - 0.25, launch)
+    return Script(main, props=props, twist=-twist, lean=lean, step=step, stride=stride,
+                  elbow=0.5 * wind)  # fmt: skip
+
+
+def sit_down(take: Take) -> Script:
+    """Standing before a chair, lowers onto it and settles; the hands reach for the seat."""
+    draw, side = take.draw, take.side
+    begin = draw(0.08, 0.22)
+    sit = ramp(take.phase, begin, begin + draw(0.28, 0.4))
+    moving = 4 * sit * (1 - sit)
+    back = ramp(take.phase, begin + 0.35, begin + 0.6)
+
+    def hand(which):
+        rest = resting(take, which)
+
+        def place(base):
+            behind = base.reach(which * 0.15, -0.31, -0.07)
+            return blend(rest(base), behind, moving)
+
+        return place
+
+    lean = draw(0.4, 0.7) * moving - draw(0.02, 0.12) * back
+    return Script(hand(side), hand(-side), sit=sit, lean=lean, nod=0.25 * moving, chair=True)
+
+
+def stand_up(take: Take) -> Script:
+    """Seated, leans far forward, pushes on the knees, rises and steps away."""
+    draw, side = take.draw, take.side
+    begin = draw(0.12, 0.3)
+    sit = 1 - ramp(take.phase, begin + 0.1, begin + draw(0.38, 0.48))
+    forward = plateau(take.phase, begin - 0.1, begin + 0.16, begin + 0.24, begin + 0.5)
+    push = plateau(take.phase, begin - 0.1, begin + 0.05, begin + 0.25, begin + 0.45)
+
+    def hand(which):
+        rest = resting(take, which)
+        return lambda base: blend(rest(base), base.reach(which * 0.09, -0.27, 0.17), push)
+
+    stride, step = draw(0.03, 0.16), ramp(take.phase, begin + 0.4, begin + 0.65)
+    lean = draw(0.65, 0.95) * forward
+    return Script(hand(side), hand(-side), sit=sit, lean=lean, nod=-0.2 * push, step=step,
+                  stride=stride, chair=True)  # fmt: skip
+
+
+def clap(take: Take) -> Script:
+    """Both hands before the chest meet a few times a second."""
+    draw, side = take.draw, take.side
+    rate, shift = draw(1.8, 3.2), draw(0, 6.3)
+    gap = 0.012 + draw(0.05, 0.09) * (0.5 + 0.5 * np.sin(2 * np.pi * rate * take.seconds + shift))
+    enter, level = ramp(take.phase, -0.15, draw(0.08, 0.2)), draw(-0.16, -0.05)
+    out = draw(0.15, 0.21)
+
+    def hand(which):
+        rest = resting(take, which)
+        return lambda base: blend(rest(base), base.reach(which * gap, level, out), enter)
+
+    wide = draw(0.1, 0.4)
+    return Script(hand(side), hand(-side), elbow=wide, other_elbow=wide, may_sit=True)
+
+
+def hand_of(found: dict[str, Points], side: int) -> Points:
+    return found["left_hand" if side > 0 else "right_hand"]
+
+
+def upright(phase: Scalars) -> Points:
+    return np.broadcast_to(np.array([0.0, 1.0, 0.0]), (len(phase), 3))
+
+
+ACTIONS = {
+    1: drink, 2: eat, 3: brush_teeth, 4: brush_hair, 5: drop,
+    6: pick_up, 7: throw, 8: sit_down, 9: stand_up, 10: clap,
+}  # fmt: skip
