@@ -1,0 +1,135 @@
+"""Datasets from raw files, without TensorFlow.
+
+python -m jax_irkd.build ntu_rgbd_ir/ten --manual_dir=RAW_FILES --data_dir=DATASETS
+"""
+
+import argparse
+import dataclasses
+import importlib
+import sys
+from pathlib import Path
+
+from absl import logging
+
+from jax_irkd.errors import UserError
+
+# Worker processes import this module again, so everything heavy is imported where it is used.
+DATASETS = {"ntu_rgbd_ir": ("ten", "sixty")}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0 done, 2 a mistake in the input."""
+    logging.set_verbosity(logging.ERROR)  # TFDS remarks that what is to be built is not there yet.
+    try:
+        run(_parse(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to continue", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Builds the dataset. Raises UserError for what the user can mend."""
+    from tfds_builders._shared.options import BuildOptions
+
+    names = [field.name for field in dataclasses.fields(BuildOptions)]
+    options = BuildOptions(**{name: getattr(arguments, name) for name in names})
+    builder = make_builder(arguments.dataset, arguments.data_dir, options)
+    if builder.is_prepared() and not arguments.overwrite:
+        _say_already_built(builder, options)
+        return
+    _require_folder(arguments.manual_dir, builder)
+    _prepare(builder, arguments)
+    print(f"{builder.report.head()}\nbuilt {builder.data_dir}")
+
+
+def make_builder(dataset: str, data_dir: str | Path, options=None):
+    """The builder of NAME or NAME/CONFIG. Raises UserError for an unknown one."""
+    name, _, config = dataset.partition("/")
+    if name not in DATASETS:
+        raise UserError(f"unknown dataset {name!r}; choose one of {sorted(DATASETS)}")
+    if config and config not in DATASETS[name]:
+        known = [f"{name}/{c}" for c in DATASETS[name]] or [name]
+        raise UserError(f"unknown configuration {dataset!r}; choose one of {known}")
+    module = importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder")
+    return module.Builder(
+        options=options, data_dir=Path(data_dir).absolute(), config=config or None
+    )
+
+
+def _prepare(builder, arguments: argparse.Namespace) -> None:
+    import tensorflow_datasets as tfds
+
+    modes = tfds.download.GenerateMode
+    mode = modes.REUSE_CACHE_IF_EXISTS if arguments.overwrite else modes.REUSE_DATASET_IF_EXISTS
+    config = tfds.download.DownloadConfig(
+        manual_dir=Path(arguments.manual_dir).absolute(),
+        download_mode=mode,
+        try_download_gcs=False,
+    )
+    try:
+        builder.download_and_prepare(download_config=config)
+    except PermissionError as error:
+        raise UserError(f"no permission to write {error.filename}") from error
+
+
+def _say_already_built(builder, options) -> None:
+    stored = dict(builder.info.metadata or {})
+    print(f"already built: {builder.data_dir} (--overwrite builds it again)")
+    different = {k: v for k, v in options.stored.items() if k in stored and stored[k] != v}
+    if different:
+        was = {name: stored[name] for name in different}
+        print(f"note: it was built with {was}, you asked for {different}")
+
+
+def _require_folder(manual_dir: str | None, builder) -> None:
+    how = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+    if not manual_dir:
+        raise UserError(f"--manual_dir=FOLDER with the raw files is missing. {how}")
+    if not Path(manual_dir).is_dir():
+        raise UserError(f"the folder --manual_dir={manual_dir} does not exist. {how}")
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    from tfds_builders._shared.options import BuildOptions
+
+    defaults = BuildOptions()
+    parser = argparse.ArgumentParser(
+        prog="python -m jax_irkd.build", description=__doc__.splitlines()[0], allow_abbrev=False
+    )
+    add = parser.add_argument
+    known = [f"{name}/{c}" for name, configs in DATASETS.items() for c in configs]
+    add("dataset", help=f"one of {', '.join([*DATASETS, *known])}")
+    add("--manual_dir", help="folder with the raw files, unpacked or zipped, at any depth")
+    add("--data_dir", default="data", help="where datasets are kept (default: data)")
+    add("--overwrite", action="store_true", help="build again what is already built")
+    add(
+        "--max_frames",
+        type=int,
+        default=defaults.max_frames,
+        help="frames kept per clip and modality, evenly spaced; 0 keeps all (default: 64)",
+    )
+    add(
+        "--short_side",
+        type=int,
+        default=defaults.short_side,
+        help="larger frames are shrunk to this shorter side in pixels (default: 256)",
+    )
+    add("--quality", type=int, default=defaults.quality, help="JPEG quality (default: 90)")
+    add("--crop_file", default="", help="per-camera crop of RGB to the infrared field of view")
+    add("--workers", type=int, default=0, help="processes; 0 uses all cores (default: 0)")
+    add(
+        "--max_skipped",
+        type=float,
+        default=defaults.max_skipped,
+        help="refuse to finish when a larger share of the clips is skipped (default: 0.01)",
+    )
+    add("--keep_cache", action="store_true", help="keep the encoded clips after the build")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

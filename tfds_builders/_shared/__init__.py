@@ -1,0 +1,1 @@
+"""What the builders share: options, the cache of encoded clips, the process pool, the report."""

@@ -1,0 +1,198 @@
+"""The builder both datasets share: encode everything into the cache, then pack it into shards.
+
+Packing follows TFDS's shard-based builder, which needs no TensorFlow at any size (the generator-
+based one sorts more than 1 GB through TensorFlow's files). With Apache Beam every shard is a
+step of the pipeline and encodes the clips it finds no cached result for.
+"""
+
+import abc
+import functools
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow_datasets as tfds
+
+from jax_irkd.errors import UserError
+from tfds_builders._shared.cache import Cache, Result, Summary, Task
+from tfds_builders._shared.lock import locked
+from tfds_builders._shared.options import BuildOptions
+from tfds_builders._shared.pool import encode_all
+from tfds_builders._shared.report import Report
+
+SHARD_BYTES = 128 << 20
+SHARD_TASKS = 64  # With Beam, where sizes are not known beforehand.
+REPORT = "build_report.json"
+
+
+class Plan(NamedTuple):
+    """All tasks of a build, the function that encodes one, and the report so far."""
+
+    tasks: list[Task]
+    encode: Callable[[Task], Result]
+    report: Report
+
+
+def jpeg_frames(channels: int) -> tfds.features.FeatureConnector:
+    """A clip as JPEG bytes, frame by frame; readers decode only the frames they choose."""
+    image = tfds.features.Image(shape=(None, None, channels), encoding_format="jpeg")
+    return tfds.features.Sequence(image)
+
+
+class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """Paired RGB and infrared clips as ArrayRecord, from one scan of the user's folder."""
+
+    SPLITS: Sequence[str] = ()
+
+    def __init__(self, *, options: BuildOptions | None = None, file_format=None, **kwargs: Any):
+        self.options = options or BuildOptions.from_environment()
+        self.show_progress = True
+        self.report: Report | None = None
+        self._shards: dict[str, list] = {}
+        super().__init__(file_format=file_format or "array_record", **kwargs)
+
+    @abc.abstractmethod
+    def plan(self, manual_dir: Path) -> Plan:
+        """Scans `manual_dir`. Raises UserError when it does not hold this dataset."""
+
+    @property
+    def config_folder(self) -> Path:
+        """Where the versions of this configuration lie."""
+        return Path(self._data_dir_root, *self.info.full_name.split("/")[:-1])
+
+    @property
+    def cache(self) -> Cache:
+        return Cache(self.config_folder / ".encoded" / self.options.digest)
+
+    def _download_and_prepare(self, dl_manager, download_config=None) -> None:
+        config = download_config or tfds.download.DownloadConfig()
+        begin = time.monotonic()
+        with locked(self.config_folder):
+            self._remove_leftovers()
+            plan = self.plan(Path(dl_manager.manual_dir))
+            if config.beam_options or config.beam_runner:
+                self._build_with_beam(plan, dl_manager, config)
+            else:
+                self._build_here(plan, dl_manager, config)
+        self.report = plan.report
+        plan.report.seconds = round(time.monotonic() - begin, 1)
+        Path(self.data_dir, REPORT).write_text(plan.report.as_json(), encoding="utf-8")
+
+    def _build_here(self, plan: Plan, dl_manager, config) -> None:
+        tasks = self._capped(plan.tasks, config)
+        summaries = encode_all(
+            tasks, plan.encode, self.cache, self.options.processes, self.show_progress
+        )
+        self._check(plan, summaries)
+        self._check_space(plan.report)
+        sizes = {summary.key: summary.size for summary in summaries if summary.records}
+        groups = {}
+        for split in self.SPLITS:
+            own = [task for task in tasks if task.split == split and task.key in sizes]
+            groups[split] = _by_size(_shuffled(own), sizes)
+        self._write(plan, groups, dl_manager, config)
+
+    def _build_with_beam(self, plan: Plan, dl_manager, config) -> None:
+        if config.beam_runner is None:
+            runner = config.beam_options.get_all_options().get("runner")
+            config = config.replace(beam_runner=runner or "DirectRunner")
+        tasks = self._capped(plan.tasks, config)
+        groups = {}
+        for split in self.SPLITS:
+            own = _shuffled([task for task in tasks if task.split == split])
+            groups[split] = [own[i : i + SHARD_TASKS] for i in range(0, len(own), SHARD_TASKS)]
+        self._write(plan, groups, dl_manager, config)
+        self._check(plan, [summary for task in tasks if (summary := self.cache.summary(task))])
+
+    def _capped(self, tasks: list[Task], config) -> list[Task]:
+        most = config.max_examples_per_split
+        if most is None:
+            return tasks
+        return [
+            task
+            for split in self.SPLITS
+            for task in [task for task in tasks if task.split == split][:most]
+        ]
+
+    def _write(self, plan: Plan, groups: dict[str, list[list[Task]]], dl_manager, config) -> None:
+        """Packs split by split: TFDS would run one Beam pipeline again for every split."""
+        infos = []
+        for split, shards in groups.items():
+            if not shards:
+                continue
+            step = functools.partial(_examples, str(self.cache.folder), plan.encode)
+            self._shards = {split: [functools.partial(step, tasks) for tasks in shards]}
+            super()._download_and_prepare(dl_manager, config)
+            infos.append(self.info.splits[split])
+            plan.report.splits[split] = self.info.splits[split].num_examples
+        self.info.set_splits(tfds.core.SplitDict(infos))
+
+    def _shard_iterators_per_split(self, dl_manager) -> Mapping[str, Sequence[Callable]]:
+        del dl_manager
+        return self._shards
+
+    def _check(self, plan: Plan, summaries: list[Summary]) -> None:
+        """Adds the summaries to the report; refuses when nothing or too little is left."""
+        report = plan.report
+        report.add(summaries)
+        if not report.built:
+            raise UserError(f"nothing could be built. {report.head()}")
+        if report.skipped_share > self.options.max_skipped:
+            raise UserError(
+                f"{report.skipped_share:.1%} of the {report.unit} would be left out, more than "
+                f"--max_skipped={self.options.max_skipped:g} allows; mend the files or run again "
+                f"with --max_skipped={report.skipped_share + 0.001:.3f} (what is encoded is kept)."
+                f"\n{report.head()}"
+            )
+
+    def _check_space(self, report: Report) -> None:
+        free = shutil.disk_usage(self.data_dir).free
+        needed = int(report.bytes * 1.02) + (1 << 20)
+        if free < needed:
+            raise UserError(
+                f"the disk is full: the records need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB "
+                f"are free in {self.config_folder}; the encoded clips stay there, free some space "
+                "and run the same command again to continue"
+            )
+
+    def _remove_leftovers(self) -> None:
+        """Half-written datasets of killed builds; nobody else writes while we hold the lock."""
+        for folder in self.config_folder.glob(f"incomplete.*_{self.version}"):
+            if folder.resolve() != Path(self.data_dir).resolve():
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _post_download_and_prepare_hook(self) -> None:
+        if not self.options.keep_cache:
+            shutil.rmtree(self.config_folder / ".encoded", ignore_errors=True)
+
+
+def _examples(folder: str, encode: Callable, tasks: list[Task]) -> Iterator[tuple[str, dict]]:
+    """The examples of one shard, from the cache or else encoded now."""
+    cache = Cache(folder)
+    for task in tasks:
+        result = cache.load(task)
+        if result is None:
+            result = encode(task)
+            cache.store(task, result)
+        for record in result.records:
+            yield record.key, {**record.scalars, **record.frames}
+
+
+def _shuffled(tasks: list[Task]) -> list[Task]:
+    """A fixed order that mixes classes, so that reading in order is not one class after another."""
+    return sorted(tasks, key=lambda task: hashlib.md5(task.key.encode()).digest())
+
+
+def _by_size(tasks: list[Task], sizes: dict[str, int]) -> list[list[Task]]:
+    """Cuts tasks into shards of about SHARD_BYTES; the shard being written is held in memory."""
+    shards, filled = [], SHARD_BYTES
+    for task in tasks:
+        if filled >= SHARD_BYTES:
+            shards.append([])
+            filled = 0
+        shards[-1].append(task)
+        filled += sizes[task.key]
+    return shards

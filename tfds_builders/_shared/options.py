@@ -1,0 +1,77 @@
+"""The choices of a build that are not the dataset's own."""
+
+import dataclasses
+import hashlib
+import json
+import os
+
+from jax_irkd.errors import UserError
+
+VARIABLE = "JAX_IRKD_BUILD"
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildOptions:
+    """How clips are stored, and how the build runs.
+
+    `python -m jax_irkd.build` has a flag for each; `tfds build` reads them as JSON from the
+    environment variable JAX_IRKD_BUILD, for example '{"max_frames": 0, "workers": 4}'.
+    """
+
+    max_frames: int = 64  # Per clip and modality, evenly spaced; 0 keeps all.
+    short_side: int = 256  # Pixels; larger frames are shrunk, smaller ones kept.
+    quality: int = 90  # JPEG, 1 to 100.
+    crop_file: str = ""  # Per-camera crop of RGB to the infrared field of view.
+    workers: int = 0  # 0: one for each core.
+    max_skipped: float = 0.01  # The build refuses to finish when a larger share is skipped.
+    keep_cache: bool = False  # Keep the encoded clips after a finished build.
+
+    def __post_init__(self):
+        limits = {
+            "max_frames": (0, 1_000_000),
+            "short_side": (8, 10_000),
+            "quality": (1, 100),
+            "workers": (0, 4096),
+            "max_skipped": (0, 1),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UserError(f"{name} is {value}; choose a value from {low} to {high}")
+
+    @classmethod
+    def from_environment(cls) -> "BuildOptions":
+        """Options from JAX_IRKD_BUILD. Raises UserError for bad JSON or unknown names."""
+        text = os.environ.get(VARIABLE, "")
+        known = [field.name for field in dataclasses.fields(cls)]
+        try:
+            values = json.loads(text) if text else {}
+            unknown = sorted(set(values) - set(known))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{VARIABLE} is not a JSON object ({error}): {text!r}") from error
+        if unknown:
+            raise UserError(f"{VARIABLE} has unknown options {unknown}; choose from {known}")
+        return cls(**values)
+
+    @property
+    def stored(self) -> dict[str, int | str]:
+        """What decides the stored bytes."""
+        crop = ""
+        if self.crop_file:
+            with open(self.crop_file, "rb") as file:
+                crop = hashlib.sha256(file.read()).hexdigest()[:16]
+        return {
+            "max_frames": self.max_frames,
+            "short_side": self.short_side,
+            "quality": self.quality,
+            "crop": crop,
+        }
+
+    @property
+    def digest(self) -> str:
+        """Names the cache: clips encoded with other options are not reused."""
+        return hashlib.sha256(json.dumps(self.stored).encode()).hexdigest()[:12]
+
+    @property
+    def processes(self) -> int:
+        return self.workers or len(os.sched_getaffinity(0))

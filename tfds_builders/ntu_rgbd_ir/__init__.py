@@ -1,0 +1,1 @@
+"""NTU RGB+D with paired RGB and infrared clips."""

@@ -1,0 +1,80 @@
+"""NTU RGB+D 60, paired RGB and infrared clips.
+
+python -m jax_irkd.build ntu_rgbd_ir/ten --manual_dir=RAW_FILES --data_dir=DATASETS
+tfds build tfds_builders/ntu_rgbd_ir --config=ten --manual_dir=RAW_FILES --data_dir=DATASETS
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from tfds_builders._shared.builder import PairedBuilder, Plan, jpeg_frames
+from tfds_builders._shared.report import Report
+from tfds_builders.ntu_rgbd_ir import clips, names
+
+
+@dataclasses.dataclass(kw_only=True)
+class NtuConfig(tfds.core.BuilderConfig):
+    """The first `classes` actions, A001 onwards."""
+
+    classes: int = 10
+
+
+class Builder(PairedBuilder):
+    """DatasetBuilder for ntu_rgbd_ir."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "Four physical splits for both protocols."}
+    SPLITS = names.SPLITS
+    BUILDER_CONFIGS: ClassVar = [
+        NtuConfig(name="ten", description="A001 to A010, the paper's classes.", classes=10),
+        NtuConfig(name="sixty", description="All actions, A001 to A060.", classes=60),
+    ]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    Request access to NTU RGB+D at https://rose1.ntu.edu.sg/dataset/actionRecognition/ and download
+    "RGB videos" and "IR videos" (nturgbd_rgb_s001.zip … s017.zip, nturgbd_ir_s001.zip … s017.zip).
+    Put the archives, or what they unpack to, anywhere under the manual folder.
+    """
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        classes = names.CLASSES[: self.builder_config.classes]
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "clip_id": tfds.features.Text(),
+                    "label": tfds.features.ClassLabel(names=classes),
+                    "subject": np.int32,
+                    "camera": np.int32,
+                    "setup": np.int32,
+                    "repetition": np.int32,
+                    "rgb": jpeg_frames(channels=3),
+                    "infrared": jpeg_frames(channels=1),
+                    "rgb_frames": np.int32,
+                    "infrared_frames": np.int32,
+                }
+            ),
+            homepage="https://rose1.ntu.edu.sg/dataset/actionRecognition/",
+            metadata=tfds.core.MetadataDict(self.options.stored),
+        )
+
+    def plan(self, manual_dir: Path) -> Plan:
+        found = clips.scan(manual_dir)
+        clips.refuse_wrong_folder(manual_dir, found)
+        tasks, unpaired = clips.tasks_of(found, self.builder_config.classes, self.options)
+        report = Report(
+            dataset=f"ntu_rgbd_ir/{self.builder_config.name}",
+            unit="clips",
+            manual_dir=str(manual_dir),
+            options=dataclasses.asdict(self.options),
+            found={
+                kind: sum(kind in pair for pair in found.clips.values())
+                for kind in ("rgb", "infrared")
+            }
+            | {"archives": found.archives, "other_files": len(found.other_files)},
+            skipped=unpaired,
+            notes=found.notes,
+        )
+        return Plan(tasks, clips.encode, report)
