@@ -6,7 +6,7 @@ name, given by `jax.pmap` in training and by `jax.vmap` in tests.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -38,35 +38,50 @@ class TrainState(NamedTuple):
 
 def init_state(
     key: Array,
-    clips: Float[Array, "b t h w c"],
     *,
+    segments: int,
+    resolution: int,
+    channels: int,
     model: nn.Module,
     distillers: Mapping[str, nn.Module],
-    teacher_outputs: Outputs | None,
+    teacher: Callable[[Array], Outputs] | None,
     tx: optax.GradientTransformation,
     ema: bool = False,
 ) -> TrainState:
-    """Fresh parameters for a model and the learnable parts of its distillers."""
+    """Fresh parameters for a model and the learnable parts of its distillers.
+
+    `teacher` maps RGB clips to outputs; only the shapes of what it returns are used.
+    """
     model_key, *keys = jax.random.split(key, len(distillers) + 1)
-    variables = model.init(model_key, clips, train=False)
+    shape = (2, segments, resolution, resolution)
+    forward = functools.partial(model.clone(axis_name=None).init_with_output, train=False)
+    # Parameters do not depend on the size of the frames: small ones make for a quick start.
+    _, variables = jax.jit(forward)(model_key, jnp.zeros((2, 1, 32, 32, channels)))
     params = {"model": variables["params"], "distillers": {}}
     batch_stats = {"model": variables.get("batch_stats", {}), "distillers": {}}
-    outputs = model.apply(variables, clips, train=False)
-    labels = jnp.zeros(len(clips), jnp.int32)
+    if distillers:
+        student, _ = _zeros(forward, model_key, jnp.zeros((*shape, channels)))
+        taught = _zeros(teacher, jnp.zeros((*shape, 3)))
     for (name, distiller), one_key in zip(distillers.items(), keys):
-        alone = distiller.clone(axis_name=None)
-        learned = alone.init(one_key, outputs, teacher_outputs, labels)
+        learned = distiller.clone(axis_name=None).init(
+            one_key, student, taught, jnp.zeros(2, jnp.int32)
+        )
         params["distillers"][name] = learned.get("params", {})
         batch_stats["distillers"][name] = learned.get("batch_stats", {})
     zero = jnp.zeros((), jnp.int32)
-    average = jax.tree.map(jnp.array, params["model"]) if ema else {}
-    return TrainState(zero, params, batch_stats, tx.init(params), average, zero)
+    average = jax.tree.map(jnp.copy, params["model"]) if ema else {}
+    return TrainState(zero, params, batch_stats, tx.init(params), average, jnp.copy(zero))
+
+
+def _zeros(function: Callable, *args) -> PyTree:
+    """What `function` returns, as zeros, without running it."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *args))
 
 
 def cross_entropy(
     logits: Float[Array, "b k"], labels: Int[Array, " b"], smoothing: float = 0.0
 ) -> Float[Array, ""]:
-    """Mean over the clips of -sum_k q_k log p_k, with q one-hot mixed with a uniform `smoothing`."""
+    """Mean over the clips of -sum_k q_k log p_k; q is one-hot, mixed with a uniform `smoothing`."""
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets).mean()
 
@@ -125,7 +140,7 @@ def train_step(
 
 
 def _accumulate(loss_fn, state: TrainState, data: PyTree, parts: int):
-    """Mean gradient and terms over `parts` equal cuts of `data`; batch statistics pass from one on."""
+    """Mean gradient and terms over `parts` cuts of `data`; batch statistics pass from one on."""
     grad_fn = jax.grad(loss_fn, has_aux=True)
     if parts == 1:
         return grad_fn(state.params, state.batch_stats, *data)
@@ -155,7 +170,7 @@ def _loss(
     modality: str,
     label_smoothing: float,
 ):
-    clips = prepare(batch, keys)
+    clips = prepare(batch["clips"], keys)
     student, updated = model.apply(
         {"params": params["model"], "batch_stats": batch_stats["model"]},
         clips[modality],
@@ -196,7 +211,7 @@ def eval_step(
     axis_name: str = AXIS,
 ) -> dict[str, Array]:
     """Logits of every clip of the batch, gathered over the axis, with the clip's index and mask."""
-    outputs = model.apply(variables, prepare(batch)[modality], train=False)
+    outputs = model.apply(variables, prepare(batch["clips"])[modality], train=False)
     scores = {
         "logits": outputs.logits.astype(jnp.float32),
         "label": batch["label"],

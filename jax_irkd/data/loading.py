@@ -74,8 +74,8 @@ def open_dataset(name: str, data_dir: str) -> Dataset:
     versions = sorted(root.joinpath(name).glob("*.*.*/dataset_info.json"), key=_version)
     if not versions:
         raise UserError(
-            f"no dataset {name} under {root.absolute()} (looked for {name}/*/dataset_info.json); build "
-            f"it with: python -m jax_irkd.build {name} --manual_dir=RAW_FILES --data_dir={data_dir}"
+            f"no dataset {name} under {root.absolute()} (looked for {name}/*/dataset_info.json); "
+            f"build it with: python -m jax_irkd.build {name} --manual_dir=RAW_FILES --data_dir={data_dir}"
         )
     folder = versions[-1].parent
     try:
@@ -86,8 +86,8 @@ def open_dataset(name: str, data_dir: str) -> Dataset:
         }
     except Exception as error:
         raise UserError(
-            f"the dataset in {folder} cannot be read ({type(error).__name__}: {error}); build it again "
-            f"with: python -m jax_irkd.build {name} --overwrite --manual_dir=… --data_dir={data_dir}"
+            f"the dataset in {folder} cannot be read ({type(error).__name__}: {error}); build it "
+            f"again: python -m jax_irkd.build {name} --overwrite --manual_dir=… --data_dir={data_dir}"
         ) from error
     counts = {split: builder.info.splits[split].num_examples for split in sorted(splits)}
     hashes = {split: builder.info.splits[split].num_bytes for split in sorted(splits)}
@@ -163,7 +163,8 @@ class ClipReader:
             self.faults.count(identity, str(error))
             return None
         self.faults.count()
-        return clip | {
+        return {
+            "clips": clip,
             "label": np.int32(record["label"]),
             "mask": np.float32(1),
             "clip_id": np.str_(identity),
@@ -179,7 +180,8 @@ class ClipReader:
             name: np.zeros((self.num_segments, *self.sizes[name], MODALITIES[name]), np.uint8)
             for name in self.modalities
         }
-        return clip | {
+        return {
+            "clips": clip,
             "label": np.int32(0),
             "mask": np.float32(0),
             "clip_id": np.str_(""),
@@ -188,7 +190,7 @@ class ClipReader:
 
 
 def decode_frame(encoded: bytes, size: tuple[int, int], modality: str) -> np.ndarray:
-    """A JPEG frame as uint8 (height, width, channels), scaled to cover `size` and centre-cropped."""
+    """A JPEG frame as uint8 (height, width, channels), fitted to `size`."""
     flag = cv2.IMREAD_GRAYSCALE if modality == "infrared" else cv2.IMREAD_COLOR_RGB
     buffer = np.frombuffer(encoded, np.uint8)
     frame = cv2.imdecode(buffer, flag) if buffer.size else None

@@ -18,7 +18,8 @@ class TSN(nn.Module):
     Clips are normalised frames. The head and everything after the last stage are float32
     whatever `dtype` is. Dropout draws from `dropout_keys`, one key a clip, so that a clip's
     draw depends neither on its neighbours nor on the number of devices; they are needed
-    only when training with a rate above 0. The head starts at normal(0, `head_std`), as in TSN's code.
+    only when training with a rate above 0. The head starts at normal(0, `head_std`), as
+    in TSN's code.
     `ResNet` explains the other fields.
 
     Raises ValueError for an unknown depth and for dropout without keys.

@@ -1,0 +1,38 @@
+"""Generated people acting the ten NTU classes: the whole method on two CPU cores in minutes.
+
+make demo, or: python -m jax_irkd.main --config=configs/demo.py:method=ours --workdir=runs/demo
+"""
+
+from configs import base
+
+
+def get_config(arg: str = ""):
+    options = base.parse(arg, method="ours", protocol="cross_subject", seed=0)
+    config = base.get_config(**options)
+    config.dataset.name = "ntu_rgbd_ir/ten"
+    config.dataset.data_dir = "runs/demo_data/tfds"
+    config.dataset.rgb_size = (112, 150)
+    config.dataset.infrared_size = (112, 135)
+
+    config.input.num_segments = 4
+    config.input.resolution = 96
+    config.input.scales = (1.0, 0.875, 0.75)
+    config.input.eval_batch_size = 32
+    config.input.threads = 2
+
+    for model in (config.teacher_model, config.student_model):
+        model.width = 16
+        model.dropout = 0.2
+        model.head_std = 0.01
+
+    for training in (config.teacher_training, config.student_training):
+        training.batch_size = 16
+        training.num_epochs = 12
+        training.optimizer = "adamw"
+        training.learning_rate = 2e-3
+        training.weight_decay = 1e-2
+        training.schedule = "cosine"
+        training.warmup_epochs = 0.5
+        training.eval_every = 4.0
+    config.checkpoints.every = 100
+    return config

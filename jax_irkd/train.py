@@ -1,0 +1,398 @@
+"""The loop of both phases: restore, update, log, evaluate, save.
+
+The only file that calls `jax.pmap`. A phase without distillers trains a network alone (the teacher
+on RGB, the baseline on infrared); with distillers a student learns from a frozen teacher.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from jax_irkd import metrics, steps
+from jax_irkd.checkpoints import Checkpoints
+from jax_irkd.data import augment, loading
+from jax_irkd.errors import UserError
+from jax_irkd.interrupts import Interrupted, StopRequest
+from jax_irkd.logs import Progress, RunLog
+
+
+class Network(NamedTuple):
+    """A model and its trained variables."""
+
+    model: nn.Module
+    variables: PyTree
+
+
+class Scores(NamedTuple):
+    """Logits and labels of every clip of a split, in the split's order."""
+
+    clip_ids: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """What one network learns from: its modality and, when it has distillers, its teacher."""
+
+    name: str
+    modality: str
+    model: nn.Module
+    training: ConfigDict
+    distillers: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
+    teacher: Network | None = None
+    pretrained: Callable[[PyTree], PyTree] | None = None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return ("rgb", "infrared") if self.distillers else (self.modality,)
+
+
+def make_optimizer(
+    training: ConfigDict, num_steps: int, steps_per_epoch: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimiser and its learning rate by step. Raises UserError for an unknown name."""
+    rate, warmup = training.learning_rate, round(training.warmup_epochs * steps_per_epoch)
+    after = max(num_steps - warmup, 1)
+    schedules = {
+        "step": lambda: optax.piecewise_constant_schedule(rate, {after // 2: 0.1}),
+        "cosine": lambda: optax.cosine_decay_schedule(rate, after),
+        "constant": lambda: optax.constant_schedule(rate),
+    }
+    schedule = _choose("schedule", training.schedule, schedules)()
+    if warmup:
+        ramp = optax.linear_schedule(0.0, rate, warmup)
+        schedule = optax.join_schedules([ramp, schedule], [warmup])
+    decay = training.weight_decay
+    optimizers = {
+        "sgd": lambda: optax.chain(
+            optax.add_decayed_weights(decay), optax.sgd(schedule, training.momentum)
+        ),
+        "adamw": lambda: optax.adamw(schedule, weight_decay=decay),
+    }
+    tx = _choose("optimizer", training.optimizer, optimizers)()
+    if training.clip_norm:
+        tx = optax.chain(optax.clip_by_global_norm(training.clip_norm), tx)
+    return tx, schedule
+
+
+def _choose(field: str, name: str, choices: Mapping):
+    if name not in choices:
+        raise UserError(f"unknown {field} {name!r}; choose one of {sorted(choices)}")
+    return choices[name]
+
+
+def make_reader(
+    config: ConfigDict, dataset: loading.Dataset, split: str, modalities: tuple[str, ...]
+) -> loading.ClipReader:
+    """Reads the clips of the protocol's `split` (train or test)."""
+    protocols = config.dataset.protocols
+    if config.protocol not in protocols:
+        raise UserError(f"unknown protocol {config.protocol!r}; choose one of {sorted(protocols)}")
+    sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
+    return loading.ClipReader(
+        records=dataset.records(protocols[config.protocol][split]),
+        modalities=modalities,
+        num_segments=config.input.num_segments,
+        sizes={name: tuple(sizes[name]) for name in modalities},
+        faults=loading.Faults(config.input.max_broken),
+    )
+
+
+def devices_of(config: ConfigDict, batch_size: int) -> list[jax.Device]:
+    """This process's devices. Raises UserError when the batch cannot be split over all of them."""
+    local = jax.local_devices()
+    if config.num_devices > len(local):
+        raise UserError(f"num_devices={config.num_devices}, but {len(local)} devices are here")
+    local = local[: config.num_devices or None]
+    total = len(local) * jax.process_count()
+    if batch_size % total:
+        raise UserError(
+            f"a batch of {batch_size} clips cannot be divided by {total} devices; "
+            f"choose a multiple of {total}, or fewer devices with --config.num_devices"
+        )
+    return local
+
+
+def evaluate(network: Network, config: ConfigDict, reader: loading.ClipReader) -> Scores:
+    """Centre-crop logits of every clip of `reader`, each once, in order."""
+    batch_size = config.input.eval_batch_size
+    devices = devices_of(config, batch_size)
+    modality = reader.modalities[0]
+    prepare = functools.partial(
+        augment.prepare_evaluation,
+        resolution=config.input.resolution,
+        scale=config.input.eval_scale,
+    )
+    step = _eval_on(tuple(devices), network.model, prepare, modality)
+    batches = loading.evaluation_batches(
+        reader,
+        batch_size=batch_size // jax.process_count(),
+        process=(jax.process_index(), jax.process_count()),
+        threads=config.input.threads,
+    )
+    parts = []
+    with Progress(f"evaluate {modality}", len(reader.records), unit="clips") as progress:
+        for batch in batches:
+            names = _gather_names(batch.pop("clip_id"))
+            scores = jax.device_get(step(network.variables, _split(batch, len(devices))))
+            parts.append(scores | {"clip_id": names})
+            progress.update(min(len(parts) * batch_size, len(reader.records)))
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    kept = joined["mask"] > 0
+    order = np.argsort(joined["index"][kept], kind="stable")
+    return Scores(*(joined[key][kept][order] for key in ("clip_id", "label", "logits")))
+
+
+@functools.lru_cache(maxsize=8)
+def _eval_on(devices: tuple, model: nn.Module, prepare, modality: str):
+    step = functools.partial(steps.eval_step, model=model, prepare=prepare, modality=modality)
+    return _parallel(step, devices, in_axes=(None, 0))
+
+
+def _parallel(step, devices, *, in_axes, donate=()):
+    """`step` on every device: state whole on each, batch split."""
+    chosen = list(devices) if jax.process_count() == 1 else None
+    return jax.pmap(
+        step,
+        axis_name=steps.AXIS,
+        in_axes=in_axes,
+        out_axes=None,
+        donate_argnums=donate,
+        devices=chosen,
+    )
+
+
+class Trainer:
+    """One phase in one folder: `run` trains to the end, from wherever an earlier call stopped."""
+
+    def __init__(self, phase: Phase, config: ConfigDict, dataset: loading.Dataset, folder: Path):
+        self.phase, self.config, self.folder = phase, config, Path(folder)
+        training = phase.training
+        self.reader = make_reader(config, dataset, "train", phase.modalities)
+        self.test = make_reader(config, dataset, "test", (phase.modality,))
+        self.num_classes = len(dataset.class_names)
+        self.devices = devices_of(config, training.batch_size)
+        self.steps_per_epoch = max(len(self.reader.records) // training.batch_size, 1)
+        self.num_steps = max(round(training.num_epochs * self.steps_per_epoch), 1)
+        self.eval_every = max(round(training.eval_every * self.steps_per_epoch), 1)
+        self.tx, self.schedule = make_optimizer(training, self.num_steps, self.steps_per_epoch)
+        self.meta = {
+            "name": phase.name,
+            "modality": phase.modality,
+            "class_names": list(dataset.class_names),
+            "dataset": dataset.fingerprint,
+            "config": json.loads(config.to_json_best_effort()),
+        }
+        self.seconds = dict.fromkeys(("data", "steps", "evaluation", "checkpoints"), 0.0)
+        self._saved: int | None = None
+        self._scores: Scores | None = None
+        self._recent: collections.deque = collections.deque(maxlen=config.max_rejected + 2)
+
+    def run(self) -> tuple[Network, Scores]:
+        """Train; the network after the last step and its scores on the test split.
+
+        Raises Interrupted after a signal, with the state saved, and UserError when updates keep
+        being rejected because they are not finite.
+        """
+        keep = self.config.checkpoints
+        folder = self.folder / "checkpoints"
+        with Checkpoints(folder, latest=keep.latest, best=keep.best) as self.checkpoints:
+            state = self._initial_state()
+            restored = self.checkpoints.restore(state)
+            state = restored[0] if restored else state
+            first = int(state.step)
+            if first < self.num_steps:
+                state = self._train(state, first)
+        network = self._network(state)
+        return network, self._scores or evaluate(network, self.config, self.test)
+
+    def _initial_state(self) -> steps.TrainState:
+        phase = self.phase
+        teacher = phase.teacher and functools.partial(phase.teacher.model.apply, train=False)
+        state = steps.init_state(
+            jax.random.key(self.config.seed),
+            segments=self.config.input.num_segments,
+            resolution=self.config.input.resolution,
+            channels=loading.MODALITIES[phase.modality],
+            model=phase.model,
+            distillers=phase.distillers,
+            teacher=teacher and functools.partial(teacher, phase.teacher.variables),
+            tx=self.tx,
+            ema=phase.training.ema_decay > 0,
+        )
+        if phase.pretrained is None:
+            return state
+        variables = phase.pretrained(self._network(state).variables)
+        state.params["model"] = variables["params"]
+        state.batch_stats["model"] = variables["batch_stats"]
+        return state._replace(ema=jax.tree.map(jnp.copy, variables["params"]) if state.ema else {})
+
+    def _network(self, state: steps.TrainState, ema: bool = False) -> Network:
+        params = state.ema if ema else state.params["model"]
+        return Network(
+            self.phase.model, {"params": params, "batch_stats": state.batch_stats["model"]}
+        )
+
+    def _update(self):
+        phase, training, inputs = self.phase, self.phase.training, self.config.input
+        prepare = functools.partial(
+            augment.prepare_training,
+            resolution=inputs.resolution,
+            scales=tuple(inputs.scales),
+            flip=inputs.flip,
+            colour_jitter=inputs.colour_jitter,
+        )
+        step = functools.partial(
+            steps.train_step,
+            model=phase.model,
+            teacher_model=phase.teacher and phase.teacher.model,
+            distillers=phase.distillers,
+            tx=self.tx,
+            prepare=prepare,
+            modality=phase.modality,
+            seed=self.config.seed,
+            steps_per_epoch=self.steps_per_epoch,
+            label_smoothing=training.label_smoothing,
+            ema_decay=training.ema_decay,
+            accumulation=training.accumulation,
+        )
+
+        def update(state, teacher, batch, stop):
+            state, terms = step(state, teacher, batch)
+            # Every process learns in the same step that one of them was asked to stop.
+            return state, terms | {"stop": jax.lax.pmax(stop.astype(jnp.int32)[0], steps.AXIS)}
+
+        return _parallel(update, self.devices, in_axes=(None, None, 0, 0), donate=(0,))
+
+    def _train(self, state: steps.TrainState, first: int) -> steps.TrainState:
+        update, teacher = self._update(), self.phase.teacher and self.phase.teacher.variables
+        teacher = jax.device_put(teacher)
+        batches = loading.training_batches(
+            self.reader,
+            seed=self.config.seed,
+            batch_size=self.phase.training.batch_size // jax.process_count(),
+            first_step=first,
+            process=(jax.process_index(), jax.process_count()),
+            threads=self.config.input.threads,
+        )
+        self.log = RunLog(self.folder, first) if jax.process_index() == 0 else None
+        pending, start = None, time.monotonic()
+        title = f"train {self.phase.name} ({self.phase.modality})"
+        with StopRequest() as stop, Progress(title, self.num_steps, first) as self.progress:
+            for step in range(first + 1, self.num_steps + 1):
+                with self._timed("data"):
+                    batch = next(batches)
+                self._recent.append((step, batch.pop("clip_id").tolist()))
+                asked = np.full((len(self.devices), 1), stop.requested is not None)
+                state, terms = update(state, teacher, _split(batch, len(self.devices)), asked)
+                # Terms are fetched one step late, so that the device never waits for the host.
+                stopping = self._observe(pending) or (asked.any() and jax.process_count() == 1)
+                pending = (step, terms)
+                if stopping:
+                    self._observe(pending)
+                    self._save(step, state)
+                    raise Interrupted(self._resume_hint(step, stop.requested))
+                self._save_or_evaluate(step, state)
+            self._observe(pending)
+        others = sum(self.seconds[name] for name in ("data", "evaluation", "checkpoints"))
+        self.seconds["steps"] = time.monotonic() - start - others
+        if self.log:
+            self.log.close()
+        return state
+
+    def _observe(self, pending: tuple[int, steps.Terms] | None) -> bool:
+        """Log the terms of an earlier step. True when a process was asked to stop."""
+        if pending is None:
+            return False
+        step, terms = pending[0], {k: float(v) for k, v in jax.device_get(pending[1]).items()}
+        stop = terms.pop("stop") > 0
+        if self.log and (step % self.config.log_every == 0 or terms["rejected"]):
+            self.log.write(step, "train", terms | {"learning_rate": float(self.schedule(step - 1))})
+        shown = "  ".join(f"{k} {v:.3f}" for k, v in terms.items() if k in self._shown(terms))
+        self.progress.update(step, shown)
+        if terms["rejected"] >= self.config.max_rejected:
+            self._give_up(step, int(terms["rejected"]))
+        return stop
+
+    def _shown(self, terms: steps.Terms) -> list[str]:
+        hidden = ("gradient_norm", "rejected")
+        return [name for name in terms if name not in hidden and "/" not in name]
+
+    def _save_or_evaluate(self, step: int, state: steps.TrainState) -> None:
+        last = step == self.num_steps
+        if last or step % self.eval_every == 0:
+            with self._timed("evaluation"):
+                figures = self._evaluate(step, state)
+            self._save(step, state, figures)
+        elif step % self.config.checkpoints.every == 0:
+            self._save(step, state)
+
+    def _evaluate(self, step: int, state: steps.TrainState) -> dict[str, float]:
+        self._scores = evaluate(self._network(state), self.config, self.test)
+        figures = metrics.summarize(self._scores.logits, self._scores.labels, self.num_classes)
+        if state.ema:
+            scores = evaluate(self._network(state, ema=True), self.config, self.test)
+            averaged = metrics.summarize(scores.logits, scores.labels, self.num_classes)
+            figures |= {f"ema_{name}": value for name, value in averaged.items()}
+        if self.log:
+            self.log.write(step, "eval", figures)
+        return figures
+
+    def _save(self, step: int, state, figures: dict[str, float] | None = None) -> None:
+        with self._timed("checkpoints"):
+            state = jax.device_get(state)
+            self.checkpoints.save(step, state, self.meta | {"step": step}, figures)
+
+    def _give_up(self, step: int, rejected: int) -> None:
+        dump = self.folder / f"rejected_batches_{step}.json"
+        if jax.process_index() == 0:
+            dump.write_text(json.dumps(dict(self._recent), indent=1))
+        raise UserError(
+            f"{rejected} updates in a row were not finite, up to step {step}; the run stops with "
+            f"the last good checkpoint (step {max(self.checkpoints.steps(), default=0)}). The clips of "
+            f"these batches are in {dump}. Lower the learning rate, or set clip_norm"
+        )
+
+    def _resume_hint(self, step: int, signal_name: str | None) -> str:
+        self.checkpoints.wait()
+        asked = signal_name or "a signal to another process"
+        return (
+            f"{asked}: saved step {step} of {self.num_steps} in {self.folder}; "
+            "run the same command again to continue"
+        )
+
+    @contextlib.contextmanager
+    def _timed(self, what: str):
+        start = time.monotonic()
+        yield
+        self.seconds[what] += time.monotonic() - start
+
+
+def _split(batch: PyTree, devices: int) -> PyTree:
+    """The leading axis of every array cut into one part a device."""
+    return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
+
+
+def _gather_names(names: np.ndarray) -> np.ndarray:
+    """Clip ids of all processes, in the order in which the devices hold the clips."""
+    if jax.process_count() == 1:
+        return names
+    codes = np.char.encode(names).astype("S128").view(np.uint8).reshape(len(names), 128)
+    gathered = np.asarray(multihost_utils.process_allgather(codes, tiled=True))
+    return np.char.decode(np.ascontiguousarray(gathered).view("S128")[:, 0])
