@@ -1,0 +1,39 @@
+"""Devices and processes: what has to be set before JAX is first used."""
+
+import os
+from pathlib import Path
+
+import jax
+
+from jax_irkd.errors import UserError
+
+_PLAIN = ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
+
+
+def start(distributed: str = "auto", deterministic: bool = False) -> None:
+    """Join the other processes, if there are any, and turn on the compilation cache.
+
+    `distributed` is auto (join when SLURM started several tasks or all of COORDINATOR_ADDRESS,
+    NUM_PROCESSES and PROCESS_ID are set), on (join or fail) or off. Raises UserError when joining
+    fails.
+    """
+    if deterministic:
+        options = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{options} --xla_gpu_deterministic_ops=true".strip()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jax_irkd" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    plain = all(name in os.environ for name in _PLAIN)
+    slurm = int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ
+    if distributed == "off" or (distributed == "auto" and not (plain or slurm)):
+        return
+    address, count, index = (os.environ.get(name) for name in _PLAIN)
+    try:
+        if plain:
+            jax.distributed.initialize(address, int(count), int(index))
+        else:
+            jax.distributed.initialize()
+    except Exception as error:
+        raise UserError(
+            f"cannot join the other processes ({type(error).__name__}: {error}); set {', '.join(_PLAIN)} "
+            "for each process, start them with srun, or use --distributed=off"
+        ) from error
