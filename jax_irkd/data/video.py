@@ -37,6 +37,29 @@ class VideoError(UserError):
         return VideoError, (self.name, self.reason)
 
 
+class Crop(NamedTuple):
+    """The part of an RGB frame that the infrared camera sees.
+
+    `matrix` (2x3) maps pixels of an infrared frame of `infrared_size` to pixels of an RGB frame of
+    `rgb_size`; both sizes are (width, height).
+    """
+
+    matrix: np.ndarray
+    infrared_size: tuple[int, int]
+    rgb_size: tuple[int, int]
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """The crop of `h w c` at the resolution of the RGB frame; black where RGB sees nothing."""
+        height, width = image.shape[:2]
+        fit = np.diag([width / self.rgb_size[0], height / self.rgb_size[1]])
+        matrix = fit @ self.matrix
+        scale = max(1.0, abs(np.linalg.det(matrix[:, :2])) ** 0.5)
+        size = tuple(round(side * scale) for side in self.infrared_size)
+        matrix[:, :2] /= scale
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(image, matrix, size, flags=flags)
+
+
 class EncodedClip(NamedTuple):
     """JPEG frames of one clip.
 
@@ -121,14 +144,13 @@ def encode_clip(
     max_frames: int = 64,
     short_side: int = 256,
     quality: int = 90,
-    crop: np.ndarray | None = None,
+    crop: Crop | None = None,
     threads: int = 1,
 ) -> EncodedClip:
     """At most `max_frames` (0: all) evenly spaced frames of a whole clip as JPEG.
 
-    An infrared file holds its picture three times over; it is stored as one channel. `crop` is a
-    2x3 affine that maps positions in the result to positions in the source, both in 0 to 1, and
-    keeps the source's size. Raises VideoError, also for a coloured file given as infrared.
+    An infrared file holds its picture three times over; it is stored as one channel. Raises
+    VideoError, also for a coloured file given as infrared.
     """
     options = {"infrared": infrared, "short_side": short_side, "quality": quality, "crop": crop}
     total = packet_count(source)
@@ -148,6 +170,7 @@ def encode_ranges(
     max_frames: int = 64,
     short_side: int = 256,
     quality: int = 90,
+    crop: Crop | None = None,
     threads: int = 1,
 ) -> tuple[list[EncodedClip], int]:
     """One clip for each half-open frame range of a long video, which is decoded once, in order.
@@ -157,7 +180,7 @@ def encode_ranges(
     """
     chosen = [[s + i for i in evenly_spaced(e - s, max_frames)] for s, e in ranges]
     wanted = sorted({index for indices in chosen for index in indices})
-    options = {"infrared": infrared, "short_side": short_side, "quality": quality, "crop": None}
+    options = {"infrared": infrared, "short_side": short_side, "quality": quality, "crop": crop}
     picked, total = _encode_at(source, wanted, threads, **options)
     clips = []
     for indices, (start, stop) in zip(chosen, ranges):
@@ -185,7 +208,7 @@ def _encode_at(
         if position == len(wanted) or wanted[position] != index:
             continue
         image = frame.to_ndarray(format="bgr24")
-        image = resize(image if crop is None else _warp(image, crop), short_side)
+        image = resize(crop(image) if crop else image, short_side)
         spread = float(np.mean(image.max(axis=2) - image.min(axis=2)))
         if infrared:
             spreads.append(spread)
@@ -198,16 +221,6 @@ def _encode_at(
             f"average, at most {COLOURED:.0f} are allowed; is it an RGB or a false-colour file?",
         )
     return picked, total
-
-
-def _warp(image: np.ndarray, crop: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    scale = np.array([width, height], np.float64)
-    matrix = np.empty((2, 3))
-    matrix[:, :2] = crop[:, :2] * scale[:, None] / scale[None, :]
-    matrix[:, 2] = crop[:, 2] * scale
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, matrix, (width, height), flags=flags)
 
 
 def _jpeg(image: np.ndarray, quality: int) -> bytes:

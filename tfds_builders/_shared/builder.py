@@ -121,7 +121,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Packs split by split: TFDS would run one Beam pipeline again for every split."""
         infos = []
         for split, shards in groups.items():
-            if not shards:
+            if not shards:  # TFDS can write an empty split but not open it.
                 continue
             step = functools.partial(_examples, str(self.cache.folder), plan.encode)
             self._shards = {split: [functools.partial(step, tasks) for tasks in shards]}

@@ -6,6 +6,7 @@ import json
 import os
 
 from jax_irkd.errors import UserError
+from tfds_builders._shared.crops import crops_digest
 
 VARIABLE = "JAX_IRKD_BUILD"
 
@@ -56,10 +57,7 @@ class BuildOptions:
     @property
     def stored(self) -> dict[str, int | str]:
         """What decides the stored bytes."""
-        crop = ""
-        if self.crop_file:
-            with open(self.crop_file, "rb") as file:
-                crop = hashlib.sha256(file.read()).hexdigest()[:16]
+        crop = crops_digest(self.crop_file) if self.crop_file else ""
         return {
             "max_frames": self.max_frames,
             "short_side": self.short_side,

@@ -9,6 +9,7 @@ from jax_irkd.data.archives import Found, base_name, find_files, name_of
 from jax_irkd.data.video import COLOURLESS, VideoError, encode_clip
 from jax_irkd.errors import UserError
 from tfds_builders._shared.cache import Record, Result, Skip, Task
+from tfds_builders._shared.crops import crop_for
 from tfds_builders._shared.options import BuildOptions
 from tfds_builders.ntu_rgbd_ir.names import ClipName, parse
 
@@ -116,7 +117,10 @@ def encode(task: Task) -> Result:
         quality=options.quality,
     )
     try:
-        clips = {"rgb": settings(rgb), "infrared": settings(infrared, infrared=True)}
+        clips = {
+            "rgb": settings(rgb, crop=crop_for(options.crop_file, name.camera)),
+            "infrared": settings(infrared, infrared=True),
+        }
     except VideoError as error:
         return Result([], [Skip(task.key, "unreadable video", str(error))], [])
     scalars = {
