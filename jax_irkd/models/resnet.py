@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+EPSILON = 1e-5  # of every batch norm
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 
 
@@ -210,7 +211,7 @@ class ResNet(nn.Module):
             batch_norm,
             use_running_average=not train or frozen,
             momentum=0.9,
-            epsilon=1e-5,
+            epsilon=EPSILON,
             dtype=self.dtype,
             axis_name=self.axis_name,
         )
