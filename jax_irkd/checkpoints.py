@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import logging
+import shutil
 import sys
 import zlib
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 from jax_irkd.errors import UserError
 
 Meta = dict[str, Any]
+_UNFINISHED = ".orbax-checkpoint-tmp"
 # Orbax wants a metric with every save; scores are never negative.
 _UNSCORED = -1.0
 
@@ -71,11 +73,13 @@ class Checkpoints:
         self.close()
 
     def _open(self) -> ocp.CheckpointManager:
+        if not self._read_only and jax.process_index() == 0:
+            for leftover in self.folder.glob(f"*{_UNFINISHED}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
             best_fn=lambda metrics: metrics[self._metric],
             best_mode="max",
-            cleanup_tmp_directories=not self._read_only,
             enable_async_checkpointing=True,
             create=not self._read_only,
             read_only=self._read_only,
@@ -86,6 +90,12 @@ class Checkpoints:
         self, step: int, state: PyTree, meta: Mapping, metrics: dict[str, float] | None = None
     ) -> bool:
         """Start to save `state` under `step`. False when this or the save before it failed."""
+        newest = self._manager.latest_step()
+        if newest is not None and step <= newest:
+            raise UserError(
+                f"{self.folder} already holds step {newest}, not earlier than {step}; "
+                "use another --workdir or --restart"
+            )
         leaves = flatten(state)
         checksums = {name: checksum(leaf) for name, leaf in leaves.items()}
         content = {
@@ -99,15 +109,10 @@ class Checkpoints:
         good = self.wait()
         scores = metrics or {self._metric: _UNSCORED}
         try:
-            saved = self._manager.save(step, args=arguments, metrics=scores, force=True)
+            self._manager.save(step, args=arguments, metrics=scores, force=True)
         except (OSError, ValueError, RuntimeError) as error:
             self._report_failure(step, error)
             return False
-        if not saved:
-            raise UserError(
-                f"{self.folder} already holds step {self._manager.latest_step()}, later than {step}; "
-                "use another --workdir or --restart"
-            )
         return good
 
     def wait(self) -> bool:
@@ -229,8 +234,8 @@ def unflatten(template: PyTree, leaves: Mapping[str, np.ndarray], source: str) -
     ]
     if problems:
         raise UserError(
-            f"the checkpoint {source} does not fit this configuration ({len(problems)} differences): "
-            + "; ".join(problems[:3])
+            f"the checkpoint {source} does not fit this configuration "
+            f"({len(problems)} differences): " + "; ".join(problems[:3])
         )
     return jax.tree.unflatten(jax.tree.structure(template), [leaves[name] for name in names])
 

@@ -34,6 +34,6 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
             jax.distributed.initialize()
     except Exception as error:
         raise UserError(
-            f"cannot join the other processes ({type(error).__name__}: {error}); set {', '.join(_PLAIN)} "
-            "for each process, start them with srun, or use --distributed=off"
+            f"cannot join the other processes ({type(error).__name__}: {error}); set "
+            f"{', '.join(_PLAIN)} for each process, start them with srun, or use --distributed=off"
         ) from error

@@ -19,11 +19,13 @@ from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.interrupts import INTERRUPTED, Interrupted
 from jax_irkd.logs import console
-from jax_irkd.train import Network, Phase, Trainer, evaluate, make_reader
+from jax_irkd.train import Phase, Trainer, evaluate, make_reader
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="a file in configs/")
 WORKDIR = flags.DEFINE_string("workdir", "", "where runs lie; default runs/CONFIG_NAME")
-RESTART = flags.DEFINE_bool("restart", False, "delete what the method's folder holds and begin anew")
+RESTART = flags.DEFINE_bool(
+    "restart", False, "delete what the method's folder holds and begin anew"
+)
 DISTRIBUTED = flags.DEFINE_enum(
     "distributed", "auto", ["auto", "on", "off"], "several processes by jax.distributed"
 )
@@ -102,8 +104,8 @@ def get_teacher(config: ConfigDict, dataset: loading.Dataset, workdir: Path):
     top1, chance = results["metrics"]["top1"], 1 / len(dataset.class_names)
     if top1 <= 1.5 * chance and not config.allow_weak_teacher:
         raise UserError(
-            f"the teacher in {folder} reaches {top1:.1%} where chance is {chance:.1%}; it has nothing "
-            "to teach. Train it longer, or insist with --config.allow_weak_teacher"
+            f"the teacher in {folder} reaches {top1:.1%} where chance is {chance:.1%}; it has "
+            "nothing to teach. Train it longer, or insist with --config.allow_weak_teacher"
         )
     return functools.cache(lambda: runs.load(folder)[0]), results
 
@@ -115,8 +117,8 @@ def check_teacher(folder: Path, meta: dict, dataset: loading.Dataset) -> None:
     theirs, ours = meta["class_names"], list(dataset.class_names)
     if theirs != ours:
         raise UserError(
-            f"the teacher in {folder} knows {len(theirs)} classes ({', '.join(theirs[:3])}, …), the "
-            f"dataset {dataset.name} has {len(ours)} ({', '.join(ours[:3])}, …); train one on it"
+            f"the teacher in {folder} knows {len(theirs)} classes ({', '.join(theirs[:3])}, …), "
+            f"the dataset {dataset.name} has {len(ours)} ({', '.join(ours[:3])}, …); train one on it"
         )
 
 
@@ -167,8 +169,16 @@ def main(argv: list[str]) -> int:
         flags.FLAGS(argv)
         if CONFIG.value is None:
             raise UserError("--config is missing; try --config=configs/demo.py")
-    except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        return fail(error)
+    except (
+        UserError,
+        flags.Error,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OSError,
+    ) as error:
+        return fail(e)
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         devices.start(DISTRIBUTED.value, DETERMINISTIC.value)

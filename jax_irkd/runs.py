@@ -1,5 +1,6 @@
 """A run's folder: whose configuration it holds, what came out, and how to load it again."""
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -50,13 +51,15 @@ def make_distillers(section: Mapping[str, Mapping[str, Any]]) -> dict:
     made = {}
     for name, fields in section.items():
         try:
-            made[name] = distillers.get(name)(**dict(fields), axis_name=AXIS)
-        except ValueError as error:
+            kind = distillers.get(name)
+            known = [f.name for f in dataclasses.fields(kind) if f.name not in ("parent", "name")]
+            unknown = sorted(set(fields) - set(known))
+            if unknown:
+                raise ValueError(f"distiller {name} has no field {unknown[0]!r}; it has {known}")
+            axis = {"axis_name": AXIS} if "axis_name" in known else {}
+            made[name] = kind(**dict(fields) | axis)
+        except (TypeError, ValueError) as error:
             raise UserError(str(error)) from error
-        except TypeError as error:
-            known = [f for f in distillers.get(name).__dataclass_fields__ if f[0] != "_"]
-            known = [f for f in known if f not in ("parent", "name", "axis_name")]
-            raise UserError(f"distiller {name}: {error}; its fields are {known}") from error
     return made
 
 
@@ -111,7 +114,9 @@ def claim(folder: Path, wanted: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(wanted, indent=1, sort_keys=True))
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}; use another --workdir") from error
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror}; use another --workdir"
+        ) from error
 
 
 def finished(folder: Path) -> dict | None:
@@ -168,7 +173,9 @@ def load(folder: str | Path, which: str = "last") -> tuple[Network, dict]:
     """
     folder = Path(folder)
     if not (folder / "checkpoints").is_dir():
-        raise UserError(f"{folder} holds no run (no checkpoints folder); train one, or check the path")
+        raise UserError(
+            f"{folder} holds no run (no checkpoints folder); train one, or check the path"
+        )
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
         steps = checkpoints.steps()[::-1]
         if which == "best" and checkpoints.best_step() is not None:
@@ -180,7 +187,9 @@ def load(folder: str | Path, which: str = "last") -> tuple[Network, dict]:
             except DamagedCheckpoint as error:
                 print(f"{folder}: checkpoint {step} is damaged ({error})", file=sys.stderr)
         else:
-            raise UserError(f"{folder}/checkpoints holds no readable checkpoint; train the run again")
+            raise UserError(
+                f"{folder}/checkpoints holds no readable checkpoint; train the run again"
+            )
     params = select(leaves, "ema" if which == "ema" else "params/model")
     if not params:
         raise UserError(f"{folder} has no {which} parameters; train with training.ema_decay > 0")

@@ -63,9 +63,10 @@ def init_state(
         student, _ = _zeros(forward, model_key, jnp.zeros((*shape, channels)))
         taught = _zeros(teacher, jnp.zeros((*shape, 3)))
     for (name, distiller), one_key in zip(distillers.items(), keys):
-        learned = distiller.clone(axis_name=None).init(
-            one_key, student, taught, jnp.zeros(2, jnp.int32)
-        )
+        # There is no axis outside pmap.
+        alone = distiller.clone(axis_name=None) if hasattr(distiller, "axis_name") else distiller
+        labels, epoch = jnp.zeros(2, jnp.int32), jnp.ones(())
+        learned = alone.init(one_key, student, taught, labels, epoch=epoch)
         params["distillers"][name] = learned.get("params", {})
         batch_stats["distillers"][name] = learned.get("batch_stats", {})
     zero = jnp.zeros((), jnp.int32)

@@ -304,12 +304,13 @@ class Trainer:
                 # Terms are fetched one step late, so that the device never waits for the host.
                 stopping = self._observe(pending) or (asked.any() and jax.process_count() == 1)
                 pending = (step, terms)
-                if stopping:
+                if stopping or self._is_milestone(step):
                     self._observe(pending)
+                    pending = None
+                if stopping:
                     self._save(step, state)
                     raise Interrupted(self._resume_hint(step, stop.requested))
                 self._save_or_evaluate(step, state)
-            self._observe(pending)
         others = sum(self.seconds[name] for name in ("data", "evaluation", "checkpoints"))
         self.seconds["steps"] = time.monotonic() - start - others
         if self.log:
@@ -334,9 +335,11 @@ class Trainer:
         hidden = ("gradient_norm", "rejected")
         return [name for name in terms if name not in hidden and "/" not in name]
 
+    def _is_milestone(self, step: int) -> bool:
+        return step == self.num_steps or step % self.eval_every == 0
+
     def _save_or_evaluate(self, step: int, state: steps.TrainState) -> None:
-        last = step == self.num_steps
-        if last or step % self.eval_every == 0:
+        if self._is_milestone(step):
             with self._timed("evaluation"):
                 figures = self._evaluate(step, state)
             self._save(step, state, figures)
@@ -365,8 +368,8 @@ class Trainer:
             dump.write_text(json.dumps(dict(self._recent), indent=1))
         raise UserError(
             f"{rejected} updates in a row were not finite, up to step {step}; the run stops with "
-            f"the last good checkpoint (step {max(self.checkpoints.steps(), default=0)}). The clips of "
-            f"these batches are in {dump}. Lower the learning rate, or set clip_norm"
+            f"the last good checkpoint (step {max(self.checkpoints.steps(), default=0)}). The clips "
+            f"of these batches are in {dump}. Lower the learning rate, or set clip_norm"
         )
 
     def _resume_hint(self, step: int, signal_name: str | None) -> str:

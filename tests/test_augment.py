@@ -1,0 +1,92 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_irkd.data import augment
+
+
+def crop_of(size, offset=(0.5, 0.5), flip=False) -> augment.Crop:
+    return augment.Crop(
+        jnp.array(size, jnp.float32), jnp.array(offset, jnp.float32), jnp.array(flip)
+    )
+
+
+@pytest.fixture
+def frames():
+    return jnp.asarray(np.random.default_rng(0).random((2, 48, 64, 3)), jnp.float32)
+
+
+def test_a_crop_at_its_own_size_is_a_slice(frames):
+    # Half of the shorter side, 24 x 24; a quarter of the 24 rows and three of the 40 columns left.
+    cropped = augment.crop_frames(frames, crop_of((0.5, 0.5), (0.25, 0.75)), 24)
+    np.testing.assert_allclose(cropped, frames[:, 6:30, 30:54], atol=2e-5)
+
+
+def test_a_flip_mirrors_the_columns(frames):
+    plain = augment.crop_frames(frames, crop_of((0.75, 0.5), (0, 0.25)), 20)
+    flipped = augment.crop_frames(frames, crop_of((0.75, 0.5), (0, 0.25), True), 20)
+    np.testing.assert_allclose(flipped, plain[:, :, ::-1], atol=2e-5)
+
+
+@pytest.mark.parametrize("resolution", [16, 31, 80])
+def test_resizing_agrees_with_jax_image(frames, resolution):
+    ours = augment.crop_frames(frames[:, :, :48], crop_of((1, 1)), resolution)
+    shape = (2, resolution, resolution, 3)
+    theirs = jax.image.resize(frames[:, :, :48], shape, "linear", antialias=True)
+    np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+def test_both_modalities_share_the_draw():
+    # The same scene in both: a grey ramp. Normalisation apart, they must come out alike.
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    scene = np.broadcast_to(ramp[None, :, None], (48, 64, 1))
+    clip = np.broadcast_to(scene, (5, 2, 48, 64, 1))
+    clips = {"infrared": jnp.asarray(clip), "rgb": jnp.asarray(np.repeat(clip, 3, -1))}
+    keys = jax.random.split(jax.random.key(3), 5)
+    made = augment.prepare_training(
+        clips, keys, resolution=24, scales=(1.0, 0.8), flip=True, colour_jitter=0.0
+    )
+    red = made["rgb"][..., :1] * augment.RGB_STD[0] + augment.RGB_MEAN[0]
+    infrared = made["infrared"] * augment.INFRARED_STD[0] + augment.INFRARED_MEAN[0]
+    np.testing.assert_allclose(red, infrared, atol=1e-5)
+    assert len({float(x) for x in infrared[:, 0, 0, 0, 0]}) > 1, "clips should differ"
+
+
+def test_a_clip_does_not_depend_on_its_batch():
+    rng = np.random.default_rng(4)
+    clips = {"rgb": jnp.asarray(rng.integers(0, 256, (4, 2, 40, 40, 3), dtype=np.uint8))}
+    keys = jax.random.split(jax.random.key(0), 4)
+    options = {"resolution": 16, "scales": (1.0, 0.9, 0.7), "flip": True, "colour_jitter": 0.3}
+    whole = augment.prepare_training(clips, keys, **options)["rgb"]
+    alone = augment.prepare_training({"rgb": clips["rgb"][2:3]}, keys[2:3], **options)["rgb"]
+    np.testing.assert_allclose(whole[2:3], alone, atol=1e-5)
+
+
+def test_scales_of_a_crop_are_at_most_one_apart():
+    scales = (1.0, 0.875, 0.75, 0.66)
+    draw = jax.vmap(lambda key: augment.draw_crop(key, scales, True))
+    crops = draw(jax.random.split(jax.random.key(0), 500))
+    rank = np.argmin(np.abs(np.asarray(crops.size)[..., None] - np.array(scales)), -1)
+    assert np.abs(rank[:, 0] - rank[:, 1]).max() == 1
+    assert set(rank.ravel()) == {0, 1, 2, 3}
+    assert set(np.unique(crops.offset)) == {0, 0.25, 0.5, 0.75, 1}
+    assert 0.4 < np.mean(np.asarray(crops.flip)) < 0.6
+
+
+def test_jitter_keeps_the_range_and_leaves_grey_grey():
+    grey = jnp.full((1, 8, 8, 3), 0.5)
+    made = augment.jitter_colours(grey, jax.random.key(0), 0.4)
+    np.testing.assert_allclose(made[..., 0], made[..., 2], atol=1e-6)
+    noise = jax.random.uniform(jax.random.key(1), (2, 8, 8, 3))
+    made = augment.jitter_colours(noise, jax.random.key(2), 0.9)
+    assert made.min() >= 0 and made.max() <= 1
+    np.testing.assert_allclose(
+        augment.jitter_colours(noise, jax.random.key(2), 0.0), noise, atol=1e-6
+    )
+
+
+def test_normalisation_by_hand():
+    pixel = jnp.array([[0.485, 0.456, 0.406 + 0.225]])
+    np.testing.assert_allclose(augment.normalise(pixel), [[0, 0, 1]], atol=1e-6)
+    np.testing.assert_allclose(augment.normalise(jnp.array([[0.449 + 0.226]])), [[1]], atol=1e-6)
