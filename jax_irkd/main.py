@@ -118,7 +118,7 @@ def check_teacher(folder: Path, meta: dict, dataset: loading.Dataset) -> None:
     if theirs != ours:
         raise UserError(
             f"the teacher in {folder} knows {len(theirs)} classes ({', '.join(theirs[:3])}, …), "
-            f"the dataset {dataset.name} has {len(ours)} ({', '.join(ours[:3])}, …); train one on it"
+            f"{dataset.name} has {len(ours)} ({', '.join(ours[:3])}, …); train one on it"
         )
 
 
@@ -178,7 +178,7 @@ def main(argv: list[str]) -> int:
         ValueError,
         OSError,
     ) as error:
-        return fail(e)
+        return fail(error)
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         devices.start(DISTRIBUTED.value, DETERMINISTIC.value)
