@@ -14,7 +14,7 @@ from absl import logging
 from jax_irkd.errors import UserError
 
 # Worker processes import this module again, so everything heavy is imported where it is used.
-DATASETS = {"ntu_rgbd_ir": ("ten", "sixty")}
+DATASETS = {"ntu_rgbd_ir": ("ten", "sixty"), "pku_mmd_ir": ()}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -172,23 +172,28 @@ def encode_ranges(
     quality: int = 90,
     crop: Crop | None = None,
     threads: int = 1,
-) -> tuple[list[EncodedClip], int]:
+) -> tuple[list[EncodedClip], int, VideoError | None]:
     """One clip for each half-open frame range of a long video, which is decoded once, in order.
 
-    Returns the clips and the video's frame count. A range is cut off at the end of the video; a
-    clip may therefore be short, or empty (colour 0). Memory: the JPEG frames of all clips.
+    Returns the clips, the number of readable frames and the fault that ended reading, or None. A
+    range is cut off at the last readable frame; a clip may therefore be short, or empty (colour
+    0). Raises VideoError only when no frame is readable or an infrared video is coloured. Memory:
+    the JPEG frames of all clips.
     """
     chosen = [[s + i for i in evenly_spaced(e - s, max_frames)] for s, e in ranges]
     wanted = sorted({index for indices in chosen for index in indices})
     options = {"infrared": infrared, "short_side": short_side, "quality": quality, "crop": crop}
-    picked, total = _encode_at(source, wanted, threads, **options)
+    faults = []
+    picked, total = _encode_at(source, wanted, threads, **options, faults=faults)
+    if faults and not total:
+        raise faults[0]
     clips = []
     for indices, (start, stop) in zip(chosen, ranges):
         kept = [index for index in indices if index in picked]
         colour = float(np.mean([picked[index][1] for index in kept])) if kept else 0.0
         length = max(0, min(stop, total) - start)
         clips.append(EncodedClip([picked[index][0] for index in kept], kept, length, colour))
-    return clips, total
+    return clips, total, faults[0] if faults else None
 
 
 def packet_count(source: Source) -> int:
@@ -198,11 +203,22 @@ def packet_count(source: Source) -> int:
 
 
 def _encode_at(
-    source: Source, wanted: list[int], threads: int, *, infrared, short_side, quality, crop
+    source: Source,
+    wanted: list[int],
+    threads: int,
+    *,
+    infrared: bool,
+    short_side: int,
+    quality: int,
+    crop: Crop | None,
+    faults: list[VideoError] | None = None,
 ) -> tuple[dict[int, tuple[bytes, float]], int]:
-    """JPEG bytes and colour at each wanted index that exists, and the frame count."""
+    """JPEG bytes and colour at each wanted index that exists, and the frame count.
+
+    A fault is raised, or added to `faults` when there is such a list.
+    """
     picked, total, spreads = {}, 0, []
-    for index, frame in enumerate(_decode(source, threads)):
+    for index, frame in enumerate(_until_fault(_decode(source, threads), faults)):
         total = index + 1
         position = bisect.bisect_left(wanted, index)
         if position == len(wanted) or wanted[position] != index:
@@ -221,6 +237,15 @@ def _encode_at(
             f"average, at most {COLOURED:.0f} are allowed; is it an RGB or a false-colour file?",
         )
     return picked, total
+
+
+def _until_fault(frames: Iterator, faults: list[VideoError] | None) -> Iterator:
+    try:
+        yield from frames
+    except VideoError as error:
+        if faults is None:
+            raise
+        faults.append(error)
 
 
 def _jpeg(image: np.ndarray, quality: int) -> bytes:
@@ -263,6 +288,9 @@ def _opened(source: Source):
     with contextlib.ExitStack() as stack:
         with _named(source, lambda: "is not a readable video"):
             file = stack.enter_context(open_source(source))
+            if not file.seek(0, 2):
+                raise VideoError(source, "is empty (0 bytes)")
+            file.seek(0)
             container = stack.enter_context(av.open(file, mode="r"))
         if not container.streams.video:
             raise VideoError(source, "has no video stream")
@@ -283,8 +311,6 @@ def missing_bytes(source: Source) -> int:
     """How many bytes an AVI lacks of what its chunk headers promise; 0 for other containers."""
     with _named(source, lambda: "is not a readable file"), open_source(source) as file:
         size = file.seek(0, 2)
-        if size == 0:
-            raise VideoError(source, "is empty (0 bytes)")
         offset = 0
         while offset + 12 <= size:  # Large files are a chain of RIFF chunks.
             file.seek(offset)

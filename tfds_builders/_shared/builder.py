@@ -21,10 +21,11 @@ from tfds_builders._shared.cache import Cache, Result, Summary, Task
 from tfds_builders._shared.lock import locked
 from tfds_builders._shared.options import BuildOptions
 from tfds_builders._shared.pool import encode_all
-from tfds_builders._shared.report import Report
+from tfds_builders._shared.report import NO_COLOUR, Report
 
 SHARD_BYTES = 128 << 20
 SHARD_TASKS = 64  # With Beam, where sizes are not known beforehand.
+COLOURLESS_SHARE = 0.9
 REPORT = "build_report.json"
 
 
@@ -140,6 +141,12 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         report.add(summaries)
         if not report.built:
             raise UserError(f"nothing could be built. {report.head()}")
+        grey = sum(note.reason == NO_COLOUR for note in report.notes)
+        if grey > COLOURLESS_SHARE * len(plan.tasks):
+            raise UserError(
+                f"{grey} of {len(plan.tasks)} RGB videos have no colour; are these infrared files "
+                f"under RGB names?\n{report.head()}"
+            )
         if report.skipped_share > self.options.max_skipped:
             raise UserError(
                 f"{report.skipped_share:.1%} of the {report.unit} would be left out, more than "
@@ -163,6 +170,11 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         for folder in self.config_folder.glob(f"incomplete.*_{self.version}"):
             if folder.resolve() != Path(self.data_dir).resolve():
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _log_download_bytes(self) -> None:
+        """Nothing is downloaded, and TFDS would say that it is."""
+
+    _log_download_done = _log_download_bytes
 
     def _post_download_and_prepare_hook(self) -> None:
         if not self.options.keep_cache:

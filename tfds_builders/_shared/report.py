@@ -7,6 +7,9 @@ from typing import Any
 
 from tfds_builders._shared.cache import Skip, Summary
 
+# A remark on a clip; when nearly all clips have it, the wrong files were given.
+NO_COLOUR = "RGB without colour"
+
 
 @dataclasses.dataclass
 class Report:

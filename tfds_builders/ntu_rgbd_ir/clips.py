@@ -11,6 +11,7 @@ from jax_irkd.errors import UserError
 from tfds_builders._shared.cache import Record, Result, Skip, Task
 from tfds_builders._shared.crops import crop_for
 from tfds_builders._shared.options import BuildOptions
+from tfds_builders._shared.report import NO_COLOUR
 from tfds_builders.ntu_rgbd_ir.names import ClipName, parse
 
 FRAMES = {"rgb": "rgb_frames", "infrared": "infrared_frames"}
@@ -142,5 +143,5 @@ def _notes(key: str, clips: dict) -> list[Skip]:
         if clip.total < SHORT_CLIP:
             notes.append(Skip(key, "short clip", f"{clip.total} {kind} frames"))
     if clips["rgb"].colour < COLOURLESS:
-        notes.append(Skip(key, "RGB without colour", "its channels are equal, as in an IR file"))
+        notes.append(Skip(key, NO_COLOUR, "its channels are equal, as in an IR file"))
     return notes

@@ -1,0 +1,185 @@
+"""PKU-MMD's label files, split files and Actions.xlsx, quirks included."""
+
+import re
+import zipfile
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+VIDEO_NAME = re.compile(r"^\d{4}-[LMR]$")
+CLASSES = (
+    "bow",
+    "brushing hair",
+    "brushing teeth",
+    "check time (from watch)",
+    "cheer up",
+    "clapping",
+    "cross hands in front (say stop)",
+    "drink water",
+    "drop",
+    "eat meal/snack",
+    "falling",
+    "giving something to other person",
+    "hand waving",
+    "handshaking",
+    "hopping (one foot jumping)",
+    "hugging other person",
+    "jump up",
+    "kicking other person",
+    "kicking something",
+    "make a phone call/answer phone",
+    "pat on back of other person",
+    "pickup",
+    "playing with phone/tablet",
+    "point finger at the other person",
+    "pointing to something with finger",
+    "punching/slapping other person",
+    "pushing other person",
+    "put on a hat/cap",
+    "put something inside pocket",
+    "reading",
+    "rub two hands together",
+    "salute",
+    "sitting down",
+    "standing up",
+    "take off a hat/cap",
+    "take off glasses",
+    "take off jacket",
+    "take out something from pocket",
+    "taking a selfie",
+    "tear up paper",
+    "throw",
+    "touch back (backache)",
+    "touch chest (stomachache/heart pain)",
+    "touch head (headache)",
+    "touch neck (neckache)",
+    "typing on a keyboard",
+    "use a fan (with hand or paper)/feeling warm",
+    "wear jacket",
+    "wear on glasses",
+    "wipe face",
+    "writing",
+)
+
+
+class Instance(NamedTuple):
+    """One action: label from 0, frames `start` to `stop` from 0 and half-open."""
+
+    label: int
+    start: int
+    stop: int
+    confidence: int
+
+
+class Labels(NamedTuple):
+    """The instances of a video in order of start, rows left out and repairs, each with a reason."""
+
+    instances: list[Instance]
+    dropped: list[tuple[str, str]]
+    repaired: list[tuple[str, str]]
+
+
+class Split(NamedTuple):
+    """Video names of a split file, and the entries that are none."""
+
+    train: list[str]
+    validation: list[str]
+    odd: list[str]
+
+
+def looks_like_labels(text: str) -> bool:
+    """Whether the first row has three or four numbers; skeleton files share the names."""
+    row = next((line for line in text.splitlines() if line.strip()), "")
+    return len(_fields(row)) in (3, 4) or not row
+
+
+def parse_labels(text: str) -> Labels:
+    """Rows `label,start,end,confidence` to instances.
+
+    Frames in the file count from 1 and include the end. A start of 0 becomes 1; a row that ends
+    before it starts is dropped (its numbers belong to other rows, swapping them invents an
+    action); rows are sorted. The confidence may be missing (0 then).
+    """
+    found, dropped, repaired = [], [], []
+    for line in text.removeprefix("\ufeff").splitlines():
+        if not line.strip():
+            continue
+        reason, instance = _row(line)
+        if instance is None:
+            dropped.append((line.strip(), reason))
+            continue
+        if reason:
+            repaired.append((line.strip(), reason))
+        if instance in found:
+            repaired.append((line.strip(), "row given twice"))
+        else:
+            found.append(instance)
+    return Labels(sorted(found, key=lambda i: (i.start, i.stop)), dropped, repaired)
+
+
+def _row(line: str) -> tuple[str, Instance | None]:
+    try:
+        numbers = [int(field) for field in _fields(line)]
+    except ValueError:
+        return "not a row of whole numbers", None
+    if len(numbers) not in (3, 4):
+        return "not a row of three or four numbers", None
+    label, start, end, confidence = [*numbers, 0][:4]
+    if not 1 <= label <= len(CLASSES):
+        return f"label not in 1 to {len(CLASSES)}", None
+    if start > end:
+        return "start after end", None
+    if end < 1:
+        return "ends before the first frame", None
+    reason = "start before frame 1" if start < 1 else ""
+    return reason, Instance(label - 1, max(start, 1) - 1, end, confidence)
+
+
+def _fields(line: str) -> list[str]:
+    return line.replace(",", " ").split()
+
+
+def parse_split(text: str) -> Split:
+    """The four lines of a split file: a header starting with train or valid, then names."""
+    result = Split([], [], [])
+    target = None
+    for line in text.removeprefix("\ufeff").splitlines():
+        heading = line.strip().lower()
+        if heading.startswith("train"):
+            target = result.train
+        elif heading.startswith(("valid", "test")):
+            target = result.validation
+        line = line.split(":", 1)[-1] if ":" in line else line
+        for entry in filter(None, (part.strip(" \t\"'[]") for part in line.split(","))):
+            if target is not None and VIDEO_NAME.match(entry):
+                target.append(entry)
+            elif not heading.startswith(("train", "valid", "test")):
+                result.odd.append(entry)
+    return result
+
+
+def read_actions(file) -> dict[int, str]:
+    """Label and name from Actions.xlsx, an open binary file. Raises ValueError if it is not one."""
+    try:
+        with zipfile.ZipFile(file) as book:
+            names = book.namelist()
+            strings = []
+            if "xl/sharedStrings.xml" in names:
+                root = ElementTree.fromstring(book.read("xl/sharedStrings.xml"))
+                strings = ["".join(item.itertext()) for item in root]
+            sheets = sorted(name for name in names if name.startswith("xl/worksheets/sheet"))
+            sheet = ElementTree.fromstring(book.read(sheets[0]))
+    except (zipfile.BadZipFile, KeyError, IndexError, ElementTree.ParseError) as error:
+        raise ValueError(f"not a workbook ({error})") from error
+    actions = {}
+    for row in (element for element in sheet.iter() if element.tag.endswith("}row")):
+        values = [_cell(cell, strings) for cell in row]
+        if len(values) >= 2 and re.fullmatch(r"\d+(\.0)?", values[0]):
+            actions[int(float(values[0]))] = values[1].strip()
+    return actions
+
+
+def _cell(cell: ElementTree.Element, strings: list[str]) -> str:
+    value = cell.find("{*}v")
+    if cell.get("t") == "s" and value is not None:
+        return strings[int(value.text)]
+    return value.text or "" if value is not None else "".join(cell.itertext())

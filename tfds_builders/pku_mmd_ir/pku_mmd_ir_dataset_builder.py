@@ -1,0 +1,80 @@
+"""PKU-MMD phase 1, paired RGB and infrared, one record per action instance.
+
+python -m jax_irkd.build pku_mmd_ir --manual_dir=RAW_FILES --data_dir=DATASETS
+tfds build tfds_builders/pku_mmd_ir --manual_dir=RAW_FILES --data_dir=DATASETS
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from tfds_builders._shared.builder import PairedBuilder, Plan, jpeg_frames
+from tfds_builders._shared.cache import Skip
+from tfds_builders._shared.report import Report
+from tfds_builders.pku_mmd_ir import annotations, videos
+
+
+class Builder(PairedBuilder):
+    """DatasetBuilder for pku_mmd_ir."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "Four physical splits for both protocols."}
+    SPLITS = videos.SPLITS
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    Request PKU-MMD phase 1 at https://www.icst.pku.edu.cn/struct/Projects/PKUMMD.html and download
+    RGB_VIDEO, IR_VIDEO, Label_PKUMMD.7z and the Split folder. Unpack the 7z archive; put everything
+    anywhere under the manual folder (zip archives are read in place).
+    """
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "clip_id": tfds.features.Text(),
+                    "label": tfds.features.ClassLabel(names=annotations.CLASSES),
+                    "video": tfds.features.Text(),
+                    "camera": np.int32,
+                    "start": np.int32,
+                    "stop": np.int32,
+                    "confidence": np.int32,
+                    "rgb": jpeg_frames(channels=3),
+                    "infrared": jpeg_frames(channels=1),
+                    "rgb_frames": np.int32,
+                    "infrared_frames": np.int32,
+                }
+            ),
+            homepage="https://www.icst.pku.edu.cn/struct/Projects/PKUMMD.html",
+            metadata=tfds.core.MetadataDict(self.options.stored),
+        )
+
+    def plan(self, manual_dir: Path) -> Plan:
+        found = videos.scan(manual_dir)
+        tasks, skipped = videos.tasks_of(found, self.options)
+        repaired = [
+            Skip(name, reason, f"row {row}")
+            for name, labels in sorted(found.labels.items())
+            for row, reason in labels.repaired
+        ]
+        absent = [name for name in found.listed if name not in found.videos]
+        report = Report(
+            dataset="pku_mmd_ir",
+            unit="instances",
+            manual_dir=str(manual_dir),
+            options=dataclasses.asdict(self.options),
+            found={
+                kind: sum(kind in pair for pair in found.videos.values())
+                for kind in ("rgb", "infrared")
+            }
+            | {
+                "archives": found.archives,
+                "label_files": len(found.labels),
+                "videos_in_split_files": len(found.listed),
+                "videos_not_on_disk": absent,
+            },
+            skipped=skipped,
+            notes=found.notes + repaired,
+        )
+        return Plan(tasks, videos.encode, report)
