@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from absl import logging
+from rich.console import Console
 
 from jax_irkd.errors import UserError
 
@@ -38,6 +39,10 @@ def run(arguments: argparse.Namespace) -> None:
     names = [field.name for field in dataclasses.fields(BuildOptions)]
     options = BuildOptions(**{name: getattr(arguments, name) for name in names})
     builder = make_builder(arguments.dataset, arguments.data_dir, options)
+    if arguments.check:
+        _require_folder(arguments.manual_dir, builder)
+        builder.inventory(Path(arguments.manual_dir)).show(Console())
+        return
     if builder.is_prepared() and not arguments.overwrite:
         _say_already_built(builder, options)
         return
@@ -105,6 +110,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("dataset", help=f"one of {', '.join([*DATASETS, *known])}")
     add("--manual_dir", help="folder with the raw files, unpacked or zipped, at any depth")
     add("--data_dir", default="data", help="where datasets are kept (default: data)")
+    add("--check", action="store_true", help="take inventory and estimate, build nothing")
     add("--overwrite", action="store_true", help="build again what is already built")
     add(
         "--max_frames",

@@ -139,7 +139,7 @@ def test_encode_ranges_keeps_what_lies_before_a_fault(tmp_path):
     assert 20 < total < 60 and "is truncated" in str(fault)
     assert clips[0].total == 20 and clips[1].total < 20
     truncate(path, 0.12)
-    with pytest.raises(video.VideoError, match="0 of 60 frames are readable|not a readable"):
+    with pytest.raises(video.VideoError, match=r"0 of 60 frames are readable|not a readable"):
         video.encode_ranges(path, [(0, 20)])
 
 
@@ -229,7 +229,7 @@ def test_damaged_zip_members_are_named(tmp_path, clip):
     archive.write_bytes(data)
     with pytest.raises(video.VideoError, match=r"a\.zip/a_rgb\.avi: "):
         video.encode_clip(Member(str(archive), "a_rgb.avi"))
-    with pytest.raises(video.VideoError, match="no item named 'b.avi'"):
+    with pytest.raises(video.VideoError, match=r"no item named .b\.avi"):
         video.count_frames(Member(str(archive), "b.avi"))
 
 

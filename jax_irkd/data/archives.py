@@ -82,12 +82,12 @@ def _members(archive: str) -> Iterator[Found]:
 
 
 @contextlib.contextmanager
-def open_source(source: Source) -> Iterator[io.BufferedIOBase]:
+def open_source(source: Source, *, whole: bool = True) -> Iterator[io.BufferedIOBase]:
     """Opens a source for reading bytes at any position.
 
     A stored zip member is a window of the archive; a compressed one is held in memory, since
-    going back in it would decompress it anew. Raises OSError or, for a damaged or encrypted
-    archive, ValueError.
+    going back in it would decompress it anew. Not with `whole=False`, for who reads the beginning
+    only. Raises OSError or, for a damaged or encrypted archive, ValueError.
     """
     if not isinstance(source, Member):
         with open(source, "rb") as file:
@@ -97,7 +97,7 @@ def open_source(source: Source) -> Iterator[io.BufferedIOBase]:
         with zipfile.ZipFile(source.archive) as archive:
             info = archive.getinfo(source.name)
             with archive.open(info) as member:
-                if info.compress_type != zipfile.ZIP_STORED:
+                if whole and info.compress_type != zipfile.ZIP_STORED:
                     member = io.BytesIO(member.read())
                 yield member
     except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError) as error:

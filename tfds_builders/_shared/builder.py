@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 
 from jax_irkd.errors import UserError
 from tfds_builders._shared.cache import Cache, Result, Summary, Task
+from tfds_builders._shared.inventory import Inventory
 from tfds_builders._shared.lock import locked
 from tfds_builders._shared.options import BuildOptions
 from tfds_builders._shared.pool import encode_all
@@ -58,6 +59,10 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     @abc.abstractmethod
     def plan(self, manual_dir: Path) -> Plan:
         """Scans `manual_dir`. Raises UserError when it does not hold this dataset."""
+
+    @abc.abstractmethod
+    def inventory(self, manual_dir: Path) -> Inventory:
+        """Looks without building. Raises UserError as `plan` does."""
 
     @property
     def config_folder(self) -> Path:

@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tfds_builders._shared.builder import PairedBuilder, Plan, jpeg_frames
+from tfds_builders._shared.inventory import Inventory
 from tfds_builders._shared.report import Report
-from tfds_builders.ntu_rgbd_ir import clips, names
+from tfds_builders.ntu_rgbd_ir import clips, inventory, names
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -58,6 +59,12 @@ class Builder(PairedBuilder):
             ),
             homepage="https://rose1.ntu.edu.sg/dataset/actionRecognition/",
             metadata=tfds.core.MetadataDict(self.options.stored),
+        )
+
+    def inventory(self, manual_dir: Path) -> Inventory:
+        config = self.builder_config
+        return inventory.take(
+            manual_dir, config.name, config.classes, self.options, self.config_folder
         )
 
     def plan(self, manual_dir: Path) -> Plan:

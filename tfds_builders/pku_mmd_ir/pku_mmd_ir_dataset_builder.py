@@ -13,8 +13,9 @@ import tensorflow_datasets as tfds
 
 from tfds_builders._shared.builder import PairedBuilder, Plan, jpeg_frames
 from tfds_builders._shared.cache import Skip
+from tfds_builders._shared.inventory import Inventory
 from tfds_builders._shared.report import Report
-from tfds_builders.pku_mmd_ir import annotations, videos
+from tfds_builders.pku_mmd_ir import annotations, inventory, videos
 
 
 class Builder(PairedBuilder):
@@ -49,6 +50,9 @@ class Builder(PairedBuilder):
             homepage="https://www.icst.pku.edu.cn/struct/Projects/PKUMMD.html",
             metadata=tfds.core.MetadataDict(self.options.stored),
         )
+
+    def inventory(self, manual_dir: Path) -> Inventory:
+        return inventory.take(manual_dir, self.options, self.config_folder)
 
     def plan(self, manual_dir: Path) -> Plan:
         found = videos.scan(manual_dir)
