@@ -1,0 +1,160 @@
+"""What the methods share: safe normalisation, pooling, gathering and features."""
+
+import functools
+from typing import TypeVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jax_irkd.distillers._checks import Number, Scalar, check_choice
+from jax_irkd.models.outputs import Outputs
+
+Tree = TypeVar("Tree")
+
+EPSILON = 1e-12
+"""Smallest norm of the published codes (the `eps` of PyTorch's `normalize`)."""
+
+
+# Mathematics
+
+
+def unit_rows(
+    rows: Float[Array, "*n d"], epsilon: float | Float[Array, "..."] = EPSILON
+) -> Float[Array, "*n d"]:
+    """x / max(||x||, epsilon) along the last axis, with a gradient at zero.
+
+    A row is divided by its largest entry before it is squared, so that rows of 1e-30 and of
+    1e30 keep their direction. A zero row stays zero and gets gradient zero. `epsilon` is a
+    number or an array of shape `*n 1`.
+    """
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(rows), axis=-1, keepdims=True))
+    empty = largest < 2.0**-120
+    largest = jnp.where(empty, 1.0, largest)
+    scaled = jnp.where(empty, 0.0, rows / largest)
+    norm = jnp.sqrt(jnp.where(empty, 1.0, jnp.sum(scaled**2, axis=-1, keepdims=True)))
+    return scaled / jnp.maximum(norm, epsilon / largest)
+
+
+def magnitude(x: Float[Array, "..."], axis: int | tuple[int, ...] | None = None) -> Array:
+    """The power of two just below the largest |x|, at least 2^-32, axes kept, no gradient.
+
+    Dividing by it changes no digit, and squares and products of the rest fit float32.
+    """
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True))
+    _, exponent = jnp.frexp(jnp.maximum(largest, 2.0**-32))
+    return jnp.ldexp(jnp.ones_like(largest), exponent - 1)
+
+
+def log_softmax(logits: Float[Array, "b k"], temperature: Number) -> Float[Array, "b k"]:
+    """log softmax(z / temperature), finite for every finite logit.
+
+    The row maximum goes before the division, which keeps all digits at |z| = 1e4.
+    """
+    shifted = (logits - jax.lax.stop_gradient(logits.max(axis=1, keepdims=True))) / temperature
+    shifted = jnp.maximum(shifted, -1e33)
+    return shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=1, keepdims=True))
+
+
+def adaptive_average_pool(
+    maps: Float[Array, "b h w c"], size: tuple[int, int]
+) -> Float[Array, "b h2 w2 c"]:
+    """Average pooling to `size` over PyTorch's windows floor(iH/h) .. ceil((i+1)H/h)."""
+    if maps.shape[1:3] == tuple(size):
+        return maps
+    vertical, horizontal = (_windows(*pair) for pair in zip(maps.shape[1:3], size))
+    rows = jnp.einsum("ph,bhwc->bpwc", vertical, maps, precision="highest")
+    return jnp.einsum("qw,bpwc->bpqc", horizontal, rows, precision="highest")
+
+
+def _windows(length: int, parts: int) -> np.ndarray:
+    """Averaging matrix `parts length`: row i holds the weights of output i."""
+    matrix = np.zeros((parts, length), np.float32)
+    for i in range(parts):
+        window = slice(i * length // parts, -(-(i + 1) * length // parts))
+        matrix[i, window] = 1 / (window.stop - window.start)
+    return matrix
+
+
+def smaller_size(first: Array, second: Array) -> tuple[int, int]:
+    """Height and width that both maps `b h w c` are pooled to: the smaller of each."""
+    return min(first.shape[1], second.shape[1]), min(first.shape[2], second.shape[2])
+
+
+# Devices and features
+
+
+def gather(tree: Tree, axis_name: str | None) -> Tree:
+    """Joins the clips of all devices along the first axis; the identity without an axis.
+
+    Every device then computes the same loss. The transpose of the gather sums what all of
+    them send back, so the mean of the per-device gradients is the one-device gradient.
+    """
+    if axis_name is None:
+        return tree
+    join = functools.partial(jax.lax.all_gather, axis_name=axis_name, axis=0, tiled=True)
+    return jax.tree.map(join, tree)
+
+
+def clip_map(features: Float[Array, "b t h w c"]) -> Float[Array, "b h w c"]:
+    """The map of a clip: mean over its segments, in float32."""
+    return jnp.mean(features.astype(jnp.float32), axis=1)
+
+
+def frame_maps(features: Float[Array, "b t h w c"]) -> Float[Array, "n h w c"]:
+    """The maps of all frames, n = b t, in float32."""
+    return features.astype(jnp.float32).reshape(-1, *features.shape[2:])
+
+
+VERTICES = {"clip": clip_map, "frame": frame_maps}
+"""What a relational method compares: clips (maps averaged over segments) or frames."""
+
+
+def stage_maps(outputs: Outputs, layer: str, vertex: str = "clip") -> Float[Array, "n h w c"]:
+    """The maps of `layer`, one per clip or one per frame."""
+    maps = feature(outputs, layer)
+    if maps.ndim != 5:
+        raise ValueError(f"feature {layer!r} has shape {maps.shape}; a map b t h w c is needed")
+    return VERTICES[check_choice("vertex", vertex, VERTICES)](maps)
+
+
+def flat_features(outputs: Outputs, layer: str, vertex: str = "clip") -> Float[Array, "n *f"]:
+    """`pooled` as it is, or the maps of a stage, one per clip or one per frame."""
+    check_choice("vertex", vertex, VERTICES)
+    features = feature(outputs, layer)
+    if features.ndim != 2:
+        return stage_maps(outputs, layer, vertex)
+    if vertex != "clip":
+        raise ValueError(f"feature {layer!r} holds clips; vertex={vertex!r} needs a map b t h w c")
+    return features.astype(jnp.float32)
+
+
+def pooled_features(outputs: Outputs, layer: str, vertex: str = "clip") -> Float[Array, "n d"]:
+    """`flat_features` with maps averaged over space."""
+    features = flat_features(outputs, layer, vertex)
+    return features if features.ndim == 2 else jnp.mean(features, axis=(1, 2))
+
+
+def feature(outputs: Outputs, layer: str) -> Array:
+    """One feature of a model. Raises ValueError that lists the features it offers."""
+    if layer not in outputs.features:
+        offers = sorted(outputs.features)
+        raise ValueError(f"the model has no feature {layer!r}; it offers {offers}")
+    return outputs.features[layer]
+
+
+def without_gradient(outputs: Outputs) -> Outputs:
+    """The teacher as a constant."""
+    return jax.lax.stop_gradient(outputs)
+
+
+def current_epoch(epoch: Scalar | None, option: str, module: nn.Module) -> Float[Array, ""]:
+    """The epoch as a float32 scalar; 1 while `module` is initialised without one.
+
+    Raises ValueError when the caller left it out although `option` needs it.
+    """
+    if epoch is None and not module.is_initializing():
+        raise ValueError(f"{option} needs the current epoch; pass epoch=..., counted from 1")
+    return jnp.asarray(1.0 if epoch is None else epoch, jnp.float32)

@@ -1,0 +1,194 @@
+"""Complementary channel and sample distillation, CCSKD (official code: gjplab/CCSKD).
+
+Four parts on top of the cross-entropy, with the weights of the official code: 0.1 selective
+soft targets, 0.1 soft targets, 6 channels, 6 relations. Every student stage first passes a
+learned connector (1x1 convolution, batch norm, ReLU) to the teacher's channels.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jax_irkd.distillers._checks import Method, Number, Scalar, check_choice, check_positive, takes
+from jax_irkd.distillers._common import (
+    current_epoch,
+    gather,
+    log_softmax,
+    stage_maps,
+    without_gradient,
+)
+from jax_irkd.distillers.rkd import rkd_loss
+from jax_irkd.distillers.st import st_loss
+from jax_irkd.models.outputs import Outputs
+
+OFFICIAL_EPOCHS = {"cifar": 200, "imagenet": 100}
+SCHEDULES = ("constant", *OFFICIAL_EPOCHS)
+
+
+@takes("b c", equal=True)
+def ccskd_channel_loss(
+    student_pooled: Float[Array, "b c"], teacher_pooled: Float[Array, "b c"]
+) -> Float[Array, ""]:
+    """Mean over clips and channels of (s - t)^2, globally averaged maps of one stage.
+
+    Gradients flow to both arguments.
+    """
+    return jnp.mean((student_pooled - teacher_pooled) ** 2)
+
+
+@takes("b k", equal=True)
+def selective_st_loss(
+    student_logits: Float[Array, "b k"],
+    teacher_logits: Float[Array, "b k"],
+    labels: Int[Array, " b"],
+    *,
+    decay: Scalar = 1.0,
+) -> Float[Array, ""]:
+    """Soft targets that weigh clips by whether the teacher is right (temperature 1).
+
+    Mean over the batch of sum_c m q (log(m q) - m log p) with p, q the softmax of student and
+    teacher and m = decay (1 + [argmax q = label]). As in the official code m scales targets
+    and log-probabilities, so this is no divergence: it has an offset, and its gradient is
+    m^2 (p - q) / b. `decay` is a number or a scalar array that is not negative.
+
+    Gradients flow to both arguments, not through m. Under jit a label that is not a class
+    counts as a wrong teacher; outside jit it raises ValueError.
+    """
+    student = log_softmax(student_logits, 1.0)
+    teacher = log_softmax(teacher_logits, 1.0)
+    right = jnp.argmax(teacher_logits, axis=1) == labels
+    factor = decay * (1.0 + right.astype(jnp.float32))
+    entropies = jnp.sum(jnp.exp(teacher) * (teacher - factor[:, None] * student), axis=1)
+    return jnp.mean(factor * entropies + jax.scipy.special.xlogy(factor, factor))
+
+
+def schedule_factors(
+    epoch: Scalar, schedule: str, num_epochs: Number | None = None
+) -> dict[str, Float[Array, ""]]:
+    """What multiplies each weight in an epoch, counted from 1.
+
+    `constant`: all 1. `cifar` (200 epochs): cross-entropy and selective part are off up to
+    epoch 60; the channel weight falls by 0.9 at 60 and at 160. `imagenet` (100 epochs): off up
+    to epoch 30; channel and relation weights fall by 0.9 every 30. In both the `decay` of the
+    selective part falls by 0.9 every 30 epochs. With `num_epochs` the epochs are stretched,
+    so that the first phase is always the first 30 % of the run.
+    """
+    check_choice("schedule", schedule, SCHEDULES)
+    one = jnp.ones((), jnp.float32)
+    names = ("cross_entropy", "selective", "soft_targets", "channel", "relation", "decay")
+    factors = dict.fromkeys(names, one)
+    if schedule == "constant":
+        return factors
+    official = OFFICIAL_EPOCHS[schedule]
+    if num_epochs is not None:
+        check_positive("num_epochs", num_epochs)
+        epoch = epoch * official / num_epochs  # in this order: boundaries stay exact
+    epoch = jnp.asarray(epoch, jnp.float32)
+    factors["decay"] = 0.9 ** jnp.floor(epoch / 30)
+    if schedule == "cifar":
+        started = epoch > 60
+        factors["channel"] = 0.9 ** ((epoch >= 60) * one + (epoch >= 160) * one)
+    else:
+        started = epoch > 30
+        factors["channel"] = factors["relation"] = factors["decay"]
+    factors["cross_entropy"] = factors["selective"] = started.astype(jnp.float32)
+    return factors
+
+
+class Connector(nn.Module):
+    """1x1 convolution without bias, batch norm, ReLU: student to teacher channels."""
+
+    channels: int
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
+        x = nn.Conv(self.channels, (1, 1), use_bias=False)(maps)
+        norm = nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)
+        return nn.relu(norm(x))
+
+
+class Distiller(Method):
+    """Applies the four parts: connectors and losses on the clip maps of `layers`.
+
+    `weight` multiplies everything. `schedule` is one of constant, cifar, imagenet (see
+    `schedule_factors`, where `num_epochs` is the length of the run). A schedule switches the
+    cross-entropy off at first: the extra term `ccskd_cross_entropy` then takes away the
+    cross-entropy that the training step adds with weight 1.
+
+    Under jit, a label that is not a class adds nothing to that term.
+    """
+
+    layers: Sequence[str] = ("stage1", "stage2", "stage3", "stage4")
+    weight: Number = 1.0
+    selective_weight: Number = 0.1
+    soft_target_weight: Number = 0.1
+    channel_weight: Number = 6.0
+    relation_weight: Number = 6.0
+    distance_weight: Number = 1.0
+    angle_weight: Number = 2.0
+    schedule: str = "constant"
+    num_epochs: Number | None = None
+    axis_name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("schedule", self.schedule, SCHEDULES)
+        if self.num_epochs is not None:
+            check_positive("num_epochs", self.num_epochs)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        student: Outputs,
+        teacher: Outputs,
+        labels: Int[Array, " b"],
+        *,
+        epoch: Scalar | None = None,
+    ) -> dict[str, Float[Array, ""]]:
+        teacher = without_gradient(teacher)
+        scheduled = self.schedule != "constant"
+        now = current_epoch(epoch, f"schedule={self.schedule!r}", self) if scheduled else 1.0
+        factors = schedule_factors(now, self.schedule, self.num_epochs)
+        channel, relation = self._feature_losses(student, teacher)
+        selective = selective_st_loss(
+            student.logits, teacher.logits, labels, decay=factors["decay"]
+        )
+        soft = st_loss(student.logits, teacher.logits, temperature=1.0)
+        terms = {
+            "ccskd_selective": self.selective_weight * factors["selective"] * selective,
+            "ccskd_soft_targets": self.soft_target_weight * factors["soft_targets"] * soft,
+            "ccskd_channel": self.channel_weight * factors["channel"] * channel,
+            "ccskd_relation": self.relation_weight * factors["relation"] * relation,
+        }
+        terms = {name: self.weight * term for name, term in terms.items()}
+        if scheduled:
+            entropy = _cross_entropy(student.logits, labels)
+            terms["ccskd_cross_entropy"] = (factors["cross_entropy"] - 1.0) * entropy
+        return terms
+
+    def _feature_losses(
+        self, student: Outputs, teacher: Outputs
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Channel and relation part, each summed over the stages."""
+        channel = relation = jnp.zeros(())
+        for layer in self.layers:
+            target = stage_maps(teacher, layer)
+            connector = Connector(target.shape[-1], self.axis_name, name=f"connector_{layer}")
+            maps = connector(stage_maps(student, layer)), target
+            pooled = [jnp.mean(part, axis=(1, 2)) for part in maps]
+            channel += ccskd_channel_loss(*pooled)
+            relation += rkd_loss(
+                *gather(pooled, self.axis_name),
+                distance_weight=self.distance_weight,
+                angle_weight=self.angle_weight,
+            )
+        return channel, relation
+
+
+def _cross_entropy(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> Float[Array, ""]:
+    one_hot = jax.nn.one_hot(labels, logits.shape[1])
+    return -jnp.mean(jnp.sum(one_hot * log_softmax(logits.astype(jnp.float32), 1.0), axis=1))

@@ -1,0 +1,83 @@
+"""Similarity-preserving distillation (Tung and Mori, ICCV 2019, arXiv:1907.09682).
+
+Weight 3000 on the mean over the stages (Knowledge-Distillation-Zoo, the default here);
+mdistiller and RepDistiller use the last stage alone: `layers=("stage4",)`.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jax_irkd.distillers._checks import Method, Number, Scalar, check_choice, takes
+from jax_irkd.distillers._common import (
+    EPSILON,
+    VERTICES,
+    flat_features,
+    gather,
+    magnitude,
+    unit_rows,
+    without_gradient,
+)
+from jax_irkd.models.outputs import Outputs
+
+REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
+
+
+@takes("b *f")
+def sp_loss(
+    student_features: Float[Array, "b *s"], teacher_features: Float[Array, "b *t"]
+) -> Float[Array, ""]:
+    """Mean squared difference of row-normalised batch similarities.
+
+    ||G_S - G_T||_F^2 / b^2, where row i of G holds the inner products of clip i
+    with every clip, scaled to unit length. The networks may differ in feature
+    size, not in batch. Zero when the two similarity matrices agree and for one clip.
+
+    Gradients flow to both arguments; the row of an all-zero clip gets none.
+    """
+    return jnp.mean((_similarity(student_features) - _similarity(teacher_features)) ** 2)
+
+
+def _similarity(features: Float[Array, "b *f"]) -> Float[Array, "b b"]:
+    scale = magnitude(features)
+    flat = (features / scale).reshape(len(features), -1)
+    gram = jnp.matmul(flat, flat.T, precision="highest")
+    return unit_rows(gram, EPSILON / scale.reshape(1, 1) ** 2)
+
+
+class Distiller(Method):
+    """Applies `sp_loss` to every feature in `layers` (stage maps or `pooled`).
+
+    `reduce` is mean or sum over the layers. `vertex="frame"` compares all frames of the
+    batch instead of clips, whose maps are averaged over their segments.
+    """
+
+    layers: Sequence[str] = ("stage1", "stage2", "stage3", "stage4")
+    weight: Number = 3000.0
+    reduce: str = "mean"
+    vertex: str = "clip"
+    axis_name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("reduce", self.reduce, REDUCE)
+        check_choice("vertex", self.vertex, VERTICES)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        student: Outputs,
+        teacher: Outputs,
+        labels: Int[Array, " b"],
+        *,
+        epoch: Scalar | None = None,
+    ) -> dict[str, Float[Array, ""]]:
+        del labels, epoch
+        teacher = without_gradient(teacher)
+        stages = []
+        for layer in self.layers:
+            pair = [flat_features(model, layer, self.vertex) for model in (student, teacher)]
+            stages.append(sp_loss(*gather(pair, self.axis_name)))
+        return {"sp": self.weight * REDUCE[self.reduce](jnp.stack(stages))}
