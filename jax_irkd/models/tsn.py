@@ -22,7 +22,7 @@ class TSN(nn.Module):
     in TSN's code.
     `ResNet` explains the other fields.
 
-    Raises ValueError for an unknown depth and for dropout without keys.
+    Raises ValueError for an unknown depth, an impossible rate and dropout without keys.
     """
 
     num_classes: int
@@ -39,6 +39,8 @@ class TSN(nn.Module):
 
     def __post_init__(self):
         check_depth(self.depth)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
         super().__post_init__()
 
     @nn.compact

@@ -1,0 +1,55 @@
+"""Batch norms folded into the convolutions before them: a frozen network without them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_irkd.models.resnet import EPSILON
+
+
+def fold_batch_norm(variables: dict[str, Any]) -> dict[str, Any]:
+    """Variables for the same network built with `norm=False`.
+
+    With running mean m and variance v, scale g and shift s,
+
+        g (k * x - m) / sqrt(v + eps) + s = (a k) * x + (s - a m),  a = g / sqrt(v + eps)
+
+    so every kernel takes the factor a per output channel, and the convolution a bias.
+    Outputs agree to rounding in inference; there is nothing left to train a norm with.
+
+    Raises ValueError when there is no batch norm to fold.
+    """
+    if "batch_stats" not in variables:
+        raise ValueError("no batch_stats to fold: the variables are of a network without norms")
+    return {"params": _fold(variables["params"], variables["batch_stats"])}
+
+
+def _fold(params: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:
+    folded = {}
+    for name, child in params.items():
+        if name in statistics and "mean" in statistics[name]:
+            continue
+        norm = _norm_of(name)
+        if norm in params:
+            folded[name] = _scale(child, params[norm], statistics[norm], shift=name != "offset")
+        else:
+            folded[name] = _fold(child, statistics[name]) if name in statistics else child
+    return folded
+
+
+def _norm_of(name: str) -> str:
+    """The norm after a convolution: conv1 has norm1, the stem's conv and offset share one."""
+    if name == "projection":
+        return "projection_norm"
+    return "norm" if name == "offset" else name.replace("conv", "norm")
+
+
+def _scale(
+    conv: dict[str, jax.Array], norm: dict[str, jax.Array], statistics: dict, *, shift: bool
+) -> dict[str, jax.Array]:
+    factor = norm["scale"] / jnp.sqrt(statistics["var"] + EPSILON)
+    scaled = {"kernel": conv["kernel"] * factor}  # output channels come last in every kernel
+    if shift:
+        scaled["bias"] = norm["bias"] - statistics["mean"] * factor
+    return scaled
