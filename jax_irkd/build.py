@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     builder = make_builder(arguments.dataset, arguments.data_dir, options)
     if arguments.check:
         _require_folder(arguments.manual_dir, builder)
-        builder.inventory(Path(arguments.manual_dir)).show(Console())
+        builder.inventory(Path(arguments.manual_dir)).show(Console(width=None if sys.stdout.isatty() else 120))
         return
     if builder.is_prepared() and not arguments.overwrite:
         _say_already_built(builder, options)
@@ -96,6 +96,8 @@ def _require_folder(manual_dir: str | None, builder) -> None:
         raise UserError(f"--manual_dir=FOLDER with the raw files is missing. {how}")
     if not Path(manual_dir).is_dir():
         raise UserError(f"the folder --manual_dir={manual_dir} does not exist. {how}")
+    if not any(Path(manual_dir).iterdir()):
+        raise UserError(f"the folder --manual_dir={manual_dir} is empty. {how}")
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

@@ -202,6 +202,14 @@ def packet_count(source: Source) -> int:
         return sum(1 for packet in container.demux(stream) if packet.size)
 
 
+def nominal_frames(source: Source) -> int:
+    """The frame count that the header promises, whether or not they are there; packets if none."""
+    with _opened(source) as (_, stream):
+        if stream.frames:
+            return stream.frames
+    return packet_count(source)
+
+
 def _encode_at(
     source: Source,
     wanted: list[int],
@@ -286,7 +294,7 @@ def _progress(count: int, expected: int, missing: int) -> str:
 @contextlib.contextmanager
 def _opened(source: Source):
     with contextlib.ExitStack() as stack:
-        with _named(source, lambda: "is not a readable video"):
+        with _named(source, lambda: _unopened(source)):
             file = stack.enter_context(open_source(source))
             if not file.seek(0, 2):
                 raise VideoError(source, "is empty (0 bytes)")
@@ -295,6 +303,11 @@ def _opened(source: Source):
         if not container.streams.video:
             raise VideoError(source, "has no video stream")
         yield container, container.streams.video[0]
+
+
+def _unopened(source: Source) -> str:
+    missing = missing_bytes(source)
+    return f"is truncated by {missing} bytes" if missing else "is not a readable video"
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from jax_irkd.data.video import (
     EncodedClip,
     VideoError,
     encode_ranges,
-    packet_count,
+    nominal_frames,
 )
 from jax_irkd.errors import UserError
 from tfds_builders._shared.cache import Record, Result, Skip, Task
@@ -211,11 +211,10 @@ def encode(task: Task) -> Result:
     spans = [(instance.start, instance.stop) for instance in instances]
     notes, faults = [], {}
     try:
-        lengths = {"rgb": packet_count(rgb), "infrared": packet_count(infrared)}
-        own = _on_own_clock(spans, lengths["rgb"], lengths["infrared"])
+        own = _on_own_clock(spans, nominal_frames(rgb), nominal_frames(infrared))
         crop = crop_for(options.crop_file, task.key[-1])
         wanted = {"rgb": spans, "infrared": own}
-        clips = {}
+        clips, lengths = {}, {}
         clips["rgb"], lengths["rgb"], faults["rgb"] = encode_ranges(
             rgb, spans, crop=crop, **settings
         )
