@@ -1,0 +1,150 @@
+"""What a person looks at: one self-contained report.html per run and one for all runs of a workdir.
+
+The pages hold everything they show (SVG and pictures inline, no script, no font, no link to the
+network). What a run lacks is said in a sentence and never stops the report.
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from jaxtyping import Float, Int
+from markupsafe import Markup
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from jax_irkd import metrics
+from jax_irkd.reporting import figures, page
+from jax_irkd.reporting.runs import Run
+from jax_irkd.reporting.sections import Section
+
+_PRINTED = ("top-1", "class acc.", "mAP", "gap closed")
+
+
+def write_report(
+    workdir: str | Path,
+    runs: Sequence[str] | None = None,
+    *,
+    sections: Mapping[str, Sequence[Section]] | None = None,
+) -> Path:
+    """Write the page of every named run, and the page of all; the path of the latter.
+
+    `workdir` holds one folder per run (`teacher`, `baseline`, `ours`, ...); a folder counts as
+    soon as it holds results.json. `runs` names the folders whose `report.html` and
+    `confusion_matrix.png` are written (None: all). `sections` adds to the page of a run, by folder
+    name, and to the page of all under the name ""; they are kept in `report_sections.json`, so
+    that a later call need not bring them again. Raises FileNotFoundError when there is no
+    finished run, or not the one that is named.
+    """
+    workdir, sections = Path(workdir), sections or {}
+    found = read_runs(workdir)
+    names = [run.name for run in found]
+    missing = [name for name in runs or () if name not in names]
+    if missing or not found:
+        wanted = f"run {missing[0]!r}" if missing else "finished run"
+        raise FileNotFoundError(
+            f"no {wanted} in {workdir.absolute()} (a run is a folder with results.json; there are "
+            f"{names}); train one with python -m jax_irkd.main"
+        )
+    for run in found:
+        if runs is None or run.name in runs:
+            if run.logits is not None:
+                matrix = metrics.confusion_matrix(run.logits, run.labels)
+                path = run.folder / "confusion_matrix.png"
+                title = f"{run.title}, {run.results.get('dataset', '')}".rstrip(", ")
+                figures.write_confusion_matrix(path, matrix, run.class_names, title)
+            kept = _keep_sections(run.folder, sections.get(run.name))
+            parts = page.page_of_run(run, found, kept)
+            _write(run.folder / "report.html", parts)
+    path = workdir / "report.html"
+    _write(path, page.page_of_all(workdir.name, found, _keep_sections(workdir, sections.get(""))))
+    return path
+
+
+def read_runs(workdir: str | Path) -> list[Run]:
+    """All finished runs of a workdir: teacher, baseline, then the others by name, `ours` last."""
+    folders = [path.parent for path in Path(workdir).glob("*/results.json")]
+    order = {"teacher": 0, "baseline": 1, "ours": 3}
+    runs = [read_run(folder) for folder in folders]
+    return sorted(runs, key=lambda run: (order.get(run.method, 2), run.name))
+
+
+def read_run(folder: str | Path) -> Run:
+    """One finished run. Raises FileNotFoundError without results.json, ValueError if unreadable."""
+    folder = Path(folder)
+    try:
+        results = json.loads((folder / "results.json").read_text("utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder / 'results.json'} is not JSON: {error}") from None
+    clip_ids, labels, logits = _read_scores(folder / "scores.npz")
+    return Run(folder.name, folder, results, _read_log(folder), clip_ids, labels, logits)
+
+
+def print_table(workdir: str | Path, console: Console | None = None) -> None:
+    """Print the headline table of a workdir and the path of its report."""
+    runs = read_runs(workdir)
+    table = Table(title=runs[0].results.get("dataset", "") if runs else None, box=box.SIMPLE)
+    table.add_column("network", no_wrap=True)
+    for name in _PRINTED:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in page.headline_rows(runs):
+        table.add_row(row["title"], *(row["cells"].get(name) or "–" for name in _PRINTED))
+    console = console or Console()
+    console.print(table)
+    path = Path(workdir).absolute() / "report.html"
+    if path.exists():
+        console.print(f"report: {path}", soft_wrap=True, highlight=False)
+
+
+def _keep_sections(folder: Path, given: Sequence[Section] | None) -> list[Section]:
+    path = folder / "report_sections.json"
+    if given is not None:
+        path.write_text(json.dumps([section._asdict() for section in given]), "utf-8")
+    if not path.exists():
+        return []
+    return [
+        Section(kept["title"], Markup(kept["html"]), kept["lead"])
+        for kept in json.loads(path.read_text("utf-8"))
+    ]
+
+
+def _read_scores(
+    path: Path,
+) -> tuple[np.ndarray | None, Int[np.ndarray, " n"] | None, Float[np.ndarray, "n k"] | None]:
+    if not path.exists():
+        return None, None, None
+    with np.load(path, allow_pickle=False) as scores:
+        return scores["clip_id"].astype(str), scores["label"], scores["logits"]
+
+
+def _read_log(folder: Path) -> list[dict]:
+    # A crash may have cut the last line short.
+    path, lines = folder / "metrics.jsonl", []
+    for text in path.read_text("utf-8").splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("jax_irkd"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return templates.get_template("report.html.j2")
+
+
+def _write(path: Path, parts: Mapping) -> None:
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(_template().render(parts), "utf-8")
+    temporary.replace(path)

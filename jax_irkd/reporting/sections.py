@@ -1,0 +1,168 @@
+"""Further sections of a report: frame strips, Grad-CAM, attention matrices, tables.
+
+Each function turns arrays into a `Section` that `report.write_report` places on a page.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from markupsafe import Markup
+from matplotlib import colormaps
+from PIL import Image
+
+from jax_irkd.reporting import charts, figures
+
+
+class Section(NamedTuple):
+    """A titled part of the page: `html` is trusted, `lead` a sentence of plain text before it."""
+
+    title: str
+    html: Markup
+    lead: str = ""
+
+
+class Clip(NamedTuple):
+    """A test clip and what was said of it; frames uint8 as they went into the network, or None."""
+
+    clip_id: str
+    label: str
+    predicted: str
+    confidence: float
+    infrared: UInt8[np.ndarray, "t h w 1"] | None
+    rgb: UInt8[np.ndarray, "t h w 3"] | None
+
+
+def mistakes_section(clips: Sequence[Clip]) -> Section:
+    """The student's most confident mistakes, infrared above RGB, in the order given."""
+    if not clips:
+        return Section("Most confident mistakes", _sentence("The student made no mistake."))
+    parts = []
+    for clip in clips:
+        strips = [("infrared", clip.infrared), ("RGB", clip.rgb)]
+        pictures = [(name, figures.strip(f)) for name, f in strips if f is not None]
+        parts.append(_filmstrips(_caption(clip), pictures))
+    lead = "Clips the student got wrong and was surest about. It sees the upper strip only."
+    return Section("Most confident mistakes", Markup("").join(parts), lead)
+
+
+def gradcam_section(
+    clips: Sequence[Clip],
+    before: Sequence[Float[np.ndarray, "t h w"]],
+    after: Sequence[Float[np.ndarray, "t h w"]],
+) -> Section:
+    """Grad-CAM maps on the infrared frames: infrared-only student above, distilled one below.
+
+    Maps as `gradcam.grad_cam` returns them, one entry per clip, any size; each clip's two maps are
+    scaled to their own maximum.
+    """
+    parts = []
+    for clip, first, second in zip(clips, before, after, strict=True):
+        pictures = [
+            ("before: infrared only", figures.strip(overlay(clip.infrared, first))),
+            ("after: distilled", figures.strip(overlay(clip.infrared, second))),
+        ]
+        parts.append(_filmstrips(_caption(clip), pictures))
+    lead = (
+        "Grad-CAM of the true class: bright where the frame speaks for it, before and after "
+        "distillation. The colours of a strip span its own range: compare places, not brightness."
+    )
+    return Section("Where the student looks", Markup("").join(parts), lead)
+
+
+def attention_section(attention: Mapping[tuple[int, int], Float[np.ndarray, "b b"]]) -> Section:
+    """MGCAM's attention matrices of one batch, by student stage and teacher stage (from 1)."""
+    values = np.concatenate([np.ravel(matrix) for matrix in attention.values()])
+    low, high = float(values.min()), float(values.max())
+    batch = next(iter(attention.values())).shape[-1]
+    parts = []
+    for (student, teacher), matrix in sorted(attention.items()):
+        label = f"attention between student stage {student} and teacher stage {teacher}"
+        chart = charts.matrix_chart(np.asarray(matrix), low=low, high=high, label=label)
+        parts.append(
+            Markup("<figure>{}<figcaption>student {}, teacher {}</figcaption></figure>").format(
+                chart, student, teacher
+            )
+        )
+    lead = (
+        f"Rows are the student's clips, columns the teacher's. Weights run from {low:.4f} (faint) "
+        f"to {high:.4f} (strong), a factor of {high / max(low, 1e-12):.3f}; uniform would be "
+        f"{1 / batch:.4f}."
+    )
+    columns = len({teacher for _, teacher in attention})
+    html = Markup('<div class="matrices" style="--columns:{}">{}</div>').format(
+        columns, Markup("").join(parts)
+    )
+    return Section("What MGCAM attends to", html, lead)
+
+
+def table_section(
+    title: str, headers: Sequence[str], rows: Sequence[Sequence[object]], lead: str = ""
+) -> Section:
+    """A table, its first column text and the others numbers; everything is escaped."""
+    return Section(title, table(headers, rows), lead)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
+    """An HTML table in its own scrolling container; the first column is the row's name."""
+    cell = Markup("<td>{}</td>")
+    head = Markup("").join(Markup('<th scope="col">{}</th>').format(h) for h in headers)
+    body = [
+        Markup('<tr><th scope="row">{}</th>{}</tr>').format(
+            row[0], Markup("").join(cell.format(value) for value in row[1:])
+        )
+        for row in rows
+    ]
+    return Markup(
+        '<div class="scroll" tabindex="0"><table><thead><tr>{}</tr></thead>'
+        "<tbody>{}</tbody></table></div>"
+    ).format(head, Markup("").join(body))
+
+
+def picture_section(
+    title: str, picture: UInt8[np.ndarray, "h w c"], description: str, lead: str = ""
+) -> Section:
+    """One picture across the page."""
+    html = Markup('<figure class="wide">{}</figure>').format(figures.image(picture, description))
+    return Section(title, html, lead)
+
+
+def overlay(
+    frames: UInt8[np.ndarray, "t h w 1"], maps: Float[np.ndarray, "t h2 w2"]
+) -> UInt8[np.ndarray, "t h w 3"]:
+    """Grey frames with the maps, scaled to [0, 1] over the clip, laid over them in colour."""
+    maps = np.asarray(maps, np.float32) / max(float(np.max(maps)), 1e-12)
+    shown = []
+    for frame, heat in zip(frames, maps, strict=True):
+        size = (frame.shape[1], frame.shape[0])
+        heat = np.clip(Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC), 0, 1)
+        colour = 255 * colormaps["inferno"](heat)[..., :3]
+        share = (0.15 + 0.55 * heat)[..., None]
+        shown.append((1 - share) * frame + share * colour)
+    return np.round(shown).astype(np.uint8)
+
+
+def _caption(clip: Clip) -> Markup:
+    if clip.label == clip.predicted:
+        said = Markup("<b>{}</b>, recognised").format(clip.label)
+    else:
+        said = Markup("<b>{}</b> taken for <b>{}</b>").format(clip.label, clip.predicted)
+    return said + Markup(" <span>{} sure · <code>{}</code></span>").format(
+        f"{100 * clip.confidence:.0f} %", clip.clip_id
+    )
+
+
+def _filmstrips(caption: Markup, pictures: Sequence[tuple[str, np.ndarray]]) -> Markup:
+    rows = Markup("").join(
+        Markup("<div><small>{}</small>{}</div>").format(name, figures.image(picture, name))
+        for name, picture in pictures
+    )
+    return Markup(
+        '<figure class="film"><figcaption>{}</figcaption>'
+        '<div class="scroll" tabindex="0">{}</div></figure>'
+    ).format(caption, rows)
+
+
+def _sentence(text: str) -> Markup:
+    return Markup("<p>{}</p>").format(text)
