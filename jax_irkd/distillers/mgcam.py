@@ -6,13 +6,12 @@ is nearly uniform: at b = 8 two weights of a row differ by at most a factor 1.42
 run with `attention="uniform"` and `attention="identity"`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jax_irkd.distillers._checks import (
@@ -27,12 +26,12 @@ from jax_irkd.distillers._common import (
     VERTICES,
     adaptive_average_pool,
     gather,
-    magnitude,
     smaller_size,
     stage_maps,
     unit_rows,
     without_gradient,
 )
+from jax_irkd.distillers._graph import DISTANCES, check_sigma, clip_graph
 from jax_irkd.distillers.at import attention_vector
 from jax_irkd.models.outputs import Outputs
 
@@ -42,18 +41,14 @@ Attention = Float[Array, "k k b b"]
 
 ATTENTIONS = ("graph", "uniform", "identity")
 PAIRS = ("all", "same")
-DISTANCES: dict[str, Callable] = {"mean": jnp.mean, "sum": jnp.sum}
 ACTIVATIONS = ("mean", "mean_sq", "l2", "minmax", "conv1x1")
 NORMALISATIONS = ("none", "l2", "minmax")
 CHOICES = {
     "vertex": VERTICES,
     "distance": DISTANCES,
-    "activation": ACTIVATIONS,
-    "normalisation": NORMALISATIONS,
     "pairs": PAIRS,
     "attention": ATTENTIONS,
 }
-LARGEST_DIRECT_BATCH = 16
 
 
 @takes_maps
@@ -141,78 +136,28 @@ def attention_matrices(
     return jax.nn.softmax(scores / (batch**0.5 if temperature is None else temperature), axis=-1)
 
 
-def clip_graph(
-    features: Float[Array, "b *f"], *, sigma: Number | str = 1.0, distance: str = "mean"
-) -> Float[Array, "b b"]:
-    """Q = D^(-1/2) E D^(-1/2), equations (1) and (2).
-
-    Symmetric, not negative, with largest eigenvalue 1 and eigenvector D^(1/2) 1.
-    """
-    squared = squared_distances(features.reshape(len(features), -1), distance)
-    similarity = jnp.exp(-squared * _inverse_bandwidth(squared, sigma))
-    scale = jax.lax.rsqrt(jnp.sum(similarity, axis=1) + 1e-12)
-    return similarity * scale[:, None] * scale[None, :]
-
-
-def check_sigma(sigma: Number | str) -> None:
-    """Raises ValueError unless sigma is a positive number or "median"."""
-    if isinstance(sigma, str):
-        if sigma != "median":
-            raise ValueError(f"unknown sigma {sigma!r}; give a positive number or 'median'")
-    else:
-        check_positive("sigma", sigma)
-
-
-def _inverse_bandwidth(squared: Float[Array, "b b"], sigma: Number | str) -> Float[Array, ""]:
-    """1 / (2 sigma^2), kept finite so that a distance of 0 stays similarity 1."""
-    if not isinstance(sigma, str):
-        return 0.5 / jnp.maximum(jnp.asarray(sigma, jnp.float32), 1e-15) ** 2
-    if len(squared) == 1:
-        return jnp.ones(())
-    others = squared[~np.eye(len(squared), dtype=bool)]
-    return 0.5 / jnp.clip(jax.lax.stop_gradient(jnp.median(others)), 1e-30, 1e30)
-
-
-def squared_distances(features: Float[Array, "b f"], distance: str) -> Float[Array, "b b"]:
-    """Mean or sum over dimensions of (x_n - x_m)^2.
-
-    Up to 16 clips by direct differences, exact also for nearly equal clips. More (frames as
-    vertices) by the expansion into inner products of centred features: b^2 f multiplications
-    in one matrix product; distances below its rounding error are 0.
-    """
-    if len(features) <= LARGEST_DIRECT_BATCH:
-        return DISTANCES[distance]((features[:, None] - features[None]) ** 2, axis=-1)
-    scale = magnitude(features).reshape(())
-    centred = features / scale
-    centred = centred - jnp.mean(centred, axis=0, keepdims=True)
-    products = jnp.matmul(centred, centred.T, precision="highest")
-    norms = jnp.diagonal(products)
-    total = norms[:, None] + norms[None, :]
-    squared = total - 2 * products
-    squared = jnp.where(squared > 1e-6 * total, squared, 0.0)
-    if distance == "mean":
-        squared = squared / features.shape[1]
-    return squared * scale * scale
-
-
 def activation_map(
     maps: Float[Array, "b h w c"], activation: str = "mean", normalisation: str = "none"
 ) -> Float[Array, "b h w 1"]:
     """One channel per position: the A_i of equations (4) and (5)."""
-    check_choice("activation", activation, ACTIVATIONS)
-    check_choice("normalisation", normalisation, NORMALISATIONS)
+    _check_activation(activation, normalisation)
     if activation == "conv1x1":
         raise ValueError("activation 'conv1x1' is learned; use the Distiller, not the pure loss")
-    if activation in NORMALISATIONS and normalisation not in ("none", activation):
-        raise ValueError(
-            f"activation {activation!r} already normalises; "
-            f"leave normalisation at 'none', got {normalisation!r}"
-        )
     if activation == "l2":
         return attention_vector(maps, 2).reshape(*maps.shape[:3], 1)
     values = maps**2 if activation == "mean_sq" else maps
     values = jnp.mean(values, axis=-1, keepdims=True)
     return _normalised(values, "minmax" if activation == "minmax" else normalisation)
+
+
+def _check_activation(activation: str, normalisation: str) -> None:
+    check_choice("activation", activation, ACTIVATIONS)
+    check_choice("normalisation", normalisation, NORMALISATIONS)
+    if activation in ("l2", "minmax", "conv1x1") and normalisation != "none":
+        raise ValueError(
+            f"activation {activation!r} takes no normalisation of its own; "
+            f"leave normalisation at 'none', got {normalisation!r}"
+        )
 
 
 def _normalised(maps: Float[Array, "b h w 1"], normalisation: str) -> Float[Array, "b h w 1"]:
@@ -289,7 +234,7 @@ class Distiller(Method):
     every frame of the batch a vertex. `activation="conv1x1"` replaces the channel mean by a
     learned adapter per pair of stages, compared with the teacher's full map.
 
-    Sows `mgcam_contrast` (see `attention_contrast`) into `diagnostics`.
+    Sows `contrast` (see `attention_contrast`) into `diagnostics`.
     """
 
     layers: Sequence[str] = ("stage1", "stage2", "stage3", "stage4")
@@ -313,6 +258,7 @@ class Distiller(Method):
             check_positive("temperature", self.temperature)
         for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)
+        _check_activation(self.activation, self.normalisation)
         super().__post_init__()
 
     @nn.compact
@@ -338,7 +284,7 @@ class Distiller(Method):
             distance=self.distance,
         )
         if not self.is_initializing():
-            self.sow("diagnostics", "mgcam_contrast", attention_contrast(weights))
+            self.sow("diagnostics", "contrast", attention_contrast(weights))
         chosen = stage_pairs(len(layers), self.pairs)
         if self.activation == "conv1x1":
             compared = {

@@ -1,0 +1,68 @@
+"""Graphs of the clips of a batch: equations (1) and (2) of the infrared paper."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jax_irkd.distillers._checks import Number, check_positive
+from jax_irkd.distillers._common import magnitude
+
+DISTANCES: dict[str, Callable] = {"mean": jnp.mean, "sum": jnp.sum}
+LARGEST_DIRECT_BATCH = 16
+
+
+def clip_graph(
+    features: Float[Array, "b *f"], *, sigma: Number | str = 1.0, distance: str = "mean"
+) -> Float[Array, "b b"]:
+    """Q = D^(-1/2) E D^(-1/2), equations (1) and (2).
+
+    Symmetric, not negative, with largest eigenvalue 1 and eigenvector D^(1/2) 1.
+    """
+    squared = squared_distances(features.reshape(len(features), -1), distance)
+    similarity = jnp.exp(-squared * _inverse_bandwidth(squared, sigma))
+    scale = jax.lax.rsqrt(jnp.sum(similarity, axis=1) + 1e-12)
+    return similarity * scale[:, None] * scale[None, :]
+
+
+def check_sigma(sigma: Number | str) -> None:
+    """Raises ValueError unless sigma is a positive number or "median"."""
+    if isinstance(sigma, str):
+        if sigma != "median":
+            raise ValueError(f"unknown sigma {sigma!r}; give a positive number or 'median'")
+    else:
+        check_positive("sigma", sigma)
+
+
+def _inverse_bandwidth(squared: Float[Array, "b b"], sigma: Number | str) -> Float[Array, ""]:
+    """1 / (2 sigma^2), kept finite so that a distance of 0 stays similarity 1."""
+    if not isinstance(sigma, str):
+        return 0.5 / jnp.maximum(jnp.asarray(sigma, jnp.float32), 1e-15) ** 2
+    if len(squared) == 1:
+        return jnp.ones(())
+    others = squared[~np.eye(len(squared), dtype=bool)]
+    return 0.5 / jnp.clip(jax.lax.stop_gradient(jnp.median(others)), 1e-30, 1e30)
+
+
+def squared_distances(features: Float[Array, "b f"], distance: str) -> Float[Array, "b b"]:
+    """Mean or sum over dimensions of (x_n - x_m)^2.
+
+    Up to 16 clips by direct differences, exact also for nearly equal clips. More (frames as
+    vertices) by the expansion into inner products of centred features: b^2 f multiplications
+    in one matrix product; distances below its rounding error are 0.
+    """
+    if len(features) <= LARGEST_DIRECT_BATCH:
+        return DISTANCES[distance]((features[:, None] - features[None]) ** 2, axis=-1)
+    scale = magnitude(features).reshape(())
+    centred = features / scale
+    centred = centred - jnp.mean(centred, axis=0, keepdims=True)
+    products = jnp.matmul(centred, centred.T, precision="highest")
+    norms = jnp.diagonal(products)
+    total = norms[:, None] + norms[None, :]
+    squared = total - 2 * products
+    squared = jnp.where(squared > 1e-6 * total, squared, 0.0)
+    if distance == "mean":
+        squared = squared / features.shape[1]
+    return squared * scale * scale
