@@ -139,7 +139,7 @@ def test_encode_ranges_keeps_what_lies_before_a_fault(tmp_path):
     assert 20 < total < 60 and "is truncated" in str(fault)
     assert clips[0].total == 20 and clips[1].total < 20
     truncate(path, 0.12)
-    with pytest.raises(video.VideoError, match=r"0 of 60 frames are readable|not a readable"):
+    with pytest.raises(video.VideoError, match=r"is truncated by \d+ bytes"):
         video.encode_ranges(path, [(0, 20)])
 
 
