@@ -31,7 +31,7 @@ def _fold(params: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:
         if name in statistics and "mean" in statistics[name]:
             continue
         norm = _norm_of(name)
-        if norm in params:
+        if norm != name and norm in params:
             folded[name] = _scale(child, params[norm], statistics[norm], shift=name != "offset")
         else:
             folded[name] = _fold(child, statistics[name]) if name in statistics else child
@@ -46,7 +46,7 @@ def _norm_of(name: str) -> str:
 
 
 def _scale(
-    conv: dict[str, jax.Array], norm: dict[str, jax.Array], statistics: dict, *, shift: bool
+    conv: dict[str, Any], norm: dict[str, Any], statistics: dict[str, Any], *, shift: bool
 ) -> dict[str, jax.Array]:
     factor = norm["scale"] / jnp.sqrt(statistics["var"] + EPSILON)
     scaled = {"kernel": conv["kernel"] * factor}  # output channels come last in every kernel
