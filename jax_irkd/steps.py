@@ -19,6 +19,7 @@ from jax_irkd.models.outputs import Outputs
 AXIS = "batch"
 Terms = dict[str, Array]
 Clips = dict[str, Array]
+Batch = dict[str, PyTree]
 
 
 class TrainState(NamedTuple):
@@ -90,7 +91,7 @@ def cross_entropy(
 def train_step(
     state: TrainState,
     teacher: PyTree,
-    batch: Clips,
+    batch: Batch,
     *,
     model: nn.Module,
     teacher_model: nn.Module | None,
@@ -159,7 +160,7 @@ def _accumulate(loss_fn, state: TrainState, data: PyTree, parts: int):
 def _loss(
     params: PyTree,
     batch_stats: PyTree,
-    batch: Clips,
+    batch: Batch,
     keys: Array,
     *,
     teacher: PyTree,
@@ -204,7 +205,7 @@ def _loss(
 
 def eval_step(
     variables: PyTree,
-    batch: Clips,
+    batch: Batch,
     *,
     model: nn.Module,
     prepare: Callable[[Clips], Clips],

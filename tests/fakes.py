@@ -59,6 +59,7 @@ def config(method: str = "baseline", **training):
         phase.eval_every = 1.0
         phase.update(training)
     made.checkpoints.every = 2
+    made.num_devices = 1
     made.log_every = 1
     return made
 

@@ -145,6 +145,9 @@ def test_a_missing_dataset_says_how_to_build_it(tmp_path):
     assert "python -m jax_irkd.build ntu_rgbd_ir/ten" in str(caught.value)
 
 
-def test_an_unknown_split_names_those_there_are():
-    with pytest.raises(UserError, match="no split 'val'; it has"):
-        fakes.dataset().records(["val"])
+def test_splits_that_were_not_built(caplog):
+    data = fakes.dataset()
+    with pytest.raises(UserError, match=r"none of the splits \['val'\]; it has"):
+        data.records(["val"])
+    assert len(data.records(["val", "train_subjects_c1"])) == 6
+    assert "no clips for the splits ['val']" in caplog.text

@@ -40,16 +40,19 @@ class Dataset:
     fingerprint: str
 
     def records(self, splits: Sequence[str]) -> Sequence:
-        missing = sorted(set(splits) - set(self.splits))
-        if missing:
+        """The clips of `splits`, one after the other. One that was not built is named and left out.
+
+        Raises UserError when none of them was built.
+        """
+        missing = [name for name in splits if name not in self.splits]
+        if len(missing) == len(splits):
             raise UserError(
-                f"dataset {self.name} has no split {missing[0]!r}; it has {sorted(self.splits)}"
+                f"dataset {self.name} has none of the splits {missing}; it has "
+                f"{sorted(self.splits)}: choose another protocol or build it from more raw files"
             )
-        chosen = [self.splits[name] for name in splits]
-        joined = _Concatenation(chosen)
-        if not len(joined):
-            raise UserError(f"the splits {list(splits)} of {self.name} hold no clips")
-        return joined
+        if missing:
+            logging.warning("dataset %s has no clips for the splits %s", self.name, missing)
+        return _Concatenation([self.splits[name] for name in splits if name in self.splits])
 
 
 class _Concatenation(Sequence):
@@ -75,7 +78,7 @@ def open_dataset(name: str, data_dir: str) -> Dataset:
     if not versions:
         raise UserError(
             f"no dataset {name} under {root.absolute()} (looked for {name}/*/dataset_info.json); "
-            f"build it with: python -m jax_irkd.build {name} --manual_dir=RAW_FILES --data_dir={data_dir}"
+            f"build it: python -m jax_irkd.build {name} --manual_dir=RAW_FILES --data_dir={data_dir}"
         )
     folder = versions[-1].parent
     try:
@@ -86,8 +89,8 @@ def open_dataset(name: str, data_dir: str) -> Dataset:
         }
     except Exception as error:
         raise UserError(
-            f"the dataset in {folder} cannot be read ({type(error).__name__}: {error}); build it "
-            f"again: python -m jax_irkd.build {name} --overwrite --manual_dir=… --data_dir={data_dir}"
+            f"the dataset in {folder} cannot be read ({type(error).__name__}: {error}); "
+            f"build it again with python -m jax_irkd.build {name} --overwrite"
         ) from error
     counts = {split: builder.info.splits[split].num_examples for split in sorted(splits)}
     hashes = {split: builder.info.splits[split].num_bytes for split in sorted(splits)}

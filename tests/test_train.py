@@ -1,0 +1,244 @@
+import json
+import os
+import signal
+import threading
+
+import fakes
+import jax
+import numpy as np
+import pytest
+from tensorboardX.proto import event_pb2
+
+from jax_irkd import runs
+from jax_irkd.errors import UserError
+from jax_irkd.interrupts import Interrupted
+from jax_irkd.logs import read_log
+from jax_irkd.train import Trainer, make_optimizer
+
+# Two optimisers' worth of state, randomness in crops and dropout, and a learnable distiller.
+DISTILLERS = {"dkd": {}, "mgcam": {}, "ccskd": {}}
+
+
+def trainer(folder, *, distill=False, config=None, **training) -> Trainer:
+    config = config or fakes.config(**training)
+    fields = {}
+    if distill:
+        fields = {"distillers": runs.make_distillers(DISTILLERS), "teacher": fakes.teacher()}
+    return Trainer(fakes.phase(config, **fields), config, fakes.dataset(), folder)
+
+
+def final_leaves(folder) -> dict:
+    with runs.Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.read(checkpoints.steps()[-1])[0]
+
+
+def assert_identical(left: dict, right: dict):
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def stop_at(made: Trainer, step: int, number: int) -> None:
+    """Send this process a signal while `made` runs step `step`."""
+    observe = made._observe
+
+    def observed(pending):
+        if pending and pending[0] == step - 1:
+            os.kill(os.getpid(), number)
+        return observe(pending)
+
+    made._observe = observed
+
+
+def scalars(folder, kind):
+    hidden = ("time",)
+    return [
+        {k: v for k, v in line.items() if k not in hidden}
+        for line in read_log(folder)
+        if line["kind"] == kind
+    ]
+
+
+def test_training_learns(tmp_path):
+    made = trainer(tmp_path, num_epochs=25, learning_rate=0.1, eval_every=25.0)
+    _, scores = made.run()
+    assert np.mean(scores.logits.argmax(1) == scores.labels) >= 6 / 7
+    losses = [line["loss"] for line in scalars(tmp_path, "train")]
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("distill", [False, True])
+@pytest.mark.parametrize(("step", "number"), [(2, signal.SIGTERM), (5, signal.SIGUSR1)])
+def test_an_interrupted_run_ends_where_the_uninterrupted_one_ends(tmp_path, distill, step, number):
+    options = {"distill": distill, "ema_decay": 0.9, "optimizer": "adamw", "learning_rate": 0.01}
+    trainer(tmp_path / "whole", **options).run()
+    first = trainer(tmp_path / "cut", **options)
+    stop_at(first, step, number)
+    with pytest.raises(Interrupted, match=r"saved step \d of 6"):
+        first.run()
+    trainer(tmp_path / "cut", **options).run()
+    assert_identical(final_leaves(tmp_path / "whole"), final_leaves(tmp_path / "cut"))
+    for kind in ("train", "eval"):
+        assert scalars(tmp_path / "whole", kind) == scalars(tmp_path / "cut", kind)
+    steps = [line["step"] for line in scalars(tmp_path / "cut", "train")]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def tensorboard_steps(folder, tag):
+    steps = []
+    for path in (folder / "tensorboard").iterdir():
+        content = path.read_bytes()
+        while content:
+            length = int.from_bytes(content[:8], "little")
+            event = event_pb2.Event.FromString(content[12 : 12 + length])
+            steps += [event.step for value in event.summary.value if value.tag == tag]
+            content = content[16 + length :]
+    return steps
+
+
+def test_logs_hold_every_step_once_after_a_crash(tmp_path):
+    made = trainer(tmp_path)
+    save = made._save
+
+    def crash_after_step_four(step, *args):
+        save(step, *args)
+        if step == 4:
+            made.checkpoints.wait()
+            made.log.write(5, "train", {"loss": 1.0})  # written, but its state never saved
+            raise MemoryError("killed")
+
+    made._save = crash_after_step_four
+    with pytest.raises(MemoryError):
+        made.run()
+    trainer(tmp_path).run()
+    assert [line["step"] for line in scalars(tmp_path, "train")] == [1, 2, 3, 4, 5, 6]
+    assert tensorboard_steps(tmp_path, "train/loss") == [1, 2, 3, 4, 5, 6]
+    assert tensorboard_steps(tmp_path, "eval/top1") == [3, 6]
+
+
+def test_a_finished_run_trains_no_further(tmp_path):
+    _, scores = trainer(tmp_path).run()
+    log = (tmp_path / "metrics.jsonl").read_text()
+    _, again = trainer(tmp_path).run()
+    np.testing.assert_array_equal(scores.logits, again.logits)
+    assert (tmp_path / "metrics.jsonl").read_text() == log
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path):
+    made = trainer(tmp_path, num_epochs=500)
+    timer = [
+        threading.Timer(delay, lambda: os.kill(os.getpid(), signal.SIGINT)) for delay in (0, 0.01)
+    ]
+    observe = made._observe
+
+    def interrupted_twice(pending):
+        if pending and pending[0] == 2:
+            for one in timer:
+                one.start()
+            for one in timer:
+                one.join()
+        return observe(pending)
+
+    made._observe = interrupted_twice
+    with pytest.raises(KeyboardInterrupt):
+        made.run()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_devices_share_the_work_without_changing_it(tmp_path, count):
+    losses = {}
+    for devices in (1, count):
+        config = fakes.config(eval_every=5.0, learning_rate=0.01)
+        config.num_devices, config.input.eval_batch_size = devices, 6
+        made = trainer(tmp_path / str(devices), config=config)
+        model = fakes.TinyModel(axis_name=runs.AXIS)
+        made.phase = fakes.phase(config, model=model)
+        _, scores = made.run()
+        losses[devices] = [line["loss"] for line in scalars(tmp_path / str(devices), "train")]
+        losses[devices].append(scores.logits.sum())
+    np.testing.assert_allclose(losses[1], losses[count], rtol=1e-5)
+
+
+def test_a_checkpoint_moves_to_another_number_of_devices(tmp_path):
+    config = fakes.config()
+    config.num_devices = 2
+    made = trainer(tmp_path, config=config)
+    stop_at(made, 3, signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        made.run()
+    config = fakes.config()
+    config.num_devices = 3
+    trainer(tmp_path, config=config).run()
+    assert [line["step"] for line in scalars(tmp_path, "train")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_updates_that_stay_infinite_stop_the_run_and_name_the_clips(tmp_path):
+    config = fakes.config(num_epochs=10)
+    config.max_rejected = 3
+    made = trainer(tmp_path, config=config)
+    initial = made._initial_state
+
+    def poisoned():
+        state = initial()
+        return state._replace(params=jax.tree.map(lambda x: x * np.nan, state.params))
+
+    made._initial_state = poisoned
+    with pytest.raises(UserError, match=r"3 updates in a row were not finite.*step 2"):
+        made.run()
+    dump = json.loads(next(tmp_path.glob("rejected_batches_*.json")).read_text())
+    assert len(dump["3"]) == 6 and dump["3"][0].startswith("S001C001")
+
+
+def test_a_full_disk_leaves_earlier_checkpoints_and_the_run_goes_on(tmp_path, caplog):
+    made = trainer(tmp_path)
+    initial = made._initial_state
+
+    def full_at_step_four():
+        manager = made.checkpoints._manager
+        save = manager.save
+
+        def failing(step, **arguments):
+            if step == 4:
+                raise OSError(28, "No space left on device")
+            return save(step, **arguments)
+
+        manager.save = failing
+        return initial()
+
+    made._initial_state = full_at_step_four
+    made.run()
+    assert "step 4 could not be written" in caplog.text and "disk is full" in caplog.text
+    with runs.Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps()[-1] == 6
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.0, 0.5, 1.0, 1.0, 1.0]),
+        ("step", [0.0, 0.5, 1.0, 1.0, 0.1]),
+        ("cosine", [0.0, 0.5, 1.0, 0.5, 0.0]),
+    ],
+)
+def test_schedules_by_hand(schedule, expected):
+    # Ten steps an epoch, one epoch of warm-up, forty steps in all, so thirty to decay in.
+    training = fakes.config(learning_rate=1.0, warmup_epochs=1.0, schedule=schedule)
+    _, rate = make_optimizer(training.student_training, 40, 10)
+    at = [0, 5, 10, 25, 40] if schedule == "cosine" else [0, 5, 10, 24, 25]
+    np.testing.assert_allclose([rate(step) for step in at], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "lion"}, r"unknown optimizer 'lion'; choose one of \['adamw', 'sgd'\]"),
+        ({"schedule": "sine"}, r"unknown schedule 'sine'; choose one of \['constant', 'cosine'"),
+        ({"batch_size": 7}, r"a batch of 7 clips cannot be divided by 8 devices"),
+    ],
+)
+def test_bad_training_options_are_named(tmp_path, change, message):
+    config = fakes.config(**change)
+    config.num_devices = 0 if "batch_size" in change else 1
+    with pytest.raises(UserError, match=message):
+        trainer(tmp_path, config=config)
