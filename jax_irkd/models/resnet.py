@@ -182,7 +182,7 @@ class ResNet(nn.Module):
         if train:
             x = _max_pool(x)
         else:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
         norm = self._norm(train=train, frozen=self.partial_bn)
         block, counts = BLOCKS[self.depth]
