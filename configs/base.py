@@ -1,29 +1,73 @@
 """Fields every experiment has, with the paper's values where it gives them."""
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
-# A method is a row: the distillers it adds to the cross-entropy, and where they differ from their
-# own defaults. `teacher` trains the RGB network alone, `baseline` the infrared one (TSN).
+# The hyper-parameters of every distiller, so that each can be given as a flag:
+# --config.distillers.mgcam.attention=uniform
+DISTILLERS = {
+    "st": {"weight": 0.1, "temperature": 4.0},
+    "at": {"weight": 1000.0, "power": 2, "reduce": "mean"},
+    "sp": {"weight": 3000.0, "reduce": "mean", "vertex": "clip"},
+    "cc": {"weight": 100.0, "form": "kernel", "gamma": 0.4, "order": 2, "vertex": "clip"},
+    "rkd": {"weight": 1.0, "distance_weight": 25.0, "angle_weight": 50.0, "vertex": "clip"},
+    "ccskd": {
+        "weight": 1.0,
+        "selective_weight": 0.1,
+        "soft_target_weight": 0.1,
+        "channel_weight": 6.0,
+        "relation_weight": 6.0,
+        "schedule": "constant",
+    },
+    "dkd": {
+        "weight": 0.1,
+        "target_weight": 0.7,
+        "nontarget_weight": 0.35,
+        "temperature": 4.0,
+        "warmup_epochs": 0.0,
+    },
+    "mgcam": {
+        "weight": 1.0,
+        "vertex": "clip",
+        "distance": "mean",
+        "sigma": 1.0,
+        "temperature": placeholder(float),  # None: the square root of the batch
+        "activation": "mean",
+        "normalisation": "none",
+        "pairs": "all",
+        "attention": "graph",
+        "detach": False,
+    },
+}
+# A method is the distillers it adds to the cross-entropy. `teacher` trains the RGB network alone,
+# `baseline` the infrared one (TSN).
 METHODS = {
-    "teacher": {},
-    "baseline": {},
-    "tstdd": {},
-    "st": {"st": {"weight": 0.1}},
-    "at": {"at": {"weight": 1000.0}},
-    "sp": {"sp": {"weight": 3000.0}},
-    "cc": {"cc": {"weight": 100.0}},
-    "rkd": {"rkd": {"weight": 1.0}},
-    "ccskd": {"ccskd": {}},
-    "dkd": {"dkd": {"weight": 0.1}},
-    "mgcam": {"mgcam": {"weight": 1.0}},
-    "ours": {"dkd": {"weight": 0.1}, "mgcam": {"weight": 1.0}},
+    "teacher": (),
+    "baseline": (),
+    "tstdd": (),
+    **{name: (name,) for name in DISTILLERS},
+    "ours": ("dkd", "mgcam"),
 }
 
-_ALL = ("train_subjects_c1", "train_subjects_c23", "test_subjects_c1", "test_subjects_c23")
-NTU_PROTOCOLS = {
-    "cross_subject": {"train": _ALL[:2], "test": _ALL[2:]},
-    "cross_view": {"train": (_ALL[1], _ALL[3]), "test": (_ALL[0], _ALL[2])},
-}
+
+def _protocols(seen: str, unseen: str) -> dict:
+    """Both protocols over four splits: subjects times camera views, `seen` and `unseen`."""
+    train_seen, train_unseen = f"train_subjects_{seen}", f"train_subjects_{unseen}"
+    test_seen, test_unseen = f"test_subjects_{seen}", f"test_subjects_{unseen}"
+    return {
+        "cross_subject": {
+            "train": (train_unseen, train_seen),
+            "test": (test_unseen, test_seen),
+        },
+        "cross_view": {
+            "train": (train_seen, test_seen),
+            "test": (train_unseen, test_unseen),
+        },
+    }
+
+
+NTU_PROTOCOLS = _protocols("c23", "c1")
+PKU_PROTOCOLS = _protocols("train_views", "test_views")
 
 
 def parse(arg: str, **defaults):
@@ -46,9 +90,11 @@ def parse(arg: str, **defaults):
     return options
 
 
-def distillers_of(method: str) -> dict:
+def distillers_of(method: str) -> ConfigDict:
     """The distillers of `method`; a name without a row is a distiller with its own defaults."""
-    return METHODS.get(method, {method: {}})
+    names = METHODS.get(method, (method,))
+    rows = {name: DISTILLERS.get(name, {}) for name in names}
+    return ConfigDict(rows, allow_dotted_keys=True)
 
 
 def get_training() -> ConfigDict:

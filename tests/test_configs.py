@@ -1,0 +1,71 @@
+import dataclasses
+
+import pytest
+
+from configs import base, demo, ntu, pku
+from jax_irkd import distillers
+
+
+def test_the_papers_hyper_parameters():
+    config = ntu.get_config()
+    assert (config.teacher_training.batch_size, config.student_training.batch_size) == (16, 8)
+    assert config.student_training.learning_rate == 1e-3
+    assert config.student_training.num_epochs == config.teacher_training.num_epochs == 80
+    assert config.input.num_segments == 8 and config.input.resolution == 224
+    assert (config.teacher_model.depth, config.student_model.depth) == (50, 18)
+    dkd = config.distillers.dkd
+    assert (dkd.weight, dkd.target_weight, dkd.nontarget_weight) == (0.1, 0.7, 0.35)
+    assert config.distillers.mgcam.weight == 1.0
+
+
+def test_pku_differs_where_the_paper_says_so():
+    config = pku.get_config("protocol=cross_view")
+    assert config.student_training.num_epochs == 120
+    assert config.distillers.dkd.weight == 0.01
+    assert config.dataset.name == "pku_mmd_ir" and config.protocol == "cross_view"
+
+
+@pytest.mark.parametrize("name", base.DISTILLERS)
+def test_rows_agree_with_the_defaults_of_the_distillers(name):
+    defaults = {f.name: f.default for f in dataclasses.fields(distillers.get(name))}
+    for field, value in base.DISTILLERS[name].items():
+        expected = defaults[field]
+        assert (None if hasattr(value, "get_type") else value) == expected, f"{name}.{field}"
+
+
+def test_every_distiller_has_a_row():
+    assert set(distillers.names()) == set(base.DISTILLERS)
+
+
+@pytest.mark.parametrize("module", [ntu, pku, demo])
+@pytest.mark.parametrize("method", base.METHODS)
+def test_every_method_has_its_distillers(module, method):
+    config = module.get_config(f"method={method},seed=3")
+    assert config.method == method and config.seed == 3
+    assert set(config.distillers) == set(base.METHODS[method])
+
+
+@pytest.mark.parametrize("protocols", [base.NTU_PROTOCOLS, base.PKU_PROTOCOLS])
+def test_protocols_share_no_split_between_training_and_test(protocols):
+    for protocol in protocols.values():
+        assert not set(protocol["train"]) & set(protocol["test"])
+        assert len(set(protocol["train"]) | set(protocol["test"])) == 4
+
+
+def test_ntu_protocols_are_the_standard_ones():
+    subject, view = (base.NTU_PROTOCOLS[name] for name in ("cross_subject", "cross_view"))
+    assert all(split.startswith("train") for split in subject["train"])
+    assert all(split.endswith("c23") for split in view["train"])
+    assert all(split.endswith("c1") for split in view["test"])
+
+
+@pytest.mark.parametrize(
+    ("arg", "message"),
+    [
+        ("metod=at", r"unknown option 'metod'.*choose from \['method', 'protocol', 'seed'"),
+        ("seed=two", r"option seed='two' should be of type int"),
+    ],
+)
+def test_bad_options_are_named(arg, message):
+    with pytest.raises(ValueError, match=message):
+        ntu.get_config(arg)
