@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from jax_irkd.reporting import charts, figures
+from jax_irkd.reporting.runs import percent
 
 
 class Section(NamedTuple):
@@ -72,14 +73,17 @@ def gradcam_section(
 
 
 def attention_section(attention: Mapping[tuple[int, int], Float[np.ndarray, "b b"]]) -> Section:
-    """MGCAM's attention matrices of one batch, by student stage and teacher stage (from 1)."""
+    """MGCAM's attention matrices of one batch, by student stage and teacher stage (from 1).
+
+    Of more than 16 clips or frames the first 16 are drawn; the figures are of all.
+    """
     values = np.concatenate([np.ravel(matrix) for matrix in attention.values()])
     low, high = float(values.min()), float(values.max())
     batch = next(iter(attention.values())).shape[-1]
     parts = []
     for (student, teacher), matrix in sorted(attention.items()):
         label = f"attention between student stage {student} and teacher stage {teacher}"
-        chart = charts.matrix_chart(np.asarray(matrix), low=low, high=high, label=label)
+        chart = charts.matrix_chart(np.asarray(matrix)[:16, :16], low=low, high=high, label=label)
         parts.append(
             Markup("<figure>{}<figcaption>student {}, teacher {}</figcaption></figure>").format(
                 chart, student, teacher
@@ -149,7 +153,7 @@ def _caption(clip: Clip) -> Markup:
     else:
         said = Markup("<b>{}</b> taken for <b>{}</b>").format(clip.label, clip.predicted)
     return said + Markup(" <span>{} sure · <code>{}</code></span>").format(
-        f"{100 * clip.confidence:.0f} %", clip.clip_id
+        percent(clip.confidence, 0), clip.clip_id
     )
 
 
