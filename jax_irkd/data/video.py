@@ -73,14 +73,18 @@ class EncodedClip(NamedTuple):
     colour: float
 
 
-def iterate_frames(source: Source, *, threads: int = 1) -> Iterator[np.ndarray]:
+def iterate_frames(
+    source: Source, *, threads: int = 1, only: Iterable[int] | None = None
+) -> Iterator[np.ndarray | None]:
     """All frames in decode order, RGB uint8 `h w 3`, one at a time.
 
+    With `only`, frames at other indices are decoded but not converted, and come as None.
     `threads` is the decoder's thread count, 0 lets it choose. Raises VideoError when the file is
     unreadable, has no picture, is damaged or ends early; what could be read has been yielded then.
     """
-    for frame in _decode(source, threads):
-        yield frame.to_ndarray(format="rgb24")
+    wanted = None if only is None else set(only)
+    for index, frame in enumerate(_decode(source, threads)):
+        yield frame.to_ndarray(format="rgb24") if wanted is None or index in wanted else None
 
 
 def count_frames(source: Source) -> int:

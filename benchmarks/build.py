@@ -1,0 +1,167 @@
+"""What a build costs beside the bare work: throughput per core, scaling, memory, record size.
+
+    python -m benchmarks.build
+
+Generates 1080p H.264 clips with one keyframe and intra-coded infrared, like NTU RGB+D's, then
+compares (1) PyAV + OpenCV alone with the build's encoder on the same frames, (2) builds with one
+and two workers, and (3) measures the peak memory of a worker on a video of 10,000 1080p frames.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from jax_irkd.data import raw_trees, video
+
+RGB_SIZE, INFRARED_SIZE = (1920, 1080), (512, 424)
+SPANS = [(start, start + 100) for start in range(200, 9_800, 480)]
+
+
+def scene(size: tuple[int, int], frames: int, seed: int) -> Iterator[np.ndarray]:
+    """Frames of a textured room with a moving figure, noisy enough to cost the decoder work."""
+    rng = np.random.default_rng(seed)
+    width, height = size
+    coarse = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
+    room = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+    for index in range(frames):
+        frame = room.copy()
+        left = width // 4 + (index * 9) % (width // 3)
+        patch = frame[height // 5 : height - 20, left : left + width // 7]
+        patch[:] = cv2.add(patch // 2, rng.integers(0, 90, patch.shape, dtype=np.uint8))
+        yield frame
+
+
+def make_clips(folder: Path, clips: int, frames: int) -> None:
+    """Pairs as NTU RGB+D stores them."""
+    for number in range(clips):
+        key = f"S001C{number % 3 + 1:03d}P{number + 1:03d}R001A001"
+        rgb, infrared = raw_trees.ntu_paths(folder, key)
+        raw_trees.write_video(rgb, scene(RGB_SIZE, frames, number), size=RGB_SIZE, codec="h264")
+        grey = (
+            np.repeat(frame[..., :1], 3, axis=2)
+            for frame in scene(INFRARED_SIZE, frames, 99 + number)
+        )
+        raw_trees.write_video(infrared, grey, size=INFRARED_SIZE, infrared=True)
+
+
+def bare(path: Path, max_frames: int = 64) -> int:
+    """Decoding everything and storing the chosen frames with PyAV and OpenCV, nothing else."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        wanted, size = set(video.evenly_spaced(stream.frames, max_frames)), 0
+        for index, frame in enumerate(container.decode(stream)):
+            if index in wanted:
+                image = frame.to_ndarray(format="bgr24")
+                scale = 256 / min(image.shape[:2])
+                if scale < 1:
+                    small = round(image.shape[1] * scale), round(image.shape[0] * scale)
+                    image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+                if path.stem.endswith("_ir"):
+                    image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+                size += len(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
+    return size
+
+
+def seconds(step, repeats: int = 3) -> float:
+    """The best of a few runs, in seconds."""
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def build_seconds(raw: Path, workers: int) -> tuple[float, float]:
+    """Seconds of a build, and megabytes per record."""
+    from jax_irkd.build import make_builder
+    from tfds_builders._shared.options import BuildOptions
+
+    out = Path(tempfile.mkdtemp())
+    builder = make_builder("ntu_rgbd_ir", out, BuildOptions(workers=workers))
+    builder.show_progress = False
+    import tensorflow_datasets as tfds
+
+    begin = time.perf_counter()
+    config = tfds.download.DownloadConfig(manual_dir=raw, try_download_gcs=False)
+    builder.download_and_prepare(download_config=config)
+    spent = time.perf_counter() - begin
+    shutil.rmtree(out)
+    return spent, builder.report.bytes / builder.report.built / 1e6
+
+
+def long_video(folder: Path, frames: int) -> Path:
+    """A long 1080p video, made cheaply: one clip's packets written over and over."""
+    part = folder / "part.avi"
+    raw_trees.write_video(part, scene(RGB_SIZE, 50, 0), size=RGB_SIZE, codec="h264", gop=50)
+    path = folder / "long.avi"
+    with av.open(str(part)) as source, av.open(str(path), "w", format="avi") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        packets = [packet for packet in source.demux(stream) if packet.size]
+        data = [(bytes(packet), packet.is_keyframe) for packet in packets]
+        for number in range(frames):
+            payload, keyframe = data[number % len(data)]
+            packet = av.Packet(payload)
+            packet.stream, packet.dts, packet.pts = copy, number, number
+            packet.time_base, packet.is_keyframe = stream.time_base, keyframe
+            target.mux(packet)
+    return path
+
+
+def peak(path: Path, queue: multiprocessing.Queue) -> None:
+    """Encodes 20 instances of a long video; puts seconds, frames and megabytes of memory."""
+    begin = time.perf_counter()
+    _, total, fault = video.encode_ranges(path, SPANS)
+    if fault:
+        raise fault
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    queue.put((time.perf_counter() - begin, total, megabytes))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=12)
+    parser.add_argument("--frames", type=int, default=70)
+    parser.add_argument("--long", type=int, default=10_000)
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp())
+    try:
+        raw = folder / "raw"
+        make_clips(raw, arguments.clips, arguments.frames)
+        pair = raw_trees.ntu_paths(raw, "S001C001P001R001A001")
+        cv2.setNumThreads(1)
+        plain = seconds(lambda: [bare(path) for path in pair])
+        ours = seconds(
+            lambda: [video.encode_clip(path, infrared="_ir" in path.stem) for path in pair]
+        )
+        print(f"one clip pair: PyAV + OpenCV {plain:.2f} s, encoder {ours:.2f} s", end=" ")
+        print(f"= {plain / ours:.0%} of the bare throughput")
+        alone = seconds(lambda: [bare(p) for p in sorted(raw.rglob("*.avi"))], repeats=1)
+        (one, size), (two, _) = build_seconds(raw, 1), build_seconds(raw, 2)
+        print(f"{arguments.clips} clips: bare {alone:.1f} s, build {one:.1f} s = {alone / one:.0%}")
+        print(f"two workers {two:.1f} s = {one / two:.2f} x one; {size:.2f} MB per record")
+        queue = multiprocessing.get_context("spawn").Queue()
+        path = long_video(folder, arguments.long)
+        child = multiprocessing.get_context("spawn").Process(target=peak, args=(path, queue))
+        child.start()
+        spent, total, megabytes = queue.get()
+        child.join()
+        print(f"{total} frames of 1080p: {spent:.0f} s, peak memory {megabytes:.0f} MB")
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
