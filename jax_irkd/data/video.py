@@ -15,7 +15,7 @@ import av
 import cv2
 import numpy as np
 
-from jax_irkd.data.archives import Source, name_of, open_source
+from jax_irkd.data.archives import Source, held, name_of, open_source
 from jax_irkd.errors import UserError
 
 # Mean of max(r, g, b) - min(r, g, b), in grey levels. Codecs leave up to 3 on a grey picture;
@@ -157,10 +157,11 @@ def encode_clip(
     VideoError, also for a coloured file given as infrared.
     """
     options = {"infrared": infrared, "short_side": short_side, "quality": quality, "crop": crop}
-    total = packet_count(source)
-    picked, read = _encode_at(source, evenly_spaced(total, max_frames), threads, **options)
-    if read != total:  # Packets without a frame of their own: the true count is known only now.
-        picked, read = _encode_at(source, evenly_spaced(read, max_frames), threads, **options)
+    with _named(source), held(source) as file:
+        total = packet_count(file)
+        picked, read = _encode_at(file, evenly_spaced(total, max_frames), threads, **options)
+        if read != total:  # Packets without a frame of their own: the count is known only now.
+            picked, read = _encode_at(file, evenly_spaced(read, max_frames), threads, **options)
     indices = sorted(picked)
     colour = float(np.mean([picked[index][1] for index in indices]))
     return EncodedClip([picked[index][0] for index in indices], indices, read, colour)
@@ -188,7 +189,8 @@ def encode_ranges(
     wanted = sorted({index for indices in chosen for index in indices})
     options = {"infrared": infrared, "short_side": short_side, "quality": quality, "crop": crop}
     faults = []
-    picked, total = _encode_at(source, wanted, threads, **options, faults=faults)
+    with _named(source), held(source) as file:
+        picked, total = _encode_at(file, wanted, threads, **options, faults=faults)
     if faults and not total:
         raise faults[0]
     clips = []

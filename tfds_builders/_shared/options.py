@@ -72,4 +72,7 @@ class BuildOptions:
 
     @property
     def processes(self) -> int:
-        return self.workers or len(os.sched_getaffinity(0))
+        """The number of worker processes."""
+        if self.workers or not hasattr(os, "sched_getaffinity"):
+            return self.workers or os.cpu_count() or 1
+        return len(os.sched_getaffinity(0))
