@@ -1,0 +1,22 @@
+"""The builder on generated dummy data.
+
+TFDS's own DatasetBuilderTestCase reads through TensorFlow, which has no reader for ArrayRecord.
+"""
+
+import tensorflow_datasets as tfds
+
+from jax_irkd.data.raw_pku import pku_tree
+from tfds_builders._shared.options import BuildOptions
+from tfds_builders.pku_mmd_ir.pku_mmd_ir_dataset_builder import Builder
+
+
+def test_pku_mmd_ir_builds_from_dummy_data(tmp_path):
+    rows = pku_tree(tmp_path / "dummy_data", train=(2,))
+    builder = Builder(data_dir=tmp_path / "data", options=BuildOptions(workers=1))
+    download = tfds.download.DownloadConfig(manual_dir=tmp_path / "dummy_data")
+    builder.download_and_prepare(download_config=download)
+    assert builder.info.splits.total_num_examples == sum(map(len, rows.values()))
+    assert set(builder.info.splits) == set(Builder.SPLITS)
+    for split in Builder.SPLITS:
+        for record in builder.as_data_source(split):
+            assert record["rgb"][0].shape[-1] == 3 and record["infrared"][0].shape[-1] == 1
