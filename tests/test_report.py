@@ -203,7 +203,17 @@ def test_a_student_that_falls_behind_is_not_praised(tmp_path):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"method": method}))
     text = _page(tmp_path)
     assert "<h1>The student falls behind training on infrared only" in text
-    assert "Distillation moves infrared" in text and "lifts" not in text
+    assert "Distillation lowers infrared" in text and "lifts" not in text
+
+
+def test_a_student_that_changed_nothing(tmp_path):
+    generate_runs(tmp_path, ("teacher", "baseline"), clips=80)
+    shutil.copytree(tmp_path / "baseline", tmp_path / "ours")
+    path = tmp_path / "ours/results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"method": "ours"}))
+    text = _page(tmp_path)
+    assert "<h1>The student equals training on infrared only" in text
+    assert "leaves infrared recognition at" in text and "p = 1)" in text
 
 
 def test_runs_on_other_clips_get_no_interval(tmp_path):

@@ -149,7 +149,8 @@ def classes(cast: Cast) -> list[dict[str, Any]]:
         row = {"name": cast.focus.class_names[index], "clips": int(count[index]), "marks": marks}
         row |= {"value": percent(own[index], 0), "span": None, "lost": False}
         if gain is not None and np.isfinite(gain[index]):
-            row["value"] = f"{100 * gain[index]:+.0f}"
+            points = round(100 * float(gain[index]))
+            row["value"] = f"{points:+d}" if points else "0"
             row["span"] = sorted((100 * own[index], 100 * before[index]))
             row["lost"] = bool(gain[index] < 0)
         rows.append(row)

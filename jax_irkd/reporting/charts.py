@@ -54,7 +54,7 @@ def line_chart(series: Sequence[Series], *, label: str, height: int = 200) -> Ma
         y = place_y(tick)
         parts.append(_line(left, y, WIDTH - right, y, "rule"))
         parts.append(_text(left - 6, y + 3.5, short(tick), "tick end"))
-    for tick in ticks(x_low, x_high, 4):
+    for tick in (t for t in ticks(x_low, x_high, 4) if t == round(t)):
         parts.append(_text(place_x(tick), height - bottom + 16, short(tick), "tick middle"))
     for raw, line in zip(series, smooth):
         if not raw.dots and len(raw.x) > 8 and raw.colour == "student":

@@ -104,10 +104,12 @@ def _explained(cast: Cast) -> list[str]:
     sentences = []
     before = baseline.figure(metric) if baseline else None
     if before is not None:
-        moved = "lifts" if value >= before else "moves"
+        moved = "lifts" if value > before else "lowers"
+        change = f"{moved} infrared recognition from {percent(before)} to {percent(value)}"
+        if value == before:
+            change = f"leaves infrared recognition at {percent(value)}"
         sentences.append(
-            f"Distillation {moved} infrared recognition from {percent(before)} to "
-            f"{percent(value)} {metric_name(metric)}"
+            f"Distillation {change} {metric_name(metric)}"
             + (
                 f"; the teacher, which sees RGB, reaches {percent(cast.teacher_figure)}."
                 if cast.teacher_figure is not None
@@ -164,7 +166,9 @@ def _track(cast: Cast, shown: Sequence[Run]) -> dict[str, Any] | None:
         ],
         "gain": gain,
         "lost": gain is not None and own < before,
-        "ticks": [_tick(percent(t, 0), place(t)) for t in charts.ticks(low, high, 4)],
+        "ticks": [
+            _tick(f"{100 * t:.3g}\N{NO-BREAK SPACE}%", place(t)) for t in charts.ticks(low, high, 4)
+        ],
         "metric": metric_name(cast.metric),
     }
 

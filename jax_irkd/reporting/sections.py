@@ -36,7 +36,7 @@ class Clip(NamedTuple):
 
 
 def mistakes_section(clips: Sequence[Clip]) -> Section:
-    """The student's most confident mistakes, infrared above RGB, in the order given."""
+    """The student's most confident mistakes, infrared beside RGB, in the order given."""
     if not clips:
         return Section("Most confident mistakes", _sentence("The student made no mistake."))
     parts = []
@@ -44,7 +44,7 @@ def mistakes_section(clips: Sequence[Clip]) -> Section:
         strips = [("infrared", clip.infrared), ("RGB", clip.rgb)]
         pictures = [(name, figures.strip(f)) for name, f in strips if f is not None]
         parts.append(_filmstrips(_caption(clip), pictures))
-    lead = "Clips the student got wrong and was surest about. It sees the upper strip only."
+    lead = "Clips the student got wrong and was surest about. It sees the infrared strip only."
     return Section("Most confident mistakes", Markup("").join(parts), lead)
 
 
