@@ -4,9 +4,12 @@ python -m jax_irkd.build ntu_rgbd_ir/ten --manual_dir=RAW_FILES --data_dir=DATAS
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import logging
@@ -41,13 +44,16 @@ def run(arguments: argparse.Namespace) -> None:
     builder = make_builder(arguments.dataset, arguments.data_dir, options)
     if arguments.check:
         _require_folder(arguments.manual_dir, builder)
-        builder.inventory(Path(arguments.manual_dir)).show(Console(width=None if sys.stdout.isatty() else 120))
+        console = Console(width=None if sys.stdout.isatty() else 120)
+        builder.inventory(Path(arguments.manual_dir)).show(console)
         return
     if builder.is_prepared() and not arguments.overwrite:
         _say_already_built(builder, options)
         return
     _require_folder(arguments.manual_dir, builder)
-    _prepare(builder, arguments)
+    with _set_aside(Path(builder.data_dir)):
+        builder = make_builder(arguments.dataset, arguments.data_dir, options)
+        _prepare(builder, arguments.manual_dir)
     print(f"{builder.report.head()}\nbuilt {builder.data_dir}")
 
 
@@ -65,20 +71,32 @@ def make_builder(dataset: str, data_dir: str | Path, options=None):
     )
 
 
-def _prepare(builder, arguments: argparse.Namespace) -> None:
+def _prepare(builder, manual_dir: str) -> None:
     import tensorflow_datasets as tfds
 
-    modes = tfds.download.GenerateMode
-    mode = modes.REUSE_CACHE_IF_EXISTS if arguments.overwrite else modes.REUSE_DATASET_IF_EXISTS
     config = tfds.download.DownloadConfig(
-        manual_dir=Path(arguments.manual_dir).absolute(),
-        download_mode=mode,
-        try_download_gcs=False,
+        manual_dir=Path(manual_dir).absolute(), try_download_gcs=False
     )
     try:
         builder.download_and_prepare(download_config=config)
-    except PermissionError as error:
-        raise UserError(f"no permission to write {error.filename}") from error
+    except OSError as error:
+        raise UserError(f"{error.filename or builder.data_dir}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _set_aside(dataset: Path) -> Iterator[None]:
+    """Puts an existing dataset out of the way, and back when its replacement fails."""
+    old = dataset.with_name(f"replaced.{dataset.name}")
+    if dataset.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        dataset.rename(old)
+    try:
+        yield
+    except BaseException:
+        if old.exists() and not dataset.exists():
+            old.rename(dataset)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _say_already_built(builder, options) -> None:

@@ -163,6 +163,13 @@ def test_too_little_space_for_the_records_is_a_message(raw, tmp_path, monkeypatc
     assert run(raw, tmp_path, "--workers=1") == 0
 
 
+def test_a_data_dir_that_cannot_be_written_is_a_message(raw, tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert run(raw, tmp_path / "file", "--workers=1") == 2
+    error = capsys.readouterr().err
+    assert "Not a directory" in error and error.count("\n") == 1
+
+
 def test_one_build_at_a_time(raw, tmp_path, capsys):
     with locked(tmp_path / "ntu_rgbd_ir" / "ten"):
         assert run(raw, tmp_path, "--workers=1") == 2

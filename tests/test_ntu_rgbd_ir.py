@@ -134,6 +134,10 @@ def test_overwrite_builds_again(tree, tmp_path):
     assert run(tree[0], tmp_path, "--max_frames=2") == 0
     assert run(tree[0], tmp_path, "--max_frames=3", "--overwrite") == 0
     assert len(opened(tmp_path).as_data_source("test_subjects_c1")[0]["rgb"]) == 3
+    # A replacement that fails leaves the old dataset.
+    assert run(tmp_path / "ntu_rgbd_ir", tmp_path, "--overwrite") == 2
+    assert len(opened(tmp_path).as_data_source("test_subjects_c1")[0]["rgb"]) == 3
+    assert not list(tmp_path.glob("ntu_rgbd_ir/ten/replaced*"))
 
 
 def test_archives_and_folders_mixed(tmp_path):

@@ -25,7 +25,6 @@ from tfds_builders._shared.pool import encode_all
 from tfds_builders._shared.report import NO_COLOUR, Report
 
 SHARD_BYTES = 128 << 20
-SHARD_TASKS = 64  # With Beam, where sizes are not known beforehand.
 COLOURLESS_SHARE = 0.9
 REPORT = "build_report.json"
 
@@ -48,6 +47,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """Paired RGB and infrared clips as ArrayRecord, from one scan of the user's folder."""
 
     SPLITS: Sequence[str] = ()
+    TASKS_PER_SHARD = 64  # With Beam, where sizes are not known beforehand.
 
     def __init__(self, *, options: BuildOptions | None = None, file_format=None, **kwargs: Any):
         self.options = options or BuildOptions.from_environment()
@@ -109,7 +109,8 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         groups = {}
         for split in self.SPLITS:
             own = _shuffled([task for task in tasks if task.split == split])
-            groups[split] = [own[i : i + SHARD_TASKS] for i in range(0, len(own), SHARD_TASKS)]
+            starts = range(0, len(own), self.TASKS_PER_SHARD)
+            groups[split] = [own[i : i + self.TASKS_PER_SHARD] for i in starts]
         self._write(plan, groups, dl_manager, config)
         self._check(plan, [summary for task in tasks if (summary := self.cache.summary(task))])
 
@@ -131,7 +132,12 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 continue
             step = functools.partial(_examples, str(self.cache.folder), plan.encode)
             self._shards = {split: [functools.partial(step, tasks) for tasks in shards]}
-            super()._download_and_prepare(dl_manager, config)
+            try:
+                super()._download_and_prepare(dl_manager, config)
+            except (RuntimeError, OSError) as error:
+                if "No space left" not in str(error):
+                    raise
+                raise UserError(self._disk_full("one of the record files was cut off")) from error
             infos.append(self.info.splits[split])
             plan.report.splits[split] = self.info.splits[split].num_examples
         self.info.set_splits(tfds.core.SplitDict(infos))
@@ -164,11 +170,14 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         free = shutil.disk_usage(self.data_dir).free
         needed = int(report.bytes * 1.02) + (1 << 20)
         if free < needed:
-            raise UserError(
-                f"the disk is full: the records need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB "
-                f"are free in {self.config_folder}; the encoded clips stay there, free some space "
-                "and run the same command again to continue"
-            )
+            wanted = f"the records need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
+            raise UserError(self._disk_full(wanted))
+
+    def _disk_full(self, detail: str) -> str:
+        return (
+            f"the disk is full: {detail}; what is encoded stays in {self.config_folder}, free some "
+            "space and run the same command again to continue"
+        )
 
     def _remove_leftovers(self) -> None:
         """Half-written datasets of killed builds; nobody else writes while we hold the lock."""
@@ -191,7 +200,7 @@ def _examples(folder: str, encode: Callable, tasks: list[Task]) -> Iterator[tupl
     cache = Cache(folder)
     for task in tasks:
         result = cache.load(task)
-        if result is None:
+        if result is None or not result.records:
             result = encode(task)
             cache.store(task, result)
         for record in result.records:

@@ -54,7 +54,7 @@ class Report:
     def head(self, names: int = 3) -> str:
         """A few lines: totals, then each reason with its count and its first names."""
         lines = [
-            f"{self.dataset}: {self.built} {self.unit} built ({self.bytes / 1e9:.2f} GB), "
+            f"{self.dataset}: {self.built} {self.unit} built ({self.bytes / 1e6:.1f} MB), "
             f"{len(self.skipped)} skipped ({self.skipped_share:.1%})"
         ]
         for title, items in (("skipped", self.skipped), ("kept, but", self.notes)):

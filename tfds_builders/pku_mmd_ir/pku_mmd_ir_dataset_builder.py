@@ -24,6 +24,7 @@ class Builder(PairedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "Four physical splits for both protocols."}
     SPLITS = videos.SPLITS
+    TASKS_PER_SHARD = 4  # Videos of about twenty instances.
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Request PKU-MMD phase 1 at https://www.icst.pku.edu.cn/struct/Projects/PKUMMD.html and download
     RGB_VIDEO, IR_VIDEO, Label_PKUMMD.7z and the Split folder. Unpack the 7z archive; put everything
