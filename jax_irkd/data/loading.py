@@ -16,6 +16,7 @@ import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
+from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.errors import UserError
 
@@ -200,18 +201,6 @@ def decode_frame(encoded: bytes, size: tuple[int, int], modality: str) -> np.nda
     if frame is None:
         raise ValueError(f"a {modality} frame of {buffer.size} bytes is no readable image")
     return fit(frame, size).reshape(*size, MODALITIES[modality])
-
-
-def fit(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`frame` scaled to cover `size` (height, width), keeping its aspect, and centre-cropped."""
-    scale = max(size[0] / frame.shape[0], size[1] / frame.shape[1])
-    height = max(size[0], round(frame.shape[0] * scale))
-    width = max(size[1], round(frame.shape[1] * scale))
-    if (height, width) != frame.shape[:2]:
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        frame = cv2.resize(frame, (width, height), interpolation=method)
-    top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    return frame[top : top + size[0], left : left + size[1]]
 
 
 def training_batches(

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from jax_irkd.data.archives import Source
-from jax_irkd.data.loading import fit
+from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.data.video import VideoError, iterate_frames, packet_count, resize
 from jax_irkd.errors import UserError
