@@ -39,5 +39,8 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
+chaos: $(VENV)/.test
+	CHAOS=1 $(BIN)/python -m pytest tests/test_chaos.py --timeout=3600 -v
+
 clean:
 	rm -rf runs/demo runs/demo_data

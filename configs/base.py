@@ -101,7 +101,7 @@ def get_training() -> ConfigDict:
     """How one of the two networks is trained."""
     training = ConfigDict()
     training.batch_size = 8  # clips over all devices and processes
-    training.num_epochs = 80
+    training.num_epochs = 80.0
     training.optimizer = "sgd"  # or adamw
     training.learning_rate = 1e-3
     training.momentum = 0.9

@@ -27,7 +27,7 @@ def get_config(arg: str = ""):
 
     for training in (config.teacher_training, config.student_training):
         training.batch_size = 16
-        training.num_epochs = 12
+        training.num_epochs = 12.0
         training.optimizer = "adamw"
         training.learning_rate = 2e-3
         training.weight_decay = 1e-2

@@ -1,7 +1,8 @@
 """PKU-MMD, phase 1: 51 classes, one clip an action instance, the paper's set-up.
 
-python -m jax_irkd.main --config=configs/pku.py:protocol=cross_view --config.dataset.data_dir=DATA \\
-    --config.weights.teacher=resnet50.safetensors --config.weights.student=resnet18.safetensors
+python -m jax_irkd.main --config=configs/pku.py:protocol=cross_view \\
+    --config.dataset.data_dir=DATA --config.weights.teacher=resnet50.safetensors \\
+    --config.weights.student=resnet18.safetensors
 
 The paper reports a mAP of 0.588 and 0.586 for `ours`; we report the mean class average precision of
 trimmed clips, and with --config.eval.detection=True the official detection figures beside it.
@@ -16,7 +17,7 @@ def get_config(arg: str = ""):
     config.dataset.name = "pku_mmd_ir"
     config.dataset.protocols = base.PKU_PROTOCOLS
     for training in (config.teacher_training, config.student_training):
-        training.num_epochs = 120
+        training.num_epochs = 120.0
     if "dkd" in config.distillers:
         config.distillers.dkd.weight = 0.01
     return config

@@ -14,12 +14,12 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jax_irkd import devices, metrics, report, runs, weights
+from jax_irkd import closeups, devices, metrics, report, runs, weights
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.interrupts import INTERRUPTED, Interrupted
 from jax_irkd.logs import console
-from jax_irkd.train import Phase, Trainer, evaluate, make_reader
+from jax_irkd.train import Network, Phase, Trainer, evaluate, make_reader
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="a file in configs/")
 WORKDIR = flags.DEFINE_string("workdir", "", "where runs lie; default runs/CONFIG_NAME")
@@ -154,8 +154,17 @@ def train(
     }
     if jax.process_index() == 0:
         results = runs.write_results(folder, scores, results | extra)
-        report.write_report(folder.parent, [folder.name])
+        write_page(folder, config, dataset, phase.teacher)
     return results
+
+
+def write_page(
+    folder: Path, config: ConfigDict, dataset: loading.Dataset, teacher: Network | None
+) -> None:
+    """The report of a finished run; of a student with pictures of what it sees and gets wrong."""
+    student = folder.name != "teacher"
+    extra = closeups.closeups(folder, config, dataset, teacher=teacher) if student else []
+    report.write_report(folder.parent, [folder.name], sections={folder.name: extra})
 
 
 def workdir_of(name: str) -> Path:
@@ -198,8 +207,10 @@ def main(argv: list[str]) -> int:
 
 
 def fail(error: object) -> int:
-    """Say what is wrong in one line; exit code 2."""
-    print(f"error: {error}", file=sys.stderr)
+    """Say what is wrong; exit code 2. A config file's error arrives with its traceback: drop it."""
+    text = str(error).strip()
+    text = text.splitlines()[-1] if "Traceback" in text else text
+    print(f"error: {text}", file=sys.stderr)
     return 2
 
 

@@ -194,13 +194,15 @@ def load(folder: str | Path, which: str = "last") -> tuple[Network, dict]:
     if not params:
         raise UserError(f"{folder} has no {which} parameters; train with training.ema_decay > 0")
     variables = {"params": params, "batch_stats": select(leaves, "batch_stats/model")}
-    return Network(_saved_model(meta, params), variables), meta
+    return Network(_saved_model(meta), variables), meta
 
 
-def _saved_model(meta: Mapping, params: Mapping) -> TSN:
+def _saved_model(meta: Mapping) -> TSN:
     role = "teacher" if meta["modality"] == "rgb" else "student"
     section = dict(meta["config"][f"{role}_model"]) | {"sync_bn": False}
-    offset = "offset" in params["backbone"]["stem"]
     return make_model(
-        ConfigDict(section), len(meta["class_names"]), meta["config"]["dtype"], input_offset=offset
+        ConfigDict(section),
+        len(meta["class_names"]),
+        meta["config"]["dtype"],
+        input_offset=meta["input_offset"],
     )

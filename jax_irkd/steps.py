@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from jax_irkd.models.outputs import Outputs
 
 AXIS = "batch"
+_QUICK = {"xla_backend_optimization_level": 1}
 Terms = dict[str, Array]
 Clips = dict[str, Array]
 Batch = dict[str, PyTree]
@@ -55,24 +56,32 @@ def init_state(
     """
     model_key, *keys = jax.random.split(key, len(distillers) + 1)
     shape = (2, segments, resolution, resolution)
-    forward = functools.partial(model.clone(axis_name=None).init_with_output, train=False)
-    # Parameters do not depend on the size of the frames: small ones make for a quick start.
-    _, variables = jax.jit(forward)(model_key, jnp.zeros((2, 1, 32, 32, channels)))
+    alone = _alone(model)
+    # Parameters do not depend on the size of the frames, and this program runs once: small
+    # frames and little optimisation make for a quick start.
+    init = jax.jit(functools.partial(alone.init, train=False), compiler_options=_QUICK)
+    variables = init(model_key, jnp.zeros((2, 1, 32, 32, channels)))
     params = {"model": variables["params"], "distillers": {}}
     batch_stats = {"model": variables.get("batch_stats", {}), "distillers": {}}
     if distillers:
-        student, _ = _zeros(forward, model_key, jnp.zeros((*shape, channels)))
+        forward = functools.partial(alone.apply, train=False)
+        student = _zeros(forward, variables, jnp.zeros((*shape, channels)))
         taught = _zeros(teacher, jnp.zeros((*shape, 3)))
     for (name, distiller), one_key in zip(distillers.items(), keys):
-        # There is no axis outside pmap.
-        alone = distiller.clone(axis_name=None) if hasattr(distiller, "axis_name") else distiller
-        labels, epoch = jnp.zeros(2, jnp.int32), jnp.ones(())
-        learned = alone.init(one_key, student, taught, labels, epoch=epoch)
+        init = functools.partial(_alone(distiller).init, epoch=jnp.ones(()))
+        example = (one_key, student, taught, jnp.zeros(2, jnp.int32))
+        learns = jax.tree.leaves(jax.eval_shape(init, *example))
+        learned = jax.jit(init, compiler_options=_QUICK)(*example) if learns else {}
         params["distillers"][name] = learned.get("params", {})
         batch_stats["distillers"][name] = learned.get("batch_stats", {})
     zero = jnp.zeros((), jnp.int32)
     average = jax.tree.map(jnp.copy, params["model"]) if ema else {}
     return TrainState(zero, params, batch_stats, tx.init(params), average, jnp.copy(zero))
+
+
+def _alone(module: nn.Module) -> nn.Module:
+    """`module` without its device axis: there is none outside pmap."""
+    return module.clone(axis_name=None) if hasattr(module, "axis_name") else module
 
 
 def _zeros(function: Callable, *args) -> PyTree:

@@ -196,6 +196,7 @@ class Trainer:
             "name": phase.name,
             "modality": phase.modality,
             "class_names": list(dataset.class_names),
+            "input_offset": getattr(phase.model, "input_offset", False),
             "dataset": dataset.fingerprint,
             "config": json.loads(config.to_json_best_effort()),
         }
@@ -368,7 +369,7 @@ class Trainer:
             dump.write_text(json.dumps(dict(self._recent), indent=1))
         raise UserError(
             f"{rejected} updates in a row were not finite, up to step {step}; the run stops with "
-            f"the last good checkpoint (step {max(self.checkpoints.steps(), default=0)}). The clips "
+            f"the last good checkpoint, step {max(self.checkpoints.steps(), default=0)}. The clips "
             f"of these batches are in {dump}. Lower the learning rate, or set clip_norm"
         )
 

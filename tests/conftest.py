@@ -6,8 +6,10 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    # The programs are tiny: compiling them takes longer than running them.
+    " --xla_backend_optimization_level=1"
 ).strip()
-# Many tests build the same small program: compile it once.
+# Many tests build the same program: compile it once.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "xla")
 )

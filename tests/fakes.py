@@ -1,5 +1,7 @@
 """A dataset in memory: each class is a bright square that moves its own way."""
 
+import functools
+
 import cv2
 import flax.linen as nn
 import jax
@@ -102,4 +104,5 @@ def phase(config, **fields) -> Phase:
 def teacher(key: int = 0) -> Network:
     """An untrained RGB network that looks trained."""
     model = TinyModel(width=6)
-    return Network(model, model.init(jax.random.key(key), np.zeros((2, 2, 32, 32, 3)), train=False))
+    init = jax.jit(functools.partial(model.init, train=False))
+    return Network(model, init(jax.random.key(key), np.zeros((2, 2, 32, 32, 3))))

@@ -121,7 +121,7 @@ def test_the_update_is_gradient_descent():
     batch = batch_of(4)
     after, _ = on_devices(step, 1)(state, teacher, batch)
     keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.key(0), s))(batch["seed"])
-    clips = PREPARE({"infrared": batch["clips"]["infrared"], "rgb": batch["clips"]["rgb"]}, keys)
+    clips = PREPARE(jax.tree.map(jnp.asarray, batch["clips"]), keys)
 
     def loss(params):
         logits = model.apply({"params": params}, clips["infrared"], train=True).logits

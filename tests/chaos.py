@@ -1,0 +1,97 @@
+"""Start `worker.py`, hurt it, start it again: what `make chaos` and a short test share."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from jax_irkd.checkpoints import Checkpoints
+from jax_irkd.interrupts import INTERRUPTED
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+def start(workdir: Path, method: str, *options: str, **environment: str) -> subprocess.Popen:
+    """A worker process of its own."""
+    variables = os.environ | environment
+    if "XLA_FLAGS" not in environment:
+        variables["XLA_FLAGS"] = "--xla_backend_optimization_level=1"
+    return subprocess.Popen(
+        [sys.executable, WORKER, workdir, method, *options],
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen, expected: int = 0) -> str:
+    """Wait for a worker; what it printed. Fails when its exit code is not `expected`."""
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == expected, f"exit code {process.returncode}\n{out}\n{err[-3000:]}"
+    return out + err
+
+
+def final_leaves(folder: Path) -> dict[str, np.ndarray]:
+    """The newest checkpoint of a run."""
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.read(checkpoints.steps()[-1])[0]
+
+
+def assert_identical(left: dict, right: dict) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def kill_repeatedly(
+    workdir: Path, method: str, kills: int, *options: str, seed: int = 0, number=signal.SIGKILL
+) -> int:
+    """Run to the end through `kills` signals at random moments; how many struck a living run.
+
+    Moments are drawn over the time a run has needed so far, so that they fall into start-up,
+    training, saving and evaluation alike.
+    """
+    rng, struck, length = random.Random(seed), 0, 12.0
+    while struck < kills:
+        process, begun = start(workdir, method, *options), time.monotonic()
+        try:
+            process.wait(timeout=rng.uniform(0.3, 1.0) * length)
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+            struck += 1
+            _, err = process.communicate(timeout=600)
+            allowed = {-number, INTERRUPTED} if number != signal.SIGKILL else {-number}
+            assert process.returncode in allowed | {0}, f"{process.returncode}\n{err[-3000:]}"
+            continue
+        finish(process)
+        length = max(2.0, time.monotonic() - begun)
+        break
+    finish(start(workdir, method, *options))
+    return struck
+
+
+def start_together(workdir: Path, method: str, processes: int, devices: int, *options: str) -> list:
+    """`processes` workers with `devices` virtual devices each, joined by jax.distributed."""
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        port = found.getsockname()[1]
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1"
+    return [
+        start(
+            workdir,
+            method,
+            *options,
+            XLA_FLAGS=flags,
+            COORDINATOR_ADDRESS=f"localhost:{port}",
+            NUM_PROCESSES=str(processes),
+            PROCESS_ID=str(index),
+        )
+        for index in range(processes)
+    ]
