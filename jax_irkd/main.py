@@ -34,8 +34,8 @@ DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "bit-equal reruns on G
 
 def run(config: ConfigDict, workdir: Path, restart: bool = False) -> dict:
     """Everything `config` asks for; the results of its method. Finished parts are not run again."""
-    dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
     made = runs.make_distillers(config.distillers)
+    dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
     if restart and jax.process_index() == 0:
         shutil.rmtree(workdir / config.method, ignore_errors=True)
     if config.method == "teacher":

@@ -64,9 +64,12 @@ class Phase:
 
 
 def make_optimizer(
-    training: ConfigDict, num_steps: int, steps_per_epoch: int
+    training: ConfigDict, num_steps: int, steps_per_epoch: int, partial_bn: bool = False
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimiser and its learning rate by step. Raises UserError for an unknown name."""
+    """The optimiser and its learning rate by step. Raises UserError for an unknown name.
+
+    With partial batch norm the frozen norms do not decay either.
+    """
     rate, warmup = training.learning_rate, round(training.warmup_epochs * steps_per_epoch)
     after = max(num_steps - warmup, 1)
     schedules = {
@@ -78,17 +81,27 @@ def make_optimizer(
     if warmup:
         ramp = optax.linear_schedule(0.0, rate, warmup)
         schedule = optax.join_schedules([ramp, schedule], [warmup])
-    decay = training.weight_decay
+    decay, decayed = training.weight_decay, _not_frozen if partial_bn else None
     optimizers = {
         "sgd": lambda: optax.chain(
-            optax.add_decayed_weights(decay), optax.sgd(schedule, training.momentum)
+            optax.add_decayed_weights(decay, decayed), optax.sgd(schedule, training.momentum)
         ),
-        "adamw": lambda: optax.adamw(schedule, weight_decay=decay),
+        "adamw": lambda: optax.adamw(schedule, weight_decay=decay, mask=decayed),
     }
     tx = _choose("optimizer", training.optimizer, optimizers)()
     if training.clip_norm:
         tx = optax.chain(optax.clip_by_global_norm(training.clip_norm), tx)
     return tx, schedule
+
+
+def _not_frozen(params: PyTree) -> PyTree:
+    """True for every parameter that partial batch norm leaves free: all but the later norms'."""
+
+    def free(path, _) -> bool:
+        names = [getattr(key, "key", "") for key in path]
+        return "stem" in names or not any("norm" in name for name in names)
+
+    return jax.tree_util.tree_map_with_path(free, params)
 
 
 def _choose(field: str, name: str, choices: Mapping):
@@ -191,7 +204,12 @@ class Trainer:
         self.steps_per_epoch = max(len(self.reader.records) // training.batch_size, 1)
         self.num_steps = max(round(training.num_epochs * self.steps_per_epoch), 1)
         self.eval_every = max(round(training.eval_every * self.steps_per_epoch), 1)
-        self.tx, self.schedule = make_optimizer(training, self.num_steps, self.steps_per_epoch)
+        self.tx, self.schedule = make_optimizer(
+            training,
+            self.num_steps,
+            self.steps_per_epoch,
+            getattr(phase.model, "partial_bn", False),
+        )
         self.meta = {
             "name": phase.name,
             "modality": phase.modality,

@@ -20,6 +20,8 @@ def small(monkeypatch):
         return fakes.TinyModel(num_classes, width=6 if section.depth == 50 else 4)
 
     monkeypatch.setattr(runs, "make_model", tiny)
+    # Grad-CAM reads a TSN's head; test_closeups has it.
+    monkeypatch.setattr(main.closeups, "closeups", lambda *args, **kwargs: [])
     monkeypatch.setattr(loading, "open_dataset", lambda name, data_dir: fakes.dataset())
 
 

@@ -229,6 +229,21 @@ def test_schedules_by_hand(schedule, expected):
     np.testing.assert_allclose([rate(step) for step in at], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_frozen_norms_do_not_decay(optimizer):
+    norm = {"scale": np.ones(2, np.float32)}
+    block = {"norm1": norm, "conv1": {"kernel": np.ones(2, np.float32)}}
+    params = {"model": {"backbone": {"stem": {"norm": norm}, "stage1_block0": block}}}
+    training = fakes.config(optimizer=optimizer, weight_decay=0.1).student_training
+    tx, _ = make_optimizer(training, 10, 5, partial_bn=True)
+    still = jax.tree.map(np.zeros_like, params)
+    updates, _ = tx.update(still, tx.init(params), params)
+    backbone = updates["model"]["backbone"]
+    assert (backbone["stage1_block0"]["norm1"]["scale"] == 0).all()
+    assert (backbone["stage1_block0"]["conv1"]["kernel"] < 0).all()
+    assert (backbone["stem"]["norm"]["scale"] < 0).all()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
