@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 
+import cv2
 from rich import progress as rich_progress
 
 from tfds_builders._shared.cache import Cache, Result, Skip, Summary, Task
@@ -92,11 +93,12 @@ def _alone(task: Task, step: Callable) -> Summary | str:
 def _pool(workers: int) -> futures.ProcessPoolExecutor:
     # Forked children inherit locks held by other threads; spawned ones start clean.
     context = multiprocessing.get_context("spawn")
-    return futures.ProcessPoolExecutor(workers, context, initializer=_follow_parent)
+    return futures.ProcessPoolExecutor(workers, context, initializer=_start_worker)
 
 
-def _follow_parent() -> None:
-    """Ends this worker when the build is killed: the pool alone would leave it waiting."""
+def _start_worker() -> None:
+    """One core per worker, and an end with the build: the pool alone would leave it waiting."""
+    cv2.setNumThreads(1)
     parent = multiprocessing.parent_process()
 
     def wait() -> None:
