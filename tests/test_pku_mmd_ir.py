@@ -274,3 +274,24 @@ def test_scan_knows_which_labels_belong_to_which_video(tree):
     found = videos.scan(tree[0])
     assert found.splits["0002-M"] == "train_subjects_test_views"
     assert len(found.labels) == len(found.videos) == 9 and not found.notes
+
+
+def test_mutated_annotation_files_never_crash(tmp_path):
+    rng = np.random.default_rng(0)
+    write_actions(tmp_path / "a.xlsx", dict(enumerate(CLASSES, start=1)))
+    write_split(tmp_path / "split.txt", ["0002-L", "0002-M"], ["0291-L"])
+    write_rows(tmp_path / "rows.txt", pku_rows(300))
+    for name, read in [
+        ("a.xlsx", lambda data: read_actions(io.BytesIO(data))),
+        ("split.txt", lambda data: parse_split(data.decode("utf-8", "replace"))),
+        ("rows.txt", lambda data: parse_labels(data.decode("utf-8", "replace"))),
+    ]:
+        whole = (tmp_path / name).read_bytes()
+        for _ in range(100):
+            data = bytearray(whole)
+            place = int(rng.integers(len(data)))
+            data[place : place + 8] = rng.bytes(int(rng.integers(9)))
+            try:
+                read(bytes(data[: int(rng.integers(len(data))) if rng.random() < 0.3 else None]))
+            except ValueError as error:
+                assert name == "a.xlsx" and "not a workbook" in str(error)

@@ -249,3 +249,27 @@ def test_crop_maps_infrared_pixels_to_rgb_pixels():
 def test_video_errors_travel_between_processes():
     error = pickle.loads(pickle.dumps(video.VideoError("a.avi", "is empty")))
     assert (str(error), error.name, error.reason) == ("a.avi: is empty", "a.avi", "is empty")
+
+
+def test_mutated_archives_give_frames_or_errors_but_never_crash(tmp_path, clip):
+    rng = np.random.default_rng(0)
+    refused = 0
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        archive = tmp_path / "a.zip"
+        with zipfile.ZipFile(archive, "w", method) as target:
+            target.write(clip, "a_rgb.avi")
+        whole = archive.read_bytes()
+        for _ in range(60):
+            data = bytearray(whole)
+            place = int(rng.integers(len(data)))
+            data[place : place + 20] = rng.bytes(20)
+            archive.write_bytes(data[: None if rng.random() < 0.8 else place])
+            found, broken = find_files(tmp_path)
+            refused += len(broken)
+            for file in found:
+                try:
+                    assert video.encode_clip(file.source, max_frames=4).frames
+                except video.VideoError as error:
+                    assert "a.zip/" in str(error)
+                    refused += 1
+    assert refused > 40

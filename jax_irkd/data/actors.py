@@ -53,7 +53,7 @@ def subject(rng: np.random.Generator) -> Look:
         return options[int(rng.integers(len(options)))]
 
     def cloth(low, high):
-        saturation = rng.uniform(0.05, 0.55)
+        saturation = rng.uniform(0.0, 0.3)
         return colorsys.hsv_to_rgb(rng.uniform(), saturation, rng.uniform(low, high))
 
     height = rng.uniform(1.56, 1.86)
@@ -64,7 +64,7 @@ def subject(rng: np.random.Generator) -> Look:
         rng.uniform(0.88, 1.18),
     )
     names = ("skin", "hair", "shirt", "stripe", "trousers", "shoes")
-    bounds = ((0.5, 0.62), (0.25, 0.5), (0.22, 0.8), (0.22, 0.8), (0.2, 0.7), (0.2, 0.7))
+    bounds = ((0.58, 0.72), (0.25, 0.5), (0.35, 0.9), (0.35, 0.9), (0.3, 0.8), (0.25, 0.7))
     return Look(
         body=body,
         skin=pick(SKIN_TONES),

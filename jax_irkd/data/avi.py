@@ -1,6 +1,8 @@
 """The header of an AVI file, read without a decoder: enough for an inventory of 100,000 files."""
 
 import struct
+import zipfile
+import zlib
 from typing import NamedTuple
 
 from jax_irkd.data.archives import Source, open_source
@@ -29,8 +31,8 @@ def read_header(source: Source, size: int) -> Header:
     try:
         with open_source(source, whole=False) as file:
             head = file.read(HEAD)
-    except OSError as error:
-        raise ValueError(f"is not readable ({error.strerror or error})") from error
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"is not readable ({error})") from error
     if head[:4] != b"RIFF" or head[8:12] != b"AVI ":
         raise ValueError("is not an AVI file")
     length = struct.unpack_from("<I", head, 4)[0]

@@ -99,8 +99,8 @@ def perform(
 
 def _play(script: Script, take: Take) -> Performance:
     draw, body, side, zero = take.draw, take.body, take.side, np.zeros_like(take.phase)
-    seated = draw(0, 1) < 0.15 and script.may_sit
-    chair = seated or script.chair or draw(0, 1) < 0.45
+    seated = draw(0, 1) < 0.06 and script.may_sit
+    chair = seated or script.chair or draw(0, 1) < 0.25
     sway, speed, shift = draw(0.005, 0.025), draw(1.0, 2.5), draw(0, 6.3)
     rock = np.sin(speed * take.seconds + shift)
     base = skeleton.trunk(
@@ -154,6 +154,27 @@ def resting(take: Take, side: int) -> Callable[[Trunk], Points]:
     return hang
 
 
+def carrying(
+    take: Take, kind: str | None
+) -> tuple[Callable[[Trunk], Points], Callable[[dict[str, Points]], list[Prop]]]:
+    """The other hand, and what it holds: mostly something at the waist, else it rests.
+
+    The posture has the same chances for every action, so that only the thing tells them apart.
+    """
+    side, empty = -take.side, take.draw(0, 1) < 0.3
+    x, y, z = take.draw(0.06, 0.11), take.draw(-0.26, -0.12), take.draw(0.17, 0.21)
+    rest = resting(take, side)
+
+    def hold(base: Trunk) -> Points:
+        return rest(base) if empty else base.reach(side * x, y, z)
+
+    def things(found: dict[str, Points]) -> list[Prop]:
+        held = [] if empty or kind is None else [kind]
+        return [Prop(name, hand_of(found, side), upright(take.phase)) for name in held]
+
+    return hold, things
+
+
 def drink(take: Take) -> Script:
     """One slow lift, the head tips back while swallowing, the hand comes down."""
     draw, side = take.draw, take.side
@@ -161,6 +182,7 @@ def drink(take: Take) -> Script:
     tip = ramp(lift, 0.6, 1.0) * draw(0.7, 1.2)
     kind, hold = take.choose(["cup", "cup", "bottle"]), draw(-0.31, -0.2)
     fx = draw(0.03, 0.1)
+    other, held = carrying(take, "bottle")
 
     def main(base):
         return blend(
@@ -172,9 +194,9 @@ def drink(take: Take) -> Script:
         toward = base.mouth() - hand
         axis = upright(take.phase) * np.cos(tip)[:, None]
         axis = axis + toward / np.linalg.norm(toward, axis=-1, keepdims=True) * np.sin(tip)[:, None]
-        return [Prop(kind, hand + 0.03 * axis, axis)]
+        return [Prop(kind, hand + 0.03 * axis, axis), *held(found)]
 
-    return Script(main, props=props, elbow=0.35 * lift, nod=-0.3 * tip, may_sit=True)
+    return Script(main, other, props, elbow=0.35 * lift, nod=-0.3 * tip, may_sit=True)
 
 
 def eat(take: Take) -> Script:
@@ -183,7 +205,7 @@ def eat(take: Take) -> Script:
     bites, shift = draw(1.7, 2.8), draw(-0.15, 0.15)
     wave = 0.5 - 0.5 * np.cos(2 * np.pi * (bites * take.phase + shift))
     near = 0.25 + 0.75 * ramp(wave, 0.15, 0.75)
-    kind, bowl = take.choose(["apple", "bread", "bread"]), draw(0, 1) < 0.5
+    kind, (other, held) = take.choose(["apple", "bread", "bread"]), carrying(take, "bowl")
     fx, low = draw(0.04, 0.09), draw(-0.2, -0.12)
 
     def main(base):
@@ -191,12 +213,9 @@ def eat(take: Take) -> Script:
 
     def props(base, found):
         hand = hand_of(found, side)
-        things = [Prop(kind, hand + (base.mouth() - hand) * 0.25, upright(take.phase))]
-        if bowl:
-            things.append(Prop("bowl", hand_of(found, -side), upright(take.phase)))
-        return things
+        food = Prop(kind, hand + (base.mouth() - hand) * 0.25, upright(take.phase))
+        return [food, *held(found)]
 
-    other = (lambda base: base.reach(-side * 0.06, -0.24, 0.2)) if bowl else None
     chew = 0.05 * np.sin(2 * np.pi * 2.2 * take.seconds)
     return Script(main, other, props, elbow=0.15, nod=0.12 + chew, may_sit=True)
 
@@ -207,6 +226,7 @@ def brush_teeth(take: Take) -> Script:
     enter = ramp(take.phase, -0.15, draw(0.08, 0.2))
     rub = draw(0.010, 0.022) * np.sin(2 * np.pi * draw(2.6, 4.0) * take.seconds + draw(0, 6))
     far, low = draw(0.055, 0.085), draw(-0.03, 0.0)
+    other, held = carrying(take, "tumbler")
 
     def main(base):
         at_mouth = base.mouth(side * (far + rub), low + 0.2 * rub, 0.035)
@@ -217,10 +237,15 @@ def brush_teeth(take: Take) -> Script:
         tip = base.mouth(side * rub, 0.0, 0.015)
         axis = tip - hand
         axis = axis / np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-6)
-        return [Prop("toothbrush", hand + 0.06 * axis, axis)]
+        drape = base.reach(0.0, -0.10, 0.075)
+        return [
+            Prop("toothbrush", hand + 0.07 * axis, axis),
+            Prop("towel", drape, base.reach(0.6, 0, 0) - base.reach(0, 0, 0)),
+            *held(found),
+        ]
 
     raised = draw(0.45, 0.9) * enter
-    return Script(main, props=props, elbow=raised, nod=draw(0.0, 0.2), may_sit=True)
+    return Script(main, other, props, elbow=raised, nod=draw(0.0, 0.2), may_sit=True)
 
 
 def brush_hair(take: Take) -> Script:
@@ -230,6 +255,7 @@ def brush_hair(take: Take) -> Script:
     down = ramp(beat, 0.0, 0.65) - ramp(beat, 0.7, 1.0)
     enter, tilt = ramp(take.phase, -0.15, draw(0.08, 0.2)), draw(0.05, 0.28)
     back = draw(-0.05, 0.03)
+    other, held = carrying(take, "mirror")
 
     def main(base):
         top = base.face(side * 0.05, 0.085, 0.035 + back)
@@ -240,9 +266,9 @@ def brush_hair(take: Take) -> Script:
         hand = hand_of(found, side)
         axis = base.face(0.0, 0.06, 0.0) - hand
         axis = axis / np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-6)
-        return [Prop("hairbrush", hand + 0.05 * axis, axis)]
+        return [Prop("hairbrush", hand + 0.05 * axis, axis), *held(found)]
 
-    return Script(main, props=props, elbow=0.7, tilt=side * tilt, may_sit=True)
+    return Script(main, other, props, elbow=0.7, tilt=side * tilt, may_sit=True)
 
 
 def drop(take: Take) -> Script:

@@ -147,15 +147,15 @@ def sensor(size: tuple[int, int], rng: np.random.Generator) -> Sensor:
     x, y = (x - width / 2) / width, (y - height / 2) / width
     off_x, off_y = rng.uniform(-0.12, 0.12, 2)
     radius = (x - off_x) ** 2 + (y - off_y) ** 2
-    gain = 1 / (1 + rng.uniform(1.5, 3.5) * radius) ** 2
+    gain = 1 / (1 + rng.uniform(1.0, 2.5) * radius) ** 2
     glare = np.zeros_like(gain)
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(int(rng.integers(0, 3))):
         cx, cy, spread = rng.uniform(-0.5, 0.5), rng.uniform(-0.4, 0.4), rng.uniform(0.02, 0.09)
-        glare += rng.uniform(0.1, 0.6) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / spread**2)
+        glare += rng.uniform(0.1, 0.4) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / spread**2)
     pattern = rng.normal(0, 0.012, (1, width)) + rng.normal(0, 0.008, (height, width))
     return Sensor(
         gain.astype(np.float32), glare.astype(np.float32), pattern.astype(np.float32),
-        rng.uniform(0.6, 1.1), rng.uniform(0.035, 0.06), rng.uniform(0.7, 1.1),
+        rng.uniform(0.95, 1.3), rng.uniform(0.03, 0.045), rng.uniform(0.6, 0.9),
         rng.uniform(0.0, 0.05),
     )  # fmt: skip
 
@@ -167,7 +167,7 @@ def film_infrared(
     """Frames of the infrared camera, one channel."""
 
     def paint(solid: Solid, depth: float):
-        light = min(255.0, 215 * solid.infrared * (LAMP_RANGE / max(depth, 0.8)) ** 2)
+        light = min(255.0, 235 * solid.infrared * (LAMP_RANGE / max(depth, 0.8)) ** 2)
         return (0.82 * light,), (light,)
 
     frames = []
@@ -177,5 +177,5 @@ def film_infrared(
         light *= faults.exposure * (1 + faults.flicker * rng.standard_normal(dtype=np.float32))
         noise = rng.standard_normal(light.shape, dtype=np.float32)
         light += faults.noise * np.sqrt(0.3 + light) * noise + faults.pattern
-        frames.append(np.clip(255 * (0.06 + 0.6 * light), 0, 255).astype(np.uint8))
+        frames.append(np.clip(255 * (0.05 + 0.75 * light), 0, 255).astype(np.uint8))
     return np.stack(frames)

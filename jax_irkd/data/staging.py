@@ -51,7 +51,7 @@ def film(clip: Clip, seed: int) -> tuple[UInt8[np.ndarray, "t h w 3"], UInt8[np.
     take = generator(seed, TAKE, *clip[2:])
     duration = take.uniform(*DURATION) / look.tempo
     turn = np.deg2rad((10 if clip.repetition % 2 else -10) + take.uniform(-12, 12))
-    spot = np.array([take.uniform(-0.15, 0.15), 0.0, take.uniform(-0.15, 0.15)])
+    spot = np.array([take.uniform(-0.12, 0.12), 0.0, take.uniform(-0.1, 0.1)])
     moment = generator(seed, LAMP, *clip)
     begin, end = moment.uniform(0.0, 0.12, 2)
     instants = {
@@ -65,7 +65,7 @@ def film(clip: Clip, seed: int) -> tuple[UInt8[np.ndarray, "t h w 3"], UInt8[np.
     panels = rooms.room(generator(seed, ROOM, clip.setup))
     stand = generator(seed, STAND, *clip)
     azimuth = np.deg2rad(AZIMUTHS[clip.camera] + stand.uniform(-5, 5))
-    distance, height = stand.uniform(1.95, 2.35), stand.uniform(1.0, 1.35)
+    distance, height = stand.uniform(2.1, 2.4), stand.uniform(1.0, 1.35)
     target = np.array([stand.uniform(-0.12, 0.12), stand.uniform(0.86, 0.98), 0.0])
     place = (azimuth, distance, height, target)
     colour = rendering.camera(*place, RGB_VIEW, RGB_SIZE)
@@ -92,7 +92,7 @@ def _scene(
     furniture = generator(seed, FURNITURE, *key)
     solids = actors.person(look, acted)
     for thing in acted.props:
-        solids += things.prop(thing, look.infrared["skin"], furniture)
+        solids += things.prop(thing, look.infrared, furniture)
     if acted.chair:
         solids += things.chair(*acted.chair, len(seconds), furniture)
     cos, sin = np.cos(turn), np.sin(turn)

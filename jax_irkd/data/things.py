@@ -10,28 +10,40 @@ from jax_irkd.data.skeleton import SEAT
 
 # Colours of each kind of thing (hue, saturation, value); one is drawn per take.
 COLORS = {
-    "cup": ((0.60, 0.85, 0.95), (0.56, 0.7, 1.0), (0.0, 0.0, 1.0)),
-    "bottle": ((0.55, 0.6, 1.0), (0.60, 0.75, 0.95)),
-    "apple": ((0.0, 0.9, 0.85), (0.30, 0.8, 0.75)),
-    "bread": ((0.09, 0.65, 0.90), (0.11, 0.55, 0.95)),
-    "bowl": ((0.0, 0.0, 0.95), (0.12, 0.25, 0.95)),
-    "toothbrush": ((0.45, 0.9, 0.95), (0.48, 0.8, 1.0), (0.90, 0.7, 1.0)),
-    "hairbrush": ((0.80, 0.85, 0.65), (0.83, 0.7, 0.8)),
-    "ball": ((0.17, 0.95, 1.0), (0.05, 0.95, 1.0)),
-    "box": ((0.05, 0.95, 1.0), (0.15, 0.95, 1.0)),
+    "cup": ((0.58, 0.9, 1.0), (0.55, 0.9, 1.0)),
+    "bottle": ((0.60, 0.85, 1.0), (0.55, 0.9, 0.95)),
+    "apple": ((0.0, 0.9, 0.95), (0.03, 0.95, 1.0)),
+    "bread": ((0.06, 0.9, 1.0), (0.02, 0.85, 1.0)),
+    "bowl": ((0.02, 0.8, 1.0), (0.05, 0.9, 0.95)),
+    "toothbrush": ((0.35, 0.9, 0.95), (0.40, 0.9, 1.0)),
+    "tumbler": ((0.34, 0.85, 0.95), (0.42, 0.9, 1.0)),
+    "towel": ((0.36, 0.7, 0.9), (0.39, 0.8, 0.95)),
+    "hairbrush": ((0.87, 0.9, 0.9), (0.83, 0.9, 0.95)),
+    "mirror": ((0.85, 0.75, 0.9), (0.88, 0.8, 0.95)),
+    "ball": ((0.16, 0.95, 1.0), (0.14, 0.95, 1.0)),
+    "box": ((0.15, 0.95, 1.0), (0.17, 0.95, 0.95)),
 }
-FADING = 0.85  # how far the infrared reflectance of small things goes towards that of skin
+FADING = 0.85  # how far the infrared reflectance of small things goes towards what is behind them
+DARK = 0.12  # the dim room, behind a thing in the air or held away from the body
+BEHIND = {
+    "cup": "skin", "apple": "skin", "bread": "skin", "toothbrush": "skin", "hairbrush": "hair",
+    "towel": "shirt",
+}  # fmt: skip
 
 
-def prop(thing: Prop, skin: float, rng: np.random.Generator) -> list[Solid]:
-    """A held object. In infrared it has nearly the reflectance of the hand that holds it."""
+def prop(thing: Prop, infrared: dict[str, float], rng: np.random.Generator) -> list[Solid]:
+    """A held object. In infrared it has nearly the reflectance of what it is seen against.
+
+    `infrared` holds the reflectances of its holder's skin, hair and clothes.
+    """
     hue, saturation, value = COLORS[thing.kind][int(rng.integers(len(COLORS[thing.kind])))]
     color = colorsys.hsv_to_rgb((hue + rng.uniform(-0.015, 0.015)) % 1.0, saturation, value)
-    infrared = FADING * skin + (1 - FADING) * rng.uniform(0.1, 0.9)
+    behind = infrared[BEHIND[thing.kind]] if thing.kind in BEHIND else DARK
+    reflectance = FADING * behind + (1 - FADING) * rng.uniform(0.1, 0.9)
     return [
         Solid(
             thing.position[:, None] + np.array(offsets)[None, :, None] * thing.axis[:, None],
-            np.array(radii), tuple(shade * part for part in color), infrared, nearer=nearer,
+            np.array(radii), tuple(shade * part for part in color), reflectance, nearer=nearer,
         )
         for offsets, radii, shade, nearer in SHAPES[thing.kind]
     ]  # fmt: skip
@@ -40,19 +52,22 @@ def prop(thing: Prop, skin: float, rng: np.random.Generator) -> list[Solid]:
 # Kind to parts: places along the axis, radii there (metres), shade of the colour, nearness.
 # A little larger than life: at 96 pixels a real toothbrush would be half a pixel thick.
 SHAPES = {
-    "cup": [((-0.05, 0.06), (0.042, 0.055), 1.0, 0.14)],
-    "bottle": [((-0.08, 0.06), (0.044, 0.044), 1.0, 0.14), ((0.06, 0.16), (0.03, 0.02), 0.8, 0.14)],
-    "apple": [((0.0,), (0.062,), 1.0, 0.14)],
-    "bread": [((-0.04, 0.05), (0.062, 0.058), 1.0, 0.14)],
-    "bowl": [((-0.01, 0.03), (0.07, 0.1), 1.0, 0.1)],
+    "cup": [((-0.06, 0.09), (0.055, 0.072), 1.0, 0.14)],
+    "bottle": [((-0.1, 0.08), (0.058, 0.058), 1.0, 0.14), ((0.08, 0.19), (0.04, 0.026), 0.8, 0.14)],
+    "apple": [((0.0,), (0.08,), 1.0, 0.14)],
+    "bread": [((-0.05, 0.06), (0.075, 0.07), 1.0, 0.14)],
+    "bowl": [((-0.02, 0.04), (0.08, 0.13), 1.0, 0.1)],
     "toothbrush": [
-        ((-0.1, 0.1), (0.018, 0.018), 1.0, 0.16), ((0.08, 0.12), (0.026, 0.026), 0.9, 0.17),
+        ((-0.13, 0.12), (0.024, 0.024), 1.0, 0.16), ((0.09, 0.14), (0.034, 0.034), 0.9, 0.17),
     ],
+    "tumbler": [((-0.06, 0.09), (0.05, 0.06), 1.0, 0.14)],
+    "towel": [((-0.17, 0.17), (0.055, 0.055), 1.0, 0.16)],
     "hairbrush": [
-        ((-0.1, 0.0), (0.026, 0.026), 0.7, 0.14), ((0.0, 0.12), (0.055, 0.055), 1.0, 0.15),
+        ((-0.13, 0.0), (0.032, 0.032), 0.8, 0.14), ((0.0, 0.14), (0.07, 0.07), 1.0, 0.15),
     ],
-    "ball": [((0.0,), (0.085,), 1.0, 0.12)],
-    "box": [((-0.06, 0.06), (0.07, 0.07), 1.0, 0.12)],
+    "mirror": [((-0.1, 0.0), (0.025, 0.025), 0.8, 0.12), ((0.1, 0.12), (0.09, 0.09), 1.0, 0.13)],
+    "ball": [((0.0,), (0.11,), 1.0, 0.12)],
+    "box": [((-0.07, 0.07), (0.09, 0.09), 1.0, 0.12)],
 }  # fmt: skip
 
 

@@ -309,6 +309,8 @@ def _opened(source: Source):
             container = stack.enter_context(av.open(file, mode="r"))
         if not container.streams.video:
             raise VideoError(source, "has no video stream")
+        if container.streams.video[0].codec_context is None:
+            raise VideoError(source, "is in a codec that nothing here decodes")
         yield container, container.streams.video[0]
 
 

@@ -2,9 +2,11 @@
 
 import re
 import zipfile
+import zlib
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 VIDEO_NAME = re.compile(r"^\d{4}-[LMR]$")
 CLASSES = (
     "bow",
@@ -168,14 +170,15 @@ def read_actions(file) -> dict[int, str]:
                 strings = ["".join(item.itertext()) for item in root]
             sheets = sorted(name for name in names if name.startswith("xl/worksheets/sheet"))
             sheet = ElementTree.fromstring(book.read(sheets[0]))
-    except (zipfile.BadZipFile, KeyError, IndexError, ElementTree.ParseError) as error:
+        rows = [element for element in sheet.iter() if element.tag.endswith("}row")]
+        cells = [[_cell(cell, strings) for cell in row] for row in rows]
+    except (*DAMAGED_ZIP, KeyError, IndexError, ValueError, ElementTree.ParseError) as error:
         raise ValueError(f"not a workbook ({error})") from error
-    actions = {}
-    for row in (element for element in sheet.iter() if element.tag.endswith("}row")):
-        values = [_cell(cell, strings) for cell in row]
-        if len(values) >= 2 and re.fullmatch(r"\d+(\.0)?", values[0]):
-            actions[int(float(values[0]))] = values[1].strip()
-    return actions
+    return {
+        int(float(values[0])): values[1].strip()
+        for values in cells
+        if len(values) >= 2 and re.fullmatch(r"\d+(\.0)?", values[0])
+    }
 
 
 def _cell(cell: ElementTree.Element, strings: list[str]) -> str:
