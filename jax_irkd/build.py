@@ -18,7 +18,7 @@ from rich.console import Console
 from jax_irkd.errors import UserError
 
 # Worker processes import this module again, so everything heavy is imported where it is used.
-DATASETS = {"ntu_rgbd_ir": ("ten", "sixty"), "pku_mmd_ir": ()}
+DATASETS = {"ntu_rgbd_ir": ("ten", "sixty"), "pku_mmd_ir": (), "folder_ir": ()}
 
 
 def main(argv: list[str] | None = None) -> int:

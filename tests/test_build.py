@@ -178,7 +178,7 @@ def test_one_build_at_a_time(raw, tmp_path, capsys):
 
 def test_mistakes_in_the_command_are_one_line(raw, tmp_path, capsys):
     for flags, words in [
-        (["ntu_rgbd"], "unknown dataset 'ntu_rgbd'; choose one of ['ntu_rgbd_ir', 'pku_mmd_ir']"),
+        (["ntu_rgbd"], "unknown dataset 'ntu_rgbd'; choose one of ['folder_ir', 'ntu_rgb"),
         (["ntu_rgbd_ir/five"], "choose one of ['ntu_rgbd_ir/ten', 'ntu_rgbd_ir/sixty']"),
         (["ntu_rgbd_ir"], "--manual_dir=FOLDER with the raw files is missing"),
         (["ntu_rgbd_ir", "--quality=0"], "quality is 0; choose a value from 1 to 100"),

@@ -1,0 +1,1 @@
+"""Your own paired RGB and infrared clips: one folder per class."""

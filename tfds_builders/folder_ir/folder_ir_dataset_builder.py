@@ -1,0 +1,72 @@
+"""Paired RGB and infrared clips of one's own classes, one folder per class.
+
+python -m jax_irkd.build folder_ir --manual_dir=RAW_FILES --data_dir=DATASETS
+tfds build tfds_builders/folder_ir --manual_dir=RAW_FILES --data_dir=DATASETS
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jax_irkd.errors import UserError
+from tfds_builders._shared.builder import PairedBuilder, Plan, jpeg_frames
+from tfds_builders._shared.inventory import Inventory
+from tfds_builders._shared.report import Report
+from tfds_builders.folder_ir import clips, inventory
+
+
+class Builder(PairedBuilder):
+    """DatasetBuilder for folder_ir. The class names come from the raw folder."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "Two splits, given by folders or chosen by name."}
+    SPLITS = clips.SPLITS
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    Put your clips into rgb/CLASS/NAME.mp4 and infrared/CLASS/NAME.mp4, with the same CLASS and NAME
+    for the two films of one action; or into train/rgb/…, train/infrared/…, test/rgb/… and
+    test/infrared/… to say yourself what is kept for testing.
+    """
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "clip_id": tfds.features.Text(),
+                    "label": tfds.features.ClassLabel(),  # Named by `plan`.
+                    "subject": tfds.features.Text(),
+                    "rgb": jpeg_frames(channels=3),
+                    "infrared": jpeg_frames(channels=1),
+                    "rgb_frames": np.int32,
+                    "infrared_frames": np.int32,
+                }
+            ),
+            metadata=tfds.core.MetadataDict(self.options.stored),
+        )
+
+    def inventory(self, manual_dir: Path) -> Inventory:
+        return inventory.take(manual_dir, self.options, self.config_folder)
+
+    def plan(self, manual_dir: Path) -> Plan:
+        found = clips.scan(manual_dir)
+        clips.refuse_wrong_folder(manual_dir, found)
+        tasks, unpaired, thin = clips.tasks_of(found, self.options)
+        try:
+            self.info.features["label"].names = found.class_names
+        except ValueError as error:  # TFDS keeps the names of what lay there before.
+            raise UserError(
+                f"the classes of {self.data_dir} have changed ({error}); delete that folder first"
+            ) from error
+        report = Report(
+            dataset="folder_ir",
+            unit="clips",
+            manual_dir=str(manual_dir),
+            options=dataclasses.asdict(self.options),
+            found={kind: sum(kind in p for p in found.clips.values()) for kind in clips.FRAMES}
+            | {"classes": found.class_names, "other_files": len(found.other_files)},
+            skipped=unpaired,
+            notes=found.notes + thin,
+        )
+        return Plan(tasks, clips.encode, report)
