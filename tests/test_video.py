@@ -206,6 +206,41 @@ def test_mutated_files_are_read_or_refused_but_never_crash(tmp_path):
     assert refused > 40
 
 
+def _movie(data):
+    start = data.index(b"movi") - 8
+    return start, start + 8 + int.from_bytes(data[start + 4 : start + 8], "little")
+
+
+def _patched(data, place, value):
+    return data[:place] + value.to_bytes(4, "little") + data[place + 4 :]
+
+
+def test_a_cut_index_behind_whole_frames_is_no_fault(clip, tmp_path):
+    data = clip.read_bytes()
+    path = tmp_path / "a.avi"
+    path.write_bytes(data[: _movie(data)[1] + 20])
+    assert video.encode_clip(path).frames == video.encode_clip(clip, max_frames=64).frames
+
+
+@pytest.mark.parametrize(("dropped", "announced"), [(6, 6), (0, 6)])
+def test_dropped_frames_of_a_recorder_are_told_from_lost_ones(clip, tmp_path, dropped, announced):
+    # A recorder that drops a frame writes an empty chunk and counts it in the header.
+    data = clip.read_bytes()
+    start, end = _movie(data)
+    data = data[:end] + b"00dc\0\0\0\0" * dropped
+    data = _patched(data, start + 4, len(data) - start - 8)
+    data = _patched(data, 4, len(data) - 8)
+    for tag, place in ((b"avih", 24), (b"strh", 40)):
+        data = _patched(data, data.index(tag) + place, 40 + announced)
+    path = tmp_path / "a.avi"
+    path.write_bytes(data)
+    if dropped == announced:
+        assert video.count_frames(path) == 40
+    else:
+        with pytest.raises(video.VideoError, match="is damaged: 40 of 46 frames are readable"):
+            video.count_frames(path)
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_zip_members_are_read_in_place(tmp_path, clip, method):
     archive = tmp_path / "nturgbd_rgb_s001.zip"

@@ -3,6 +3,7 @@
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from jax_irkd.data.archives import Source, open_source
@@ -51,3 +52,25 @@ def read_header(source: Source, size: int) -> Header:
     if frames == 0:
         raise ValueError("has no frames")
     return Header(frames, width, height, 1e6 / micros if micros else 0.0, codec)
+
+
+def count_empty_chunks(source: Source) -> int:
+    """How many frames of the first video stream have no bytes: a recorder's dropped frames.
+
+    The header counts them and no decoder returns them. Counts up to the first broken chunk.
+    """
+    with open_source(source) as file:
+        end = file.seek(0, 2)
+        return sum(size == 0 and tag[2:] in (b"dc", b"db") for tag, size in _chunks(file, 12, end))
+
+
+def _chunks(file, offset: int, end: int) -> Iterator[tuple[bytes, int]]:
+    """Tags and sizes of the chunks from `offset` on, those inside lists included."""
+    while offset + 8 <= end:
+        file.seek(offset)
+        tag, size = struct.unpack("<4sI", file.read(8))
+        if tag in (b"LIST", b"RIFF"):
+            offset += 12  # Into the list: its content follows the four letters of its kind.
+            continue
+        yield tag, size
+        offset += 8 + size + size % 2

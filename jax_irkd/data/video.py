@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from jax_irkd.data.archives import Source, held, name_of, open_source
+from jax_irkd.data.avi import count_empty_chunks
 from jax_irkd.errors import UserError
 
 # Mean of max(r, g, b) - min(r, g, b), in grey levels. Codecs leave up to 3 on a grey picture;
@@ -287,7 +288,11 @@ def _decode(source: Source, threads: int) -> Iterator[av.VideoFrame]:
                 count += 1
     if count == 0:
         raise VideoError(source, "has no frames" + (", it is truncated" if missing else ""))
-    if missing or count < expected - HEADER_SLACK:
+    # All frames may be there although the index behind them, or a recorder's dropped ones, is not.
+    lost = expected - count if expected else missing
+    if lost > 0 and missing:
+        raise VideoError(source, _progress(count, expected, missing))
+    if lost > HEADER_SLACK and lost > HEADER_SLACK + count_empty_chunks(source):
         raise VideoError(source, _progress(count, expected, missing))
 
 
