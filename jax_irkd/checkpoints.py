@@ -89,9 +89,15 @@ class Checkpoints:
     def save(
         self, step: int, state: PyTree, meta: Mapping, metrics: dict[str, float] | None = None
     ) -> bool:
-        """Start to save `state` under `step`. False when this or the save before it failed."""
+        """Start to save `state` under `step`. False when this or the save before it failed.
+
+        The newest step may be saved once more when it has no metrics yet and `metrics` are given.
+        """
         newest = self._manager.latest_step()
-        if newest is not None and step <= newest:
+        if step == newest and metrics and not self.is_scored(step):
+            self.wait()
+            self._manager.delete(step)
+        elif newest is not None and step <= newest:
             raise UserError(
                 f"{self.folder} already holds step {newest}, not earlier than {step}; "
                 "use another --workdir or --restart"
@@ -159,9 +165,11 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """The step with the best metric, None when no checkpoint has one."""
         step = self._manager.best_step()
-        if step is None or self._manager.metrics(step)[self._metric] < 0:
-            return None
-        return step
+        return step if step is not None and self.is_scored(step) else None
+
+    def is_scored(self, step: int) -> bool:
+        """Whether `step` was saved with metrics."""
+        return self._manager.metrics(step)[self._metric] != _UNSCORED
 
     def read(self, step: int) -> tuple[dict[str, np.ndarray], Meta]:
         """Leaves by name and the JSON part of `step`. Raises DamagedCheckpoint."""

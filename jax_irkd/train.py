@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -127,7 +128,7 @@ def make_reader(
     )
 
 
-def devices_of(config: ConfigDict, batch_size: int) -> list[jax.Device]:
+def devices_of(config: ConfigDict, batch_size: int = 0) -> list[jax.Device]:
     """This process's devices. Raises UserError when the batch cannot be split over all of them."""
     local = jax.local_devices()
     if config.num_devices > len(local):
@@ -144,8 +145,9 @@ def devices_of(config: ConfigDict, batch_size: int) -> list[jax.Device]:
 
 def evaluate(network: Network, config: ConfigDict, reader: loading.ClipReader) -> Scores:
     """Centre-crop logits of every clip of `reader`, each once, in order."""
-    batch_size = config.input.eval_batch_size
-    devices = devices_of(config, batch_size)
+    devices = devices_of(config)
+    total = len(devices) * jax.process_count()
+    batch_size = math.ceil(config.input.eval_batch_size / total) * total
     modality = reader.modalities[0]
     prepare = functools.partial(
         augment.prepare_evaluation,
@@ -311,6 +313,9 @@ class Trainer:
             threads=self.config.input.threads,
         )
         self.log = RunLog(self.folder, first) if jax.process_index() == 0 else None
+        if first and self._is_milestone(first) and not self.checkpoints.is_scored(first):
+            # Stopped after the step, before its evaluation.
+            self._save_or_evaluate(first, state)
         pending, start = None, time.monotonic()
         title = f"train {self.phase.name} ({self.phase.modality})"
         with StopRequest() as stop, Progress(title, self.num_steps, first) as self.progress:
@@ -320,13 +325,16 @@ class Trainer:
                 self._recent.append((step, batch.pop("clip_id").tolist()))
                 asked = np.full((len(self.devices), 1), stop.requested is not None)
                 state, terms = update(state, teacher, _split(batch, len(self.devices)), asked)
-                # Terms are fetched one step late, so that the device never waits for the host.
-                stopping = self._observe(pending) or (asked.any() and jax.process_count() == 1)
+                # Terms are fetched one step late, so that the device never waits for the host,
+                # and before their step is saved, so that a crash loses none of them.
+                told = self._observe(pending)
+                alone = jax.process_count() == 1
+                stopping = (stop.requested is not None) if alone else told
                 pending = (step, terms)
-                if stopping or self._is_milestone(step):
+                if stopping or self._is_milestone(step) or self._is_saved(step):
                     self._observe(pending)
                     pending = None
-                if stopping:
+                if stopping and step < self.num_steps:
                     self._save(step, state)
                     raise Interrupted(self._resume_hint(step, stop.requested))
                 self._save_or_evaluate(step, state)
@@ -357,12 +365,15 @@ class Trainer:
     def _is_milestone(self, step: int) -> bool:
         return step == self.num_steps or step % self.eval_every == 0
 
+    def _is_saved(self, step: int) -> bool:
+        return step % self.config.checkpoints.every == 0
+
     def _save_or_evaluate(self, step: int, state: steps.TrainState) -> None:
         if self._is_milestone(step):
             with self._timed("evaluation"):
                 figures = self._evaluate(step, state)
             self._save(step, state, figures)
-        elif step % self.config.checkpoints.every == 0:
+        elif self._is_saved(step):
             self._save(step, state)
 
     def _evaluate(self, step: int, state: steps.TrainState) -> dict[str, float]:

@@ -13,7 +13,7 @@ from jax_irkd.models.outputs import Outputs
 from jax_irkd.models.tsn import _drop
 from jax_irkd.train import Network, Phase
 
-CLASSES = ("left", "right", "down")
+CLASSES = ("top", "bottom", "side")
 SPLITS = ("train_subjects_c1", "train_subjects_c23", "test_subjects_c1", "test_subjects_c23")
 
 
@@ -31,7 +31,7 @@ def record(label: int, number: int, frames: int = 6, size: int = 32) -> dict:
 def _frame(label: int, time: float, size: int, channels: int, rng) -> bytes:
     image = rng.integers(0, 60, (size, size + 8, channels), dtype=np.uint8)
     place = int(time * (size - 12)) + 2
-    row, column = [(4, size - 12 - place), (4, place), (place, 4)][label % 3]
+    row, column = [(4, place), (size - 12, place), (place, 4)][label % 3]
     image[row : row + 8, column : column + 8] = 255
     return cv2.imencode(".jpg", image)[1].tobytes()
 
@@ -84,8 +84,7 @@ class TinyModel(nn.Module):
             stride = (1, 1) if level == 1 else (2, 2)
             x = nn.Conv(self.width, (3, 3), stride, padding=1)(x)
             if self.norm:
-                norm = nn.BatchNorm(use_running_average=not train, axis_name=self.axis_name)
-                x = norm(x)
+                x = nn.BatchNorm(not train, axis_name=self.axis_name, momentum=0.5)(x)
             x = nn.relu(x)
             features[name] = x.reshape(batch, segments, *x.shape[1:])
         pooled = features["stage4"].mean((2, 3))

@@ -67,8 +67,10 @@ def test_training_learns(tmp_path):
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 
 
-@pytest.mark.parametrize("distill", [False, True])
-@pytest.mark.parametrize(("step", "number"), [(2, signal.SIGTERM), (5, signal.SIGUSR1)])
+@pytest.mark.parametrize(
+    ("distill", "step", "number"),
+    [(False, 2, signal.SIGTERM), (False, 3, signal.SIGUSR1), (True, 5, signal.SIGINT)],
+)
 def test_an_interrupted_run_ends_where_the_uninterrupted_one_ends(tmp_path, distill, step, number):
     options = {"distill": distill, "ema_decay": 0.9, "optimizer": "adamw", "learning_rate": 0.01}
     trainer(tmp_path / "whole", **options).run()
