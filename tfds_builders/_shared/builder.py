@@ -21,7 +21,7 @@ from tfds_builders._shared.cache import Cache, Result, Summary, Task
 from tfds_builders._shared.inventory import Inventory
 from tfds_builders._shared.lock import locked
 from tfds_builders._shared.options import BuildOptions
-from tfds_builders._shared.pool import encode_all
+from tfds_builders._shared.pool import encode_all, progress_bar
 from tfds_builders._shared.report import NO_COLOUR, Report
 
 SHARD_BYTES = 128 << 20
@@ -99,7 +99,8 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         for split in self.SPLITS:
             own = [task for task in tasks if task.split == split and task.key in sizes]
             groups[split] = _by_size(_shuffled(own), sizes)
-        self._write(plan, groups, dl_manager, config)
+        with progress_bar("packing ", len(sizes), 0, self.show_progress) as advance:
+            self._write(plan, groups, dl_manager, config, advance)
 
     def _build_with_beam(self, plan: Plan, dl_manager, config) -> None:
         if config.beam_runner is None:
@@ -124,13 +125,17 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             for task in [task for task in tasks if task.split == split][:most]
         ]
 
-    def _write(self, plan: Plan, groups: dict[str, list[list[Task]]], dl_manager, config) -> None:
+    def _write(
+        self, plan: Plan, groups: dict[str, list[list[Task]]], dl_manager, config, advance=None
+    ) -> None:
         """Packs split by split: TFDS would run one Beam pipeline again for every split."""
         infos = []
         for split, shards in groups.items():
             if not shards:  # TFDS can write an empty split but not open it.
                 continue
-            step = functools.partial(_examples, str(self.cache.folder), plan.encode)
+            step = functools.partial(
+                _examples, str(self.cache.folder), plan.encode, advance or _nothing
+            )
             self._shards = {split: [functools.partial(step, tasks) for tasks in shards]}
             try:
                 super()._download_and_prepare(dl_manager, config)
@@ -195,7 +200,13 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             shutil.rmtree(self.config_folder / ".encoded", ignore_errors=True)
 
 
-def _examples(folder: str, encode: Callable, tasks: list[Task]) -> Iterator[tuple[str, dict]]:
+def _nothing() -> None:
+    """Progress under Beam is Beam's."""
+
+
+def _examples(
+    folder: str, encode: Callable, advance: Callable[[], None], tasks: list[Task]
+) -> Iterator[tuple[str, dict]]:
     """The examples of one shard, from the cache or else encoded now."""
     cache = Cache(folder)
     for task in tasks:
@@ -205,6 +216,7 @@ def _examples(folder: str, encode: Callable, tasks: list[Task]) -> Iterator[tupl
             cache.store(task, result)
         for record in result.records:
             yield record.key, {**record.scalars, **record.frames}
+        advance()
 
 
 def _shuffled(tasks: list[Task]) -> list[Task]:

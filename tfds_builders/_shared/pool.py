@@ -40,7 +40,7 @@ def encode_all(
     missing = [task for task in tasks if task.key not in summaries]
     if missing:
         step = functools.partial(encode_into, str(cache.folder), encode)
-        with _bar(len(tasks), len(summaries), show) as advance:
+        with progress_bar("encoding", len(tasks), len(summaries), show) as advance:
             for task, outcome in _run(missing, step, min(workers, len(missing))):
                 if isinstance(outcome, str):
                     crash = Result([], [Skip(task.key, "crashes the decoder", outcome)], [])
@@ -109,10 +109,10 @@ def _start_worker() -> None:
 
 
 @contextlib.contextmanager
-def _bar(total: int, done: int, show: bool) -> Iterator[Callable[[], None]]:
+def progress_bar(label: str, total: int, done: int, show: bool) -> Iterator[Callable[[], None]]:
     """A progress bar with rate and remaining time, counting from what was done before."""
     columns = (
-        rich_progress.TextColumn("encoding"),
+        rich_progress.TextColumn(label),
         rich_progress.BarColumn(),
         rich_progress.MofNCompleteColumn(),
         rich_progress.TextColumn("{task.fields[rate]}"),
