@@ -175,7 +175,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         free = shutil.disk_usage(self.data_dir).free
         needed = int(report.bytes * 1.02) + (1 << 20)
         if free < needed:
-            wanted = f"the records need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
+            wanted = f"the records need {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} are free"
             raise UserError(self._disk_full(wanted))
 
     def _disk_full(self, detail: str) -> str:
