@@ -14,7 +14,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jax_irkd import closeups, devices, metrics, report, runs, weights
+from jax_irkd import closeups, devices, metrics, report, runs, transfer
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.interrupts import INTERRUPTED, Interrupted
@@ -64,7 +64,7 @@ def run(config: ConfigDict, workdir: Path, restart: bool = False) -> dict:
         training=config.student_training,
         distillers=made,
         teacher=teacher() if made else None,
-        pretrained=functools.partial(weights.load_pretrained, pretrained) if pretrained else None,
+        pretrained=transfer.start_from(pretrained, dataset.class_names),
     )
     shown = teacher_results and teacher_results["metrics"]
     return train(phase, config, dataset, folder, wanted, {"teacher": shown})
@@ -84,7 +84,7 @@ def train_teacher(config: ConfigDict, dataset: loading.Dataset, workdir: Path) -
         modality="rgb",
         model=runs.make_model(config.teacher_model, len(dataset.class_names), config.dtype),
         training=config.teacher_training,
-        pretrained=functools.partial(weights.load_pretrained, pretrained) if pretrained else None,
+        pretrained=transfer.start_from(pretrained, dataset.class_names),
     )
     return train(phase, config, dataset, folder, wanted, {})
 

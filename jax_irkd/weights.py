@@ -37,7 +37,7 @@ State = dict[str, np.ndarray]
 
 _PREFIX = re.compile(r"^(module\.|backbone\.|base_model\.)+")
 _DTYPES = ["float16", "bfloat16", "float32", "float64"]
-_HEAD = ("fc.weight", "fc.bias")
+HEAD = ("fc.weight", "fc.bias")
 _INPUT, _OFFSET = "conv1.weight", "conv1.offset"
 _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _LAYERS = {
@@ -66,21 +66,35 @@ def load_pretrained(
 
     Raises UserError for a file that cannot be read or does not fit.
     """
-    state = _clean(weight_files.read(path), path)
-    expected = {name: np.shape(leaf) for name, leaf in to_torchvision(variables).items()}
-    if any(name in state and state[name].shape != expected.get(name) for name in _HEAD):
-        state = {name: value for name, value in state.items() if name not in _HEAD}
     normalization = replicated_channel(infrared_mean, infrared_std, rgb_mean, rgb_std)
-    state = _fit_input(state, expected, normalization, path)
-    _check(state, expected, path)
+    return fill(weight_files.read(path), variables, f"weights file {path}", normalization)
 
-    def fill(keys: tuple, leaf: jax.Array) -> jax.Array:
+
+def fill(
+    state: State,
+    variables: Variables,
+    source: str,
+    normalization: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Variables:
+    """`variables` with the arrays of a torchvision state dict, as `load_pretrained` explains.
+
+    A state without a head leaves that of `variables`. Raises UserError, which calls the state
+    `source`, where it does not fit.
+    """
+    state = _clean(state, source)
+    expected = {name: np.shape(leaf) for name, leaf in to_torchvision(variables).items()}
+    if any(name in state and state[name].shape != expected.get(name) for name in HEAD):
+        state = {name: value for name, value in state.items() if name not in HEAD}
+    state = _fit_input(state, expected, normalization or replicated_channel(), source)
+    _check(state, expected, source)
+
+    def chosen(keys: tuple, leaf: jax.Array) -> jax.Array:
         name = _name(keys)
         if name not in state:  # the head of another number of classes
             return leaf
         return jnp.asarray(_from_torch(state[name], leaf.shape), jnp.float32)
 
-    return jax.tree_util.tree_map_with_path(fill, variables)
+    return jax.tree_util.tree_map_with_path(chosen, variables)
 
 
 def to_torchvision(variables: Variables) -> State:
@@ -116,7 +130,7 @@ def _to_torch(name: str, array: np.ndarray) -> np.ndarray:
     if array.ndim == 4:  # h w in out -> out in h w
         array = array.transpose(3, 2, 0, 1)
     elif array.ndim == 2:  # in out -> out in, with two unit axes unless it is the classifier
-        array = array.T if name in _HEAD else array.T[:, :, None, None]
+        array = array.T if name in HEAD else array.T[:, :, None, None]
     return np.ascontiguousarray(array, np.float32)
 
 
@@ -128,7 +142,7 @@ def _from_torch(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
-def _clean(state: State, path: str | Path) -> State:
+def _clean(state: State, source: str) -> State:
     """Without prefixes and counters, as float32; every value a finite number."""
     cleaned: State = {}
     for key, value in state.items():
@@ -136,15 +150,13 @@ def _clean(state: State, path: str | Path) -> State:
         if name.endswith("num_batches_tracked"):
             continue
         if name in cleaned:
-            raise UserError(f"weights file {path} holds '{name}' twice, the second as '{key}'")
+            raise UserError(f"{source} holds '{name}' twice, the second as '{key}'")
         if value.dtype.name not in _DTYPES:
-            raise UserError(
-                f"weights file {path}: '{key}' is {value.dtype.name}; it must be one of {_DTYPES}"
-            )
+            raise UserError(f"{source}: '{key}' is {value.dtype.name}; it must be one of {_DTYPES}")
         value = value.astype(np.float32)
         if not np.isfinite(value).all() or (name.endswith("running_var") and (value < 0).any()):
             raise UserError(
-                f"weights file {path} is damaged: '{key}' holds infinite, undefined or "
+                f"{source} is damaged: '{key}' holds infinite, undefined or "
                 "impossible numbers; fetch it again"
             )
         cleaned[name] = value
@@ -155,7 +167,7 @@ def _fit_input(
     state: State,
     expected: dict[str, tuple[int, ...]],
     normalization: tuple[np.ndarray, np.ndarray],
-    path: str | Path,
+    source: str,
 ) -> State:
     """Gives the first convolution the expected number of input channels."""
     if _INPUT not in state or state[_INPUT].ndim != 4:
@@ -165,7 +177,7 @@ def _fit_input(
     if (have, want) == (3, 1):
         if not has_offset:
             raise UserError(
-                f"weights file {path} is for three channels; a one-channel network needs "
+                f"{source} is for three channels; a one-channel network needs "
                 "input_offset=True to compute the same"
             )
         kernel = state[_INPUT].astype(np.float64)
@@ -178,11 +190,11 @@ def _fit_input(
     return state
 
 
-def _check(state: State, expected: dict[str, tuple[int, ...]], path: str | Path) -> None:
+def _check(state: State, expected: dict[str, tuple[int, ...]], source: str) -> None:
     """Raises UserError listing missing, unknown and mis-shaped keys."""
-    head_is_kept = not any(name in state for name in _HEAD)
+    head_is_kept = not any(name in state for name in HEAD)
     missing = [
-        name for name in expected if name not in state and not (head_is_kept and name in _HEAD)
+        name for name in expected if name not in state and not (head_is_kept and name in HEAD)
     ]
     extra = [name for name in state if name not in expected]
     shapes = [
@@ -197,7 +209,7 @@ def _check(state: State, expected: dict[str, tuple[int, ...]], path: str | Path)
     ]
     if problems:
         raise UserError(
-            f"weights file {path} {_describe(state)} and does not fit "
+            f"{source} {_describe(state)} and does not fit "
             f"{_describe_network(expected)}: keys {'; '.join(problems)}"
         )
 
