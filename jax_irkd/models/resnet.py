@@ -182,7 +182,9 @@ class ResNet(nn.Module):
         if train:
             x = _max_pool(x)
         else:
-            x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            # ONNX's converter forgets explicit padding of a pool. The map is nowhere negative.
+            x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+            x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
 
         norm = self._norm(train=train, frozen=self.partial_bn)
         block, counts = BLOCKS[self.depth]
