@@ -40,7 +40,9 @@ def test_sections_of_a_distilled_student(runs):
     titles = ["Most confident mistakes", "Where the student looks", "What MGCAM attends to"]
     assert [section.title for section in made] == titles
     assert made[2].html.count("<svg") == 16
-    assert "left" in made[0].html and made[0].html.count("<img") % 2 == 0
+    assert (
+        any(name in made[0].html for name in fakes.CLASSES) and made[0].html.count("<img") % 2 == 0
+    )
     path = report.write_report(folder, ["ours"], sections={"ours": made})
     assert path.exists() and "data:image/jpeg" in (folder / "ours/report.html").read_text()
 
