@@ -55,11 +55,11 @@ def make_distillers(section: Mapping[str, Mapping[str, Any]]) -> dict:
             known = [f.name for f in dataclasses.fields(kind) if f.name not in ("parent", "name")]
             unknown = sorted(set(fields) - set(known))
             if unknown:
-                raise ValueError(f"distiller {name} has no field {unknown[0]!r}; it has {known}")
+                raise ValueError(f"no field {unknown[0]!r}; it has {known}")
             axis = {"axis_name": AXIS} if "axis_name" in known else {}
             made[name] = kind(**dict(fields) | axis)
         except (TypeError, ValueError) as error:
-            raise UserError(str(error)) from error
+            raise UserError(f"distiller {name}: {str(error).splitlines()[0]}") from error
     return made
 
 

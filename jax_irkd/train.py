@@ -234,7 +234,10 @@ class Trainer:
         keep = self.config.checkpoints
         folder = self.folder / "checkpoints"
         with Checkpoints(folder, latest=keep.latest, best=keep.best) as self.checkpoints:
-            state = self._initial_state()
+            try:
+                state = self._initial_state()
+            except ValueError as error:  # a distiller's option that does not fit this model
+                raise UserError(str(error).splitlines()[0]) from error
             restored = self.checkpoints.restore(state)
             state = restored[0] if restored else state
             first = int(state.step)

@@ -33,7 +33,7 @@ def start(workdir: Path, method: str, *options: str, **environment: str) -> subp
 
 def finish(process: subprocess.Popen, expected: int = 0) -> str:
     """Wait for a worker; what it printed. Fails when its exit code is not `expected`."""
-    _, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == expected, f"exit code {process.returncode}\n{out}\n{err[-3000:]}"
     return out + err
 
@@ -55,26 +55,32 @@ def kill_repeatedly(
 ) -> int:
     """Run to the end through `kills` signals at random moments; how many struck a living run.
 
-    Moments are drawn over the time a run has needed so far, so that they fall into start-up,
-    training, saving and evaluation alike.
+    A third of the moments fall into start-up, the others up to four seconds into the steps that
+    this start added, saving and evaluation among them.
     """
-    rng, struck, length = random.Random(seed), 0, 12.0
-    while struck < kills:
-        process, begun = start(workdir, method, *options), time.monotonic()
-        try:
-            process.wait(timeout=rng.uniform(0.3, 1.0) * length)
-        except subprocess.TimeoutExpired:
-            process.send_signal(number)
-            struck += 1
-            _, err = process.communicate(timeout=600)
-            allowed = {-number, INTERRUPTED} if number != signal.SIGKILL else {-number}
-            assert process.returncode in allowed | {0}, f"{process.returncode}\n{err[-3000:]}"
-            continue
-        finish(process)
-        length = max(2.0, time.monotonic() - begun)
-        break
+    rng = random.Random(seed)
+    for struck in range(kills):
+        process, before = start(workdir, method, *options), logged(workdir)
+        if struck % 3:
+            while process.poll() is None and logged(workdir) == before:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 4))
+        else:
+            time.sleep(rng.uniform(0, 8))
+        if process.poll() is not None:
+            finish(process)
+            return struck
+        process.send_signal(number)
+        _, err = process.communicate(timeout=600)
+        allowed = {-number} if number == signal.SIGKILL else {-number, INTERRUPTED}
+        assert process.returncode in allowed | {0}, f"{process.returncode}\n{err[-3000:]}"
     finish(start(workdir, method, *options))
-    return struck
+    return kills
+
+
+def logged(workdir: Path) -> int:
+    """Bytes of all logs of a workdir: grows with every step."""
+    return sum(path.stat().st_size for path in workdir.glob("*/metrics.jsonl"))
 
 
 def start_together(workdir: Path, method: str, processes: int, devices: int, *options: str) -> list:

@@ -137,8 +137,10 @@ def test_a_new_method_is_one_new_file(tmp_path, monkeypatch):
     ("change", "message"),
     [
         ({"spp": {}}, r"unknown distiller 'spp'; choose one of \['at', 'cc'"),
-        ({"at": {"wieght": 1.0}}, r"distiller at has no field 'wieght'; it has \["),
+        ({"at": {"wieght": 1.0}}, r"distiller at: no field 'wieght'; it has \["),
         ({"at": {"weight": "heavy"}}, "heavy"),
+        ({"at": {"layers": ["stage5"]}}, "stage5.*stage4"),
+        ({"mgcam": {"attention": "grph"}}, r"grph.*'uniform'"),
     ],
 )
 def test_bad_distillers_are_named(tmp_path, change, message):

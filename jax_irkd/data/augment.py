@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Key, UInt8
 
 from jax_irkd.models.normalization import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
 
-_OFFSETS = jnp.array([0.0, 0.25, 0.5, 0.75, 1.0])
+_OFFSETS = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
 
 
 class Crop(NamedTuple):
@@ -40,7 +41,7 @@ def draw_crop(key: Key[Array, ""], scales: Sequence[float], flip: bool) -> Crop:
     shift = jax.random.randint(shift_key, (), -1, 2)
     column = jnp.clip(row + shift, 0, len(scales) - 1)
     sizes = jnp.asarray(scales, jnp.float32)
-    offset = jax.random.choice(offset_key, _OFFSETS, (2,))
+    offset = jax.random.choice(offset_key, jnp.asarray(_OFFSETS), (2,))
     flipped = jax.random.bernoulli(flip_key) & flip
     return Crop(jnp.stack([sizes[row], sizes[column]]), offset, flipped)
 
