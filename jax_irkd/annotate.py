@@ -131,13 +131,13 @@ def timeline_picture(result: Any, names: Sequence[str], path: Path) -> None:
     for level, label in enumerate(shown):
         colour = tuple(value / 255 for value in colour_of(label))
         track = result.probabilities[:, label]
-        axes.fill_between(times, level - 0.4, level - 0.4 + 0.8 * track, color=colour, alpha=0.3)
+        axes.plot(times, level + 0.4 - 0.8 * track, color="0.2", linewidth=1)
         bars = [
             ((row.start - 1) / result.rate, (row.end - row.start + 1) / result.rate)
             for row in result.rows
             if row.label - 1 == label
         ]
-        axes.broken_barh(bars, (level - 0.4, 0.8), facecolor=colour, alpha=0.85)
+        axes.broken_barh(bars, (level - 0.4, 0.8), facecolor=colour, alpha=0.75)
     axes.set_yticks(range(len(shown)), [names[label] for label in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlim(0, result.frames / result.rate)

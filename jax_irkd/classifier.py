@@ -83,6 +83,10 @@ class RunClassifier:
     def __call__(self, clips: np.ndarray) -> np.ndarray:
         return np.asarray(self._step(self.network.variables, clips))
 
+    def cost(self) -> tuple[int, float]:
+        """Parameters, and floating point operations for one clip."""
+        return cost(self.network.variables, self._step, rules_of(self.meta))
+
 
 class OnnxClassifier:
     """An ONNX file through onnxruntime, on its GPU provider where it has one."""
@@ -149,6 +153,16 @@ def prepare(clips, resolution: int, scale: float):
         return augment.normalise(clips[:, :, rows, columns].astype(jnp.float32) / 255.0)
     prepared = augment.prepare_evaluation({"clips": clips}, resolution=resolution, scale=scale)
     return prepared["clips"]
+
+
+def cost(variables: Any, step: Callable, rules: Rules) -> tuple[int, float]:
+    """Parameters, and floating point operations of jitted `step(variables, clips)` for a clip."""
+    import jax
+
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    clips = jax.ShapeDtypeStruct((1, *rules.shape), np.uint8)
+    analysis = step.lower(variables, clips).cost_analysis() or {}
+    return parameters, float(analysis.get("flops", float("nan")))
 
 
 def in_batches(

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jax_irkd import devices, exported, runs
-from jax_irkd.classifier import CHANNELS, OnnxClassifier, Rules, probabilities, rules_of
+from jax_irkd.classifier import CHANNELS, OnnxClassifier, Rules, cost, probabilities, rules_of
 from jax_irkd.errors import UserError
 from jax_irkd.export_check import accuracy_change
 from jax_irkd.model_card import model_card
@@ -38,18 +38,23 @@ PLATFORMS = ("cpu", "cuda")
 
 
 class Program(NamedTuple):
-    """A function of uint8 clips, the Flax model it stands for, and whether norms were folded."""
+    """A function of uint8 clips and the Flax model it stands for.
+
+    `folded` says whether batch norms were, `cost` is parameters and operations per clip.
+    """
 
     function: Callable
     reference: Callable
     folded: bool
     rules: Rules
+    cost: tuple[int, float]
 
 
 def make_program(network: Network, rules: Rules, precision: str = "float32") -> Program:
     """Clips to probabilities with the variables inside, batch norms folded where that is exact."""
     model, variables = with_precision(network.model, network.variables, "float32")
     reference = _jitted(model, variables, rules)
+    size = cost(variables, reference.func, rules)
     folded = _fold(model, variables)
     clips = check_clips(rules, 2)
     # Folding is exact but for rounding, unless the model names its layers in an unknown way.
@@ -60,7 +65,7 @@ def make_program(network: Network, rules: Rules, precision: str = "float32") -> 
         restored = {**variables, "params": dequantise(variables["params"])}
         return probabilities(restored, clips, model=model, rules=rules)
 
-    return Program(function, reference, keeps, rules)
+    return Program(function, reference, keeps, rules, size)
 
 
 def _jitted(model, variables: PyTree, rules: Rules) -> Callable:
@@ -85,16 +90,24 @@ def check_clips(rules: Rules, count: int) -> np.ndarray:
 
 
 def _distance(first: Callable, second: Callable, clips: np.ndarray) -> float:
-    """Largest difference of a probability; infinite when one of them is not finite."""
+    """Largest difference of a probability, and of a log probability as a share of it.
+
+    The logarithm sees what a confident softmax hides. Infinite when something is not finite.
+    """
     try:
-        difference = np.abs(np.asarray(first(clips)) - np.asarray(second(clips))).max()
+        pair = [np.asarray(step(clips), np.float64) for step in (first, second)]
     except (KeyError, TypeError, ValueError):
         return np.inf
     except Exception as error:  # Flax's own classes for variables that do not fit the model.
         if not type(error).__module__.startswith("flax"):
             raise
         return np.inf
-    return float(difference) if np.isfinite(difference) else np.inf
+    difference = np.abs(pair[0] - pair[1])
+    kept = np.minimum(*pair) > 1e-37  # Smaller ones have no precision left in float32.
+    logs = [np.log(np.where(kept, scores, 1.0)) for scores in pair]
+    relative = np.abs(logs[0] - logs[1]) / np.maximum(1.0, np.abs(logs[1]))
+    worst = max(difference.max(), relative.max())
+    return float(worst) if np.isfinite(difference).all() else np.inf
 
 
 def serialize(program: Program) -> bytes:
@@ -108,6 +121,7 @@ def serialize(program: Program) -> bytes:
 def make_manifest(program: Program, meta: Mapping, results: Mapping, precision: str) -> dict:
     """What a user of the file has to know, as JSON."""
     modality, segments, (height, width), resolution, scale = program.rules
+    parameters, flops = program.cost
     provenance = runs.provenance()
     config = json.loads(json.dumps(meta["config"]))
     config["dataset"].pop("data_dir", None)  # A path on the machine it was trained on.
@@ -122,6 +136,8 @@ def make_manifest(program: Program, meta: Mapping, results: Mapping, precision: 
         "resolution": resolution,
         "precision": precision,
         "batch_norm_folded": program.folded,
+        "parameters": parameters,
+        "flops": flops,
         "sampling": {
             "frames": f"floor((i + 1/2) / {segments} * n) for i in range({segments}), of n frames",
             "fit": f"scale to cover {height}x{width} keeping the aspect, cut the centre",
@@ -164,7 +180,7 @@ def check(loaded: Callable, program: Program, precision: str) -> float:
     distance = max(
         _distance(loaded, program.reference, check_clips(program.rules, count)) for count in (2, 1)
     )
-    if distance > (TOLERANCE if precision == "float32" else 1.0):
+    if distance > (TOLERANCE if precision == "float32" else np.finfo(np.float32).max):
         raise UserError(
             f"the exported program's probabilities differ from the Flax model's by {distance:.2g}, "
             f"more than {TOLERANCE:.0e} (jax {jax.__version__}); nothing was written. Please "

@@ -7,7 +7,8 @@ from typing import Any
 _CARD = """\
 # {method} on {dataset}: {modality} action recognition
 
-{classes} classes, {segments} {modality} frames of {height}x{width} pixels per clip, {precision}.
+{classes} classes, {segments} {modality} frames of {height}x{width} pixels per clip, {precision},
+{parameters:.2f} million parameters, {flops:.2f} billion operations per clip.
 
 ## Run it with jax alone
 
@@ -75,6 +76,8 @@ def model_card(manifest: Mapping[str, Any]) -> str:
         width=manifest["width"],
         channels=manifest["channels"],
         precision=manifest["precision"],
+        parameters=manifest["parameters"] / 1e6,
+        flops=manifest["flops"] / 1e9,
         metrics=table if rows else "The run has no results yet (no results.json beside it).",
         accuracy=f"Compared with float32: {accuracy['summary']}.\n\n" if accuracy else "",
         protocol=manifest.get("protocol"),

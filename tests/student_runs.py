@@ -27,6 +27,8 @@ def write_run(
     model = TSN(num_classes=len(CLASSES), depth=18, width=width)
     channels = 3 if modality == "rgb" else 1
     variables = networks.draw(model, 1, segments, side, side, channels)
+    head = variables["params"]["head"]
+    head["kernel"] = head["kernel"] * (4 / width)  # Wide networks would be sure of everything.
     meta = {
         "name": "baseline",
         "modality": modality,
