@@ -1,0 +1,227 @@
+"""Look at data, configs and runs.
+
+python -m jax_irkd.inspect data --config=configs/demo.py [--split=train] [--augmented]
+    [--out=sheet.png] [--clips=12] [--seed=0]
+python -m jax_irkd.inspect config --config=configs/ntu.py:method=at [--config.x.y=value]
+    [--out=rates.png] [--train_clips=6320] [--classes=10]
+python -m jax_irkd.inspect run RUN [RUN ...] [--out=curves.png]
+"""
+
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+from PIL import Image
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from jax_irkd.command_line import Arguments, need_config, parse
+from jax_irkd.data import loading
+from jax_irkd.errors import UserError
+from jax_irkd.looking.sparks import sparkline
+from jax_irkd.reporting.runs import flatten
+
+# Commands import what they draw with when they run: `inspect run` needs no JAX.
+
+
+def inspect_data(arguments: Arguments, console: Console) -> None:
+    """A contact sheet of RGB–infrared pairs."""
+    from jax_irkd.looking import sheet
+
+    config, given = need_config(arguments), arguments.flags
+    dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
+    reader = sheet.reader_of(config, dataset, given.split)
+    picture, captions = sheet.contact_sheet(
+        config,
+        reader,
+        dataset.class_names,
+        clips=given.clips,
+        training=not given.split.startswith("test"),
+        augmented=given.augmented,
+        seed=given.seed,
+    )
+    out = _out(given.out or "sheet.png")
+    _save(lambda: Image.fromarray(picture).save(out), out)
+    for caption in captions:
+        console.print(caption, highlight=False, markup=False)
+    seen = "as the network sees them" if given.augmented else "as they are stored"
+    console.print(f"{len(captions)} of {len(reader.records)} clips, {seen}: {out}", soft_wrap=True)
+
+
+def inspect_config(arguments: Arguments, console: Console) -> None:
+    """The resolved config, its learning-rate curves, and what it would cost."""
+    from jax_irkd.looking import plan
+
+    config, given = need_config(arguments), arguments.flags
+    for name, value in flatten(config.to_dict()):
+        console.print(f"{name} = {value}", highlight=False, markup=False, soft_wrap=True)
+    dataset = _dataset_if_there(config, console)
+    if dataset is None:
+        console.print(
+            f"reckoned with {given.classes} classes and "
+            + (f"{given.train_clips} training clips" if given.train_clips else "no known clips")
+            + "; --train_clips and --classes say otherwise"
+        )
+    plans = plan.plan(config, dataset, clips=given.train_clips, classes=given.classes)
+    console.print(_plans_table(plans))
+    for part in plans:
+        line = sparkline(part.rates.tolist(), 60)
+        ends = f"{part.epochs[-1]:.3g} epochs, peak {part.rates.max():.3g}"
+        console.print(f"learning rate of {part.name}: {line}  {ends}", highlight=False)
+    console.print(
+        "memory: what training holds a device, to a few tens of per cent; distillers add little",
+        highlight=False,
+    )
+    if given.out:
+        out = _out(given.out)
+        _save(lambda: _draw_rates(plans, out), out)
+        console.print(f"wrote {out}", soft_wrap=True)
+
+
+def _dataset_if_there(config: ConfigDict, console: Console) -> loading.Dataset | None:
+    try:
+        return loading.open_dataset(config.dataset.name, config.dataset.data_dir)
+    except UserError as error:
+        console.print(str(error), style="yellow", highlight=False, soft_wrap=True, markup=False)
+        return None
+
+
+def _plans_table(plans: Sequence) -> Table:
+    table = Table(box=box.SIMPLE)
+    table.add_column("")
+    for part in plans:
+        table.add_column(f"{part.name} ({part.modality})", justify="right")
+
+    def count(value):
+        return "unknown" if value is None else f"{value:,}"
+
+    rows = {
+        "training clips": lambda p: count(p.clips),
+        "steps an epoch": lambda p: count(p.steps_per_epoch),
+        "steps": lambda p: count(p.num_steps),
+        "clips a step (a device)": lambda p: f"{p.batch_size} ({p.per_device})",
+        "parameters": lambda p: f"{p.cost.parameters:,}",
+        "computed in": lambda p: p.cost.dtype,
+        "FLOPs a clip, forward": lambda p: short_flops(p.cost.forward_flops),
+        "FLOPs a step": lambda p: short_flops(p.update_flops),
+        "FLOPs in all": lambda p: short_flops(p.num_steps and p.update_flops * p.num_steps),
+    }
+    for title, cell in rows.items():
+        table.add_row(title, *map(cell, plans))
+    for title in dict.fromkeys(name for part in plans for name in part.memory):
+        held = [part.memory.get(title) for part in plans]
+        table.add_row(f"memory: {title}", *("–" if h is None else _mebibytes(h) for h in held))
+    table.add_row("memory a device", *(_mebibytes(sum(p.memory.values())) for p in plans))
+    return table
+
+
+def short_flops(flops: float | None) -> str:
+    """Operations in a unit a person can compare: 14.3 G, 2.1 P."""
+    if flops is None:
+        return "unknown"
+    power = min(int(math.log10(max(flops, 1)) / 3), 5)
+    return f"{flops / 1000**power:.4g} {' kMGTP'[power].strip()}".rstrip()
+
+
+def _mebibytes(size: float) -> str:
+    return f"{size / 2**20:,.0f} MiB" if size >= 2**20 else f"{size / 2**20:.2f} MiB"
+
+
+def _draw_rates(plans: Sequence, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 2.4 * len(plans) + 0.3), layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)
+    for position, part in enumerate(plans):
+        axes = figure.add_subplot(len(plans), 1, position + 1)
+        axes.plot(part.epochs, part.rates, color="#3366aa", linewidth=1.6)
+        axes.set_ylim(bottom=0)
+        steps = f", {part.num_steps:,} steps" if part.num_steps else ""
+        axes.set_title(f"{part.name}: learning rate{steps}", fontsize=10, loc="left")
+        axes.set_xlabel("epoch", fontsize=8)
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def inspect_run(arguments: Arguments, console: Console) -> None:
+    """Figures and curves of several runs, and the settings they differ in."""
+    from jax_irkd.looking import comparison
+
+    folders = arguments.words[1:]
+    if not folders:
+        raise UserError("which run? python -m jax_irkd.inspect run RUN [RUN ...]")
+    runs = comparison.read(folders)
+    console.print(comparison.table(runs))
+    console.print(comparison.curves(runs))
+    rows = comparison.differences(runs)
+    if rows:
+        table = Table(title="what their configs differ in", box=box.SIMPLE, title_justify="left")
+        table.add_column("setting", overflow="fold")
+        for run in runs:
+            table.add_column(run.name, overflow="fold")
+        for name, values in rows:
+            table.add_row(name, *values)
+        console.print(table)
+    if arguments.flags.out:
+        out = _out(arguments.flags.out)
+        _save(lambda: comparison.draw(runs, out), out)
+        console.print(f"wrote {out}", soft_wrap=True)
+
+
+COMMANDS = {"data": inspect_data, "config": inspect_config, "run": inspect_run}
+
+
+def _out(name: str) -> Path:
+    path = Path(name).expanduser()
+    return path if path.suffix else path.with_suffix(".png")
+
+
+def _save(write, path: Path) -> None:
+    try:
+        write()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {path}: {reason}; choose another --out") from error
+
+
+def _define(values: flags.FlagValues) -> None:
+    text = {"flag_values": values}
+    flags.DEFINE_string("split", "train", "train, test, or one of the dataset's splits", **text)
+    flags.DEFINE_bool("augmented", False, "frames as the network sees them", **text)
+    flags.DEFINE_string("out", "", "the PNG to write", **text)
+    flags.DEFINE_integer("clips", 12, "pairs on the sheet", lower_bound=1, **text)
+    flags.DEFINE_integer("seed", 0, "which pairs", lower_bound=0, **text)
+    flags.DEFINE_integer("train_clips", 0, "without the dataset: how many", lower_bound=0, **text)
+    flags.DEFINE_integer("classes", 10, "without the dataset: how many", lower_bound=2, **text)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs a command and returns its exit code: 0 done, 2 a mistake in the input."""
+    if len(argv) < 2 or {"-h", "--help"} & set(argv[1:]):
+        print(__doc__.strip())
+        return 0 if len(argv) > 1 else 2
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    try:
+        arguments = parse(argv, _define)
+        command = arguments.words[0] if arguments.words else ""
+        if command not in COMMANDS:
+            raise UserError(f"unknown command {command!r}; choose one of {sorted(COMMANDS)}")
+        COMMANDS[command](arguments, console)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

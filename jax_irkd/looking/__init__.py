@@ -1,0 +1,1 @@
+"""What the looking tools show: contact sheets of data, plans of configs, comparisons of runs."""
