@@ -38,6 +38,7 @@ def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Ar
         words = values(list(argv))[1:]
         config = values.config
         name = config_flags.get_config_filename(values["config"]) if config is not None else ""
+        name = name.partition(":")[0]
         if name and not Path(name).is_file():
             raise UserError(f"config file {name} does not exist; try --config=configs/demo.py")
         if config is not None:
