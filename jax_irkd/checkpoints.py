@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
+from jax_irkd.devices import barrier
 from jax_irkd.errors import UserError
 
 Meta = dict[str, Any]
@@ -205,14 +205,14 @@ class Checkpoints:
         if self._read_only:
             return
         self._manager.close()
-        _barrier("damaged checkpoint read")
+        barrier("damaged checkpoint read")
         if jax.process_index() == 0:
             target = self.folder.parent / "damaged_checkpoints" / str(step)
             target.parent.mkdir(exist_ok=True)
             while target.exists():
                 target = target.with_name(target.name + "_")
             (self.folder / str(step)).rename(target)
-        _barrier("damaged checkpoint set aside")
+        barrier("damaged checkpoint set aside")
         self._manager = self._open()
 
     def close(self) -> None:
@@ -273,11 +273,6 @@ def _text_checksum(meta: Mapping) -> int:
 
 def _name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
 
 
 @contextlib.contextmanager

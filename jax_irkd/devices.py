@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import jax
+from jax.experimental import multihost_utils
 
 from jax_irkd.errors import UserError
 
@@ -37,3 +38,9 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
             f"cannot join the other processes ({type(error).__name__}: {error}); set "
             f"{', '.join(_PLAIN)} for each process, start them with srun, or use --distributed=off"
         ) from error
+
+
+def barrier(name: str) -> None:
+    """Wait until every process has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -36,8 +36,10 @@ def run(config: ConfigDict, workdir: Path, restart: bool = False) -> dict:
     """Everything `config` asks for; the results of its method. Finished parts are not run again."""
     made = runs.make_distillers(config.distillers)
     dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
-    if restart and jax.process_index() == 0:
-        shutil.rmtree(workdir / config.method, ignore_errors=True)
+    if restart:
+        if jax.process_index() == 0:
+            shutil.rmtree(workdir / config.method, ignore_errors=True)
+        devices.barrier("restart")
     if config.method == "teacher":
         return train_teacher(config, dataset, workdir)
     taught_by = ""
@@ -153,16 +155,20 @@ def train(
         "broken_clips": dict(trainer.reader.faults.clips | trainer.test.faults.clips),
     }
     if jax.process_index() == 0:
-        results = runs.write_results(folder, scores, results | extra)
+        runs.write_results(folder, scores, results | extra)
         write_page(folder, config, dataset, phase.teacher)
-    return results
+    devices.barrier("results")
+    return runs.finished(folder)
 
 
 def write_page(
     folder: Path, config: ConfigDict, dataset: loading.Dataset, teacher: Network | None
 ) -> None:
-    """The report of a finished run; of a student with pictures of what it sees and gets wrong."""
-    student = folder.name != "teacher"
+    """The report of a finished run; of a student with pictures of what it sees and gets wrong.
+
+    The pictures need checkpoints, which several processes can only read together: one draws them.
+    """
+    student = folder.name != "teacher" and jax.process_count() == 1
     extra = closeups.closeups(folder, config, dataset, teacher=teacher) if student else []
     report.write_report(folder.parent, [folder.name], sections={folder.name: extra})
 

@@ -181,15 +181,19 @@ def _eval_on(devices: tuple, model: nn.Module, prepare, modality: str):
 
 
 def _parallel(step, devices, *, in_axes, donate=()):
-    """`step` on every device: state whole on each, batch split."""
-    chosen = list(devices) if jax.process_count() == 1 else None
+    """`step` on every device: state whole on each, batch split.
+
+    With several processes pmap takes all devices, and hands back arrays that it must not be given
+    as donations again.
+    """
+    alone = jax.process_count() == 1
     return jax.pmap(
         step,
         axis_name=steps.AXIS,
         in_axes=in_axes,
         out_axes=None,
-        donate_argnums=donate,
-        devices=chosen,
+        donate_argnums=donate if alone else (),
+        devices=list(devices) if alone else None,
     )
 
 

@@ -79,7 +79,7 @@ def open_dataset(name: str, data_dir: str) -> Dataset:
     if not versions:
         raise UserError(
             f"no dataset {name} under {root.absolute()} (looked for {name}/*/dataset_info.json); "
-            f"build it: python -m jax_irkd.build {name} --manual_dir=RAW_FILES --data_dir={data_dir}"
+            f"build it: python -m jax_irkd.build {name} --manual_dir=RAW --data_dir={data_dir}"
         )
     folder = versions[-1].parent
     try:
@@ -162,17 +162,13 @@ class ClipReader:
         try:
             record = self.records[index]
             identity = _text(record["clip_id"])
+            label = np.int32(record["label"])
             clip = {name: self._decode(record[name], positions, name) for name in self.modalities}
-        except (ValueError, KeyError, cv2.error, OSError, RuntimeError) as error:
-            self.faults.count(identity, str(error))
+        except (ValueError, LookupError, TypeError, cv2.error, OSError, RuntimeError) as error:
+            self.faults.count(identity, f"{type(error).__name__}: {error}")
             return None
         self.faults.count()
-        return {
-            "clips": clip,
-            "label": np.int32(record["label"]),
-            "mask": np.float32(1),
-            "clip_id": np.str_(identity),
-        }
+        return {"clips": clip, "label": label, "mask": np.float32(1), "clip_id": np.str_(identity)}
 
     def _decode(self, frames: Sequence[bytes], positions: np.ndarray, modality: str) -> np.ndarray:
         chosen = frame_indices(positions, len(frames))
