@@ -296,8 +296,8 @@ def test_the_learned_map_has_an_adapter_for_every_pair():
     variables = jax.jit(distiller.init)(jax.random.key(0), *pair, labels)
     assert set(variables) == {"params", "batch_stats"}
     assert len(variables["params"]) == 4
-    kernel = variables["params"]["adapter_stage1_stage2"]["Conv_0"]["kernel"]
-    assert kernel.shape == (1, 1, 3, 6)
+    kernel = variables["params"]["adapter_stage1_stage2"]["Dense_0"]["kernel"]
+    assert kernel.shape == (3, 6)
 
     def loss(params, student):
         updated = {**variables, "params": params}

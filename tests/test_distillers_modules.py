@@ -211,8 +211,8 @@ def test_ccskd_connectors_are_learned():
     variables = jax.jit(distiller.init)(jax.random.key(0), STUDENT, TEACHER, LABELS)
     assert set(variables) == {"params", "batch_stats"}
     for i, stage in enumerate(STAGES):
-        kernel = variables["params"][f"connector_{stage}"]["Conv_0"]["kernel"]
-        assert kernel.shape == (1, 1, 3 + i, 6 + i)
+        kernel = variables["params"][f"connector_{stage}"]["Dense_0"]["kernel"]
+        assert kernel.shape == (3 + i, 6 + i)
     terms = default_terms("ccskd")
     selective = selective_st_loss(STUDENT.logits, TEACHER.logits, LABELS)
     np.testing.assert_allclose(terms["ccskd_selective"], 0.1 * selective, rtol=1e-5)

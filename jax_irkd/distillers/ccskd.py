@@ -106,7 +106,7 @@ class Connector(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        x = nn.Conv(self.channels, (1, 1), use_bias=False)(maps)
+        x = nn.Dense(self.channels, use_bias=False)(maps)  # a 1x1 convolution
         norm = nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)
         return nn.relu(norm(x))
 

@@ -223,7 +223,7 @@ class Adapter(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        x = nn.Conv(self.channels, (1, 1), use_bias=False)(maps)
+        x = nn.Dense(self.channels, use_bias=False)(maps)  # a 1x1 convolution
         return nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)(x)
 
 
