@@ -74,7 +74,7 @@ def inspect_config(arguments: Arguments, console: Console) -> None:
         ends = f"{part.epochs[-1]:.3g} epochs, peak {part.rates.max():.3g}"
         console.print(f"learning rate of {part.name}: {line}  {ends}", highlight=False)
     console.print(
-        "memory: what training holds a device, to a few tens of per cent; distillers add little",
+        "memory: an upper estimate of what training holds a device; distillers add little to it",
         highlight=False,
     )
     if given.out:
