@@ -74,8 +74,10 @@ def read_log(folder: Path) -> list[dict]:
 class Progress:
     """A bar with rate, ETA and the latest numbers; without a terminal a line every ten seconds."""
 
-    def __init__(self, title: str, total: int, first: int = 0, unit: str = "steps"):
-        self._title, self._total, self._unit = title, total, unit
+    def __init__(
+        self, title: str, total: int, first: int = 0, unit: str = "steps", quiet: bool = False
+    ):
+        self._title, self._total, self._unit, self._quiet = title, total, unit, quiet
         self._first, self._start, self._printed = first, time.monotonic(), time.monotonic()
         columns = (
             rich.progress.TextColumn("{task.description}"),
@@ -86,7 +88,9 @@ class Progress:
             rich.progress.TextColumn("{task.fields[text]}"),
         )
         self._bar = (
-            rich.progress.Progress(*columns, console=console) if console.is_terminal else None
+            rich.progress.Progress(*columns, console=console)
+            if console.is_terminal and not quiet
+            else None
         )
         if self._bar:
             self._bar.start()
@@ -99,7 +103,7 @@ class Progress:
         rate = f"{speed:.3g} {self._unit}/s"
         if self._bar:
             self._bar.update(self._task, completed=done, rate=rate, text=text)
-        elif now - self._printed > 10 or done == self._total:
+        elif not self._quiet and (now - self._printed > 10 or done == self._total):
             self._printed = now
             left = (self._total - done) / max(speed, 1e-9)
             eta = f"{left // 60:.0f}:{left % 60:02.0f}"

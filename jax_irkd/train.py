@@ -19,7 +19,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
@@ -30,6 +29,7 @@ from jax_irkd.data import augment, loading
 from jax_irkd.errors import UserError
 from jax_irkd.interrupts import Interrupted, StopRequest
 from jax_irkd.logs import Progress, RunLog
+from jax_irkd.optimizers import make_optimizer
 
 
 class Network(NamedTuple):
@@ -62,53 +62,6 @@ class Phase:
     @property
     def modalities(self) -> tuple[str, ...]:
         return ("rgb", "infrared") if self.distillers else (self.modality,)
-
-
-def make_optimizer(
-    training: ConfigDict, num_steps: int, steps_per_epoch: int, partial_bn: bool = False
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimiser and its learning rate by step. Raises UserError for an unknown name.
-
-    With partial batch norm the frozen norms do not decay either.
-    """
-    rate, warmup = training.learning_rate, round(training.warmup_epochs * steps_per_epoch)
-    after = max(num_steps - warmup, 1)
-    schedules = {
-        "step": lambda: optax.piecewise_constant_schedule(rate, {after // 2: 0.1}),
-        "cosine": lambda: optax.cosine_decay_schedule(rate, after),
-        "constant": lambda: optax.constant_schedule(rate),
-    }
-    schedule = _choose("schedule", training.schedule, schedules)()
-    if warmup:
-        ramp = optax.linear_schedule(0.0, rate, warmup)
-        schedule = optax.join_schedules([ramp, schedule], [warmup])
-    decay, decayed = training.weight_decay, _not_frozen if partial_bn else None
-    optimizers = {
-        "sgd": lambda: optax.chain(
-            optax.add_decayed_weights(decay, decayed), optax.sgd(schedule, training.momentum)
-        ),
-        "adamw": lambda: optax.adamw(schedule, weight_decay=decay, mask=decayed),
-    }
-    tx = _choose("optimizer", training.optimizer, optimizers)()
-    if training.clip_norm:
-        tx = optax.chain(optax.clip_by_global_norm(training.clip_norm), tx)
-    return tx, schedule
-
-
-def _not_frozen(params: PyTree) -> PyTree:
-    """True for every parameter that partial batch norm leaves free: all but the later norms'."""
-
-    def free(path, _) -> bool:
-        names = [getattr(key, "key", "") for key in path]
-        return "stem" in names or not any("norm" in name for name in names)
-
-    return jax.tree_util.tree_map_with_path(free, params)
-
-
-def _choose(field: str, name: str, choices: Mapping):
-    if name not in choices:
-        raise UserError(f"unknown {field} {name!r}; choose one of {sorted(choices)}")
-    return choices[name]
 
 
 def make_reader(
@@ -162,7 +115,8 @@ def evaluate(network: Network, config: ConfigDict, reader: loading.ClipReader) -
         threads=config.input.threads,
     )
     parts = []
-    with Progress(f"evaluate {modality}", len(reader.records), unit="clips") as progress:
+    quiet = jax.process_index() > 0
+    with Progress(f"evaluate {modality}", len(reader.records), 0, "clips", quiet) as progress:
         for batch in batches:
             names = _gather_names(batch.pop("clip_id"))
             scores = jax.device_get(step(network.variables, _split(batch, len(devices))))
@@ -325,7 +279,8 @@ class Trainer:
             self._save_or_evaluate(first, state)
         pending, start = None, time.monotonic()
         title = f"train {self.phase.name} ({self.phase.modality})"
-        with StopRequest() as stop, Progress(title, self.num_steps, first) as self.progress:
+        bar = Progress(title, self.num_steps, first, quiet=jax.process_index() > 0)
+        with StopRequest() as stop, bar as self.progress:
             for step in range(first + 1, self.num_steps + 1):
                 with self._timed("data"):
                     batch = next(batches)

@@ -13,7 +13,7 @@ from configs import base, demo, ntu, pku
 from jax_irkd import runs, weight_files
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
-from jax_irkd.train import make_optimizer
+from jax_irkd.optimizers import make_optimizer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -13,7 +13,8 @@ from jax_irkd import runs
 from jax_irkd.errors import UserError
 from jax_irkd.interrupts import Interrupted
 from jax_irkd.logs import read_log
-from jax_irkd.train import Trainer, make_optimizer
+from jax_irkd.optimizers import make_optimizer
+from jax_irkd.train import Trainer
 
 # Two optimisers' worth of state, randomness in crops and dropout, and a learnable distiller.
 DISTILLERS = {"dkd": {}, "mgcam": {}, "ccskd": {}}
