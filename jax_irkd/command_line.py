@@ -3,6 +3,7 @@
 A command has flags of its own: those of `jax_irkd.main` stay where they are.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +35,9 @@ def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Ar
         "config", help_string="a file in configs/", flag_values=values, sys_argv=list(argv)
     )
     define(values)
+    if {"--help", "-h", "-help"} & set(argv[1:]):
+        print(f"{sys.modules['__main__'].__doc__}\nflags:\n{values.get_help()}")
+        raise SystemExit(0)
     try:
         words = values(list(argv))[1:]
         config = values.config
@@ -57,5 +61,5 @@ def need_config(arguments: Arguments) -> ConfigDict:
 
 def _last_line(error: Exception) -> str:
     # A config file's error arrives with its whole traceback.
-    text = str(error).strip() or type(error).__name__
+    text = str(error.args[0] if error.args else "").strip() or type(error).__name__
     return text.splitlines()[-1] if "Traceback" in text else " ".join(text.split())

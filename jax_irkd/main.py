@@ -8,32 +8,51 @@ import logging
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from jax_irkd import closeups, devices, metrics, report, runs, transfer
+from jax_irkd import (
+    closeups,
+    command_line,
+    devices,
+    metrics,
+    report,
+    runs,
+    transfer,
+    untrimmed_evaluation,
+)
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.interrupts import INTERRUPTED, Interrupted
 from jax_irkd.logs import console
 from jax_irkd.train import Network, Phase, Trainer, evaluate, make_reader
 
-CONFIG = config_flags.DEFINE_config_file("config", help_string="a file in configs/")
-WORKDIR = flags.DEFINE_string("workdir", "", "where runs lie; default runs/CONFIG_NAME")
-RESTART = flags.DEFINE_bool(
-    "restart", False, "delete what the method's folder holds and begin anew"
-)
-DISTRIBUTED = flags.DEFINE_enum(
-    "distributed", "auto", ["auto", "on", "off"], "several processes by jax.distributed"
-)
-DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "bit-equal reruns on GPUs, slower")
+
+def define(values: flags.FlagValues) -> None:
+    """The flags beside --config."""
+    add = {"flag_values": values}
+    flags.DEFINE_string("workdir", "", "where runs lie; default runs/CONFIG_NAME", **add)
+    flags.DEFINE_bool("restart", False, "delete what the method's folder holds, begin anew", **add)
+    flags.DEFINE_bool("deterministic", False, "bit-equal reruns on GPUs, slower", **add)
+    modes, said = ["auto", "on", "off"], "several processes by jax.distributed"
+    flags.DEFINE_enum("distributed", "auto", modes, said, **add)
 
 
 def run(config: ConfigDict, workdir: Path, restart: bool = False) -> dict:
     """Everything `config` asks for; the results of its method. Finished parts are not run again."""
+    if not config.eval.detection:
+        return run_method(config, workdir, restart)
+    untrimmed_evaluation.check(config)
+    results = run_method(config, workdir, restart)
+    return untrimmed_evaluation.add_detection(config, workdir / config.method, results)
+
+
+def run_method(config: ConfigDict, workdir: Path, restart: bool = False) -> dict:
+    """Train and evaluate on clips what `config.method` needs; the results of the method."""
     made = runs.make_distillers(config.distillers)
     dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
     if restart:
@@ -132,11 +151,12 @@ def train(
     trainer = Trainer(phase, config, dataset, folder)
     total = len(trainer.devices) * jax.process_count()
     size = phase.training.batch_size
-    console.print(
-        f"[bold]{phase.name}[/bold] on {phase.modality}: {len(trainer.reader.records)} clips, "
-        f"{trainer.num_steps} steps of {size} clips ({total} devices × {size // total})",
-        highlight=False,
-    )
+    if jax.process_index() == 0:
+        console.print(
+            f"[bold]{phase.name}[/bold] on {phase.modality}: {len(trainer.reader.records)} clips, "
+            f"{trainer.num_steps} steps of {size} clips ({total} devices × {size // total})",
+            highlight=False,
+        )
     _, scores = trainer.run()
     results = {
         "dataset": dataset.name,
@@ -173,51 +193,27 @@ def write_page(
     report.write_report(folder.parent, [folder.name], sections={folder.name: extra})
 
 
-def workdir_of(name: str) -> Path:
-    """--workdir, or runs/ and the name of the config file."""
-    return Path(WORKDIR.value or f"runs/{Path(name).stem}")
-
-
-def main(argv: list[str]) -> int:
-    """Parse, run, print; the exit code: 0 done, 1 or 2 the user's mistake, 75 interrupted."""
-    try:
-        flags.FLAGS(argv)
-        if CONFIG.value is None:
-            raise UserError("--config is missing; try --config=configs/demo.py")
-    except (
-        UserError,
-        flags.Error,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        OSError,
-    ) as error:
-        return fail(error)
+def main(argv: Sequence[str]) -> int:
+    """Parse, run, print; the exit code: 0 done, 2 the user's mistake, 75 interrupted and saved."""
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
-        devices.start(DISTRIBUTED.value, DETERMINISTIC.value)
-        config = CONFIG.value
-        workdir = workdir_of(config_flags.get_config_filename(flags.FLAGS["config"]))
-        run(config, workdir, RESTART.value)
+        asked = command_line.parse(argv, define)
+        config = command_line.need_config(asked)
+        devices.start(asked.flags.distributed, asked.flags.deterministic)
+        workdir = Path(asked.flags.workdir or f"runs/{Path(asked.config_file).stem}")
+        run(config, workdir, asked.flags.restart)
         if jax.process_index() == 0:
             report.print_table(workdir)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return INTERRUPTED
     except UserError as error:
-        return fail(error)
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        return fail("interrupted at once; the last checkpoint is what remains")
+        print("interrupted at once; the last checkpoint is what remains", file=sys.stderr)
+        return 2
     return 0
-
-
-def fail(error: object) -> int:
-    """Say what is wrong; exit code 2. A config file's error arrives with its traceback: drop it."""
-    text = str(error).strip()
-    text = text.splitlines()[-1] if "Traceback" in text else text
-    print(f"error: {text}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":
