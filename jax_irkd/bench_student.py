@@ -8,6 +8,7 @@ networks take turns, so that a busy moment hits them alike.
 
 import argparse
 import json
+import logging
 import os
 import platform
 import sys
@@ -132,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if flags.batch < 1 or flags.repeats < 1:
             raise UserError(f"--batch={flags.batch} and --repeats={flags.repeats} must be positive")
+        logging.getLogger("absl").setLevel(logging.ERROR)
         devices.start("off")
         timings = measure(
             {path: open_classifier(path, flags.which) for path in flags.networks},

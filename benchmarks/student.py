@@ -1,0 +1,258 @@
+"""The student at work: speed beside PyTorch, what a stream adds, long videos, time to start.
+
+    python -m benchmarks.student [--frames=10000] [--only=network,stream,video,start]
+
+Uses an untrained ResNet-18 on eight infrared frames of 224 pixels; speed does not depend on what
+was learned. The comparison with PyTorch needs the extra `torch`, which has the same network here.
+"""
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import av
+import jax
+import numpy as np
+
+from benchmarks.build import scene
+from configs import base
+from jax_irkd import bench_student, export
+from jax_irkd.checkpoints import Checkpoints
+from jax_irkd.classifier import open_classifier
+from jax_irkd.data.raw_trees import write_video
+from jax_irkd.models.tsn import TSN
+from jax_irkd.recognizer import Recognizer
+
+CLASSES = [f"class {number}" for number in range(10)]
+
+
+def make_run(folder: Path) -> Path:
+    """An untrained student as training would leave it."""
+    config = base.get_config("baseline", "cross_subject", 0)
+    config.dtype = "float32"
+    model = TSN(num_classes=len(CLASSES), depth=18)
+    variables = jax.jit(lambda key, x: model.init(key, x, train=False))(
+        jax.random.key(0), np.zeros((1, 1, 224, 224, 1), np.float32)
+    )
+    meta = {
+        "name": "baseline",
+        "modality": "infrared",
+        "class_names": CLASSES,
+        "dataset": "none",
+        "config": json.loads(config.to_json_best_effort()),
+        "input_offset": False,
+        "step": 1,
+    }
+    state = {name: {"model": variables[name]} for name in ("params", "batch_stats")}
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        checkpoints.save(1, jax.device_get(state), meta)
+    return folder
+
+
+def network(run: Path, student: Path, repeats: int) -> None:
+    """Flax, the exported file and PyTorch eager, in turns."""
+    found = {"run": open_classifier(run), "student.irkd": open_classifier(student)}
+    eager = torch_student()
+    if eager is None:
+        print("PyTorch is not installed: pip install torch to compare")
+    timings = bench_student.measure(found, 1, 1)  # Compiles.
+    calls = {name: [] for name in (*found, "torch")}
+    clips = np.random.default_rng(0).integers(0, 256, (1, 8, 256, 308, 1), dtype=np.uint8)
+    for _ in range(repeats):
+        for name, step in (*found.items(), ("torch", eager)):
+            if step is not None:
+                start = time.perf_counter()
+                step(clips)
+                calls[name].append(time.perf_counter() - start)
+    print(bench_student.machine())
+    print(
+        f"parameters {timings[0].parameters / 1e6:.2f} M, {timings[0].flops / 1e9:.2f} GFLOP/clip"
+    )
+    for name, taken in calls.items():
+        if taken:
+            print(f"{name:14s} {1e3 * np.median(taken):7.1f} ms/clip, best {1e3 * min(taken):.1f}")
+    if calls["torch"]:
+        ratio = np.median(calls["student.irkd"]) / np.median(calls["torch"])
+        print(f"exported / PyTorch eager: {ratio:.2f} (at most 1.1 wanted)")
+
+
+def torch_student():
+    """The same ResNet-18 in PyTorch on uint8 clips; None where torch is missing."""
+    try:
+        import torch
+        from torch import nn
+    except ImportError:
+        return None
+
+    class Block(nn.Module):
+        def __init__(self, inside, outside, stride):
+            super().__init__()
+            self.first = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+            self.second = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
+            self.norms = nn.ModuleList(nn.BatchNorm2d(outside) for _ in range(2))
+            self.shortcut = nn.Identity()
+            if stride > 1 or inside != outside:
+                self.shortcut = nn.Sequential(
+                    nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
+                )
+
+        def forward(self, x):
+            y = self.norms[0](self.first(x)).relu()
+            return (self.norms[1](self.second(y)) + self.shortcut(x)).relu()
+
+    layers = [nn.Conv2d(1, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    layers.append(nn.MaxPool2d(3, 2, 1))
+    inside = 64
+    for level in range(4):
+        for index in range(2):
+            outside = 64 * 2**level
+            layers.append(Block(inside, outside, 2 if level and not index else 1))
+            inside = outside
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, len(CLASSES))]
+    model = nn.Sequential(*layers).eval()
+
+    def step(clips):
+        with torch.inference_mode():
+            cut = torch.from_numpy(clips)[0, :, 16:240, 42:266, 0]
+            frames = ((cut.float() / 255 - 0.449) / 0.226)[:, None]
+            return model(frames).mean(0).softmax(0).numpy()
+
+    return step
+
+
+def stream(student: Path, predictions: int = 8) -> None:
+    """What `Recognizer.push` adds to the network's own time, with frames of 1080p."""
+    recognizer = Recognizer(str(student), stride=16)
+    recognizer.warm_up()
+    clip = np.zeros((1, 8, 256, 308, 1), np.uint8)
+    frames = list(scene((1920, 1080), 16, 0))
+    alone, pushed, prepared = [], [], []
+    for _ in range(predictions):
+        start = time.perf_counter()
+        recognizer.classifier(clip)
+        alone.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        for frame in frames[:-1]:
+            recognizer.push(frame)
+        prepared.append((time.perf_counter() - start) / 15)
+        start = time.perf_counter()
+        assert recognizer.push(frames[-1])
+        pushed.append(time.perf_counter() - start)
+    own, all_in, other = (1e3 * np.median(times) for times in (alone, pushed, prepared))
+    print(
+        f"stream: network {own:.1f} ms, push of the last frame {all_in:.1f} ms "
+        f"({all_in / own - 1:+.1%}, at most +10% wanted), other frames {other:.1f} ms"
+    )
+
+
+VIDEO = """
+import resource, sys, time
+from jax_irkd import predict
+from jax_irkd.predict import Settings
+class Idle:
+    class_names, modality, num_segments, size = ("a", "b"), "infrared", 8, (256, 308)
+    def __call__(self, clips):
+        time.sleep(float(sys.argv[2]))
+        import numpy as np
+        return np.full((len(clips), 2), 0.5, np.float32)
+classifier = Idle()
+if sys.argv[3] != "idle":
+    from jax_irkd.classifier import open_classifier
+    classifier = open_classifier(sys.argv[3])
+    import numpy as np
+    classifier(np.zeros((1, 8, 256, 308, 1), np.uint8))
+start = time.perf_counter()
+result = predict.predict(classifier, sys.argv[1], Settings(trimmed=False, stride=int(sys.argv[4])))
+took = time.perf_counter() - start
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+print(took, memory, result.frames)
+"""
+
+
+def video(student: Path, folder: Path, frames: int) -> None:
+    """A long 1080p video: memory, and speed beside PyAV alone."""
+    memories = []
+    for count in (frames // 4, frames):
+        path = folder / f"long_{count}.avi"
+        write_video(path, _looped(count), size=(1920, 1080), codec="h264")
+        plain = _plain_decoding(path)
+        stride = 64
+        pause = plain / (count / stride) / 2  # The network is idle half of the time.
+        took, memory, _ = _child(VIDEO, path, pause, "idle", stride)
+        print(
+            f"{count} frames of 1080p: PyAV alone {count / plain:.0f} frames/s, predict "
+            f"{count / took:.0f} frames/s ({plain / took:.0%}, at least 80% wanted), "
+            f"memory {memory:.2f} GB without a network"
+        )
+        memories.append(memory)
+    took, memory, _ = _child(VIDEO, path, 0, student, 256)
+    print(f"with the student, stride 256: {frames / took:.0f} frames/s, memory {memory:.2f} GB")
+    print(f"memory of {frames} frames / of {frames // 4}: {memories[1] / memories[0]:.2f}")
+
+
+def _looped(count: int):
+    frames = list(scene((1920, 1080), 40, 0))
+    return (frames[index % len(frames)] for index in range(count))
+
+
+def _plain_decoding(path: Path) -> float:
+    start = time.perf_counter()
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        for _ in container.decode(video=0):
+            pass
+    return time.perf_counter() - start
+
+
+def _child(code: str, *arguments) -> list[float]:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [float(word) for word in done.stdout.splitlines()[-1].split()]
+
+
+def start_up(student: Path, folder: Path) -> None:
+    """From the command to the first answer, the first time and with a compiled program at hand."""
+    clip = write_video(folder / "clip.avi", 60, infrared=True, size=(512, 424))
+    command = [sys.executable, "-m", "jax_irkd.predict", f"--run={student}", str(clip)]
+    for name in ("first", "second"):
+        start = time.perf_counter()
+        environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+        subprocess.run(command, check=True, capture_output=True, env=environment)
+        took = time.perf_counter() - start
+        print(f"start to first prediction, {name} time: {took:.2f} s (at most 3 wanted)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--only", default="network,stream,video,start")
+    flags = parser.parse_args()
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    chosen = flags.only.split(",")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run, student = make_run(folder / "run"), folder / "student.irkd"
+        export.export_run(run, student)
+        if "network" in chosen:
+            network(run, student, flags.repeats)
+        if "stream" in chosen:
+            stream(student)
+        if "video" in chosen:
+            video(student, folder, flags.frames)
+        if "start" in chosen:
+            start_up(student, folder)
+
+
+if __name__ == "__main__":
+    main()
