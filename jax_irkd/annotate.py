@@ -34,7 +34,7 @@ def annotate(result: Any, names: Sequence[str], target: Path) -> None:
     film = Footage(result.path)
     centres = result.spans.sum(axis=1) / 2
     nearest = (centres[1:] + centres[:-1]) / 2  # Frame i belongs to the window nearest to it.
-    writer = None
+    writer, complete = None, False
     try:
         for index, frame in enumerate(film.frames()):
             image = _sized(film.image(frame))
@@ -45,12 +45,15 @@ def annotate(result: Any, names: Sequence[str], target: Path) -> None:
             if not result.trimmed:
                 draw_timeline(image, result.rows, result.frames, index)
             writer.add(image)
+        complete = True
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot write {target} ({reason}); give a name such as out.mp4") from error
     finally:
         if writer:
             writer.close()
+        if not complete:
+            target.unlink(missing_ok=True)
 
 
 def draw(image: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> None:
@@ -62,10 +65,10 @@ def draw(image: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> None:
     bar = image[strip - max(strip // 5, 2) : strip, : round(width * float(scores[best]))]
     bar[:] = colour_of(best)
     text = f"{scores[best]:4.0%} {names[best]}".encode("ascii", "replace").decode()
-    scale = strip / 34
+    scale = strip / 38
     wide = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0]
     scale *= min(1.0, (width - 8) / max(wide, 1))
-    place = (4, round(strip * 0.62))
+    place = (4, round(strip * 0.68))
     cv2.putText(
         image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA
     )

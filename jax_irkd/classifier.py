@@ -92,6 +92,8 @@ class OnnxClassifier:
     """An ONNX file through onnxruntime, on its GPU provider where it has one."""
 
     def __init__(self, path: str | Path, threads: int = 0):
+        from jax_irkd.exported import FORMAT
+
         try:
             import onnxruntime
         except ImportError as error:
@@ -104,6 +106,8 @@ class OnnxClassifier:
             )
             held = self._session.get_modelmeta().custom_metadata_map
             self.manifest = json.loads(held["jax_irkd"])
+            if self.manifest["format"] != FORMAT:
+                raise ValueError(f"format {self.manifest['format']}, this version reads {FORMAT}")
         except Exception as error:  # onnxruntime has an exception class for every fault.
             reason = str(error).splitlines()[0][:120]
             raise UserError(

@@ -14,6 +14,7 @@ import jax.export
 import numpy as np
 
 FORMAT = 1  # of the archive; raised when an older reader would misunderstand a newer file
+NEEDED = ("class_names", "modality", "num_segments", "height", "width")
 PROGRAM, MANIFEST, CARD = "program.stablehlo", "manifest.json", "MODEL_CARD.md"
 
 
@@ -55,6 +56,9 @@ def _read(path: Path) -> tuple[dict, bytes]:
                     f"format {FORMAT}; export the run again, or use the version of jax_irkd that "
                     f"wrote it ({manifest.get('versions', {}).get('jax-irkd', 'unknown')})"
                 )
+            missing = [name for name in NEEDED if name not in manifest]
+            if missing:
+                raise KeyError(f"its manifest has no {missing[0]}")
             return manifest, archive.read(PROGRAM)
     except OSError as error:
         raise ExportedError(f"{path}: {error.strerror or error}; check the path") from error

@@ -10,12 +10,11 @@ exported .irkd file or an .onnx file. Exit code: 0 all done, 1 some videos faile
 """
 
 import argparse
-import functools
 import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -273,7 +272,7 @@ def stream(flags: argparse.Namespace) -> int:
     )
     took = recognizer.warm_up()
     print(f"ready after {took:.1f} s; Ctrl-C ends", file=sys.stderr)
-    prepare = functools.partial(footage.prepare_frame, wanted=recognizer.wanted)
+    prepare = _preparer(recognizer.wanted)
     made, latencies = 0, []
     with Stream(flags.stream, prepare, capacity=flags.stride, patience=flags.patience) as source:
         try:
@@ -289,6 +288,21 @@ def stream(flags: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _preparer(wanted: Wanted) -> Callable[[np.ndarray], np.ndarray]:
+    """`prepare_frame`, which says once when the stream has the wrong colours."""
+    seen = False
+
+    def prepare(image: np.ndarray) -> np.ndarray:
+        nonlocal seen
+        if not seen:
+            seen = True
+            for text in footage.modality_warning(footage.colourfulness(image), wanted.modality):
+                print(f"warning: the stream {text}", file=sys.stderr)
+        return footage.prepare_frame(image, wanted)
+
+    return prepare
 
 
 def _spoken(recognizer: Recognizer, source: Any, flags: argparse.Namespace) -> Iterator[float]:

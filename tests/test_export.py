@@ -148,6 +148,11 @@ def test_files_that_cannot_be_used(student, tmp_path):
     path = rewritten(student, tmp_path / "later.irkd", manifest=later, program=b"nonsense")
     with pytest.raises(UserError, match=r"was exported by jax 9\.9 and jax .* cannot read it"):
         open_classifier(path)
+    path = rewritten(student, tmp_path / "poor.irkd", manifest=b'{"format": 1}')
+    with pytest.raises(
+        UserError, match=r"poor\.irkd is not a complete .* manifest has no class_na"
+    ):
+        open_classifier(path)
     broken = tmp_path / "broken.irkd"
     broken.write_bytes(student.read_bytes()[:-300])
     with pytest.raises(UserError, match=r"broken\.irkd is not a complete exported network"):

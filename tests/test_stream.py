@@ -164,6 +164,12 @@ def test_the_command_prints_predictions_and_ends_with_the_file(tmp_path, monkeyp
     assert code == 0 and 1 <= len(lines) <= 3
     assert lines[0]["predictions"][0]["class"] == "walk" and lines[0]["latency"] < 1
     assert "predictions from 30 frames" in captured.err.splitlines()[-1]
+    assert "warning" not in captured.err
+    colour = write_video(tmp_path / "colour.avi", 12, rate=60)
+    assert predict.main(["--run=any", f"--stream={colour}", "--stride=4"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("warning: the stream is a colour video") == 1
+    assert "walk" in captured.out and "dropped)" in captured.out
 
 
 CONTROL_C = """
