@@ -65,6 +65,13 @@ def write_report(
     return path
 
 
+def add_section(folder: str | Path, section: Section) -> None:
+    """Put a section on the page of a finished run, in place of an earlier one of the same title."""
+    folder = Path(folder)
+    others = [kept for kept in _keep_sections(folder, None) if kept.title != section.title]
+    write_report(folder.parent, [folder.name], sections={folder.name: [*others, section]})
+
+
 def read_runs(workdir: str | Path) -> list[Run]:
     """All finished runs of a workdir: teacher, baseline, then the others by name, `ours` last."""
     folders = [path.parent for path in Path(workdir).glob("*/results.json")]

@@ -136,6 +136,11 @@ def write_results(folder: Path, scores: Scores, results: dict) -> dict:
         label=scores.labels,
         logits=scores.logits,
     )
+    return save_results(folder, results)
+
+
+def save_results(folder: Path, results: dict) -> dict:
+    """Write results.json, the old one or the new one whole at every moment."""
     temporary = folder / "results.partial"
     temporary.write_text(json.dumps(results, indent=1))
     temporary.replace(folder / "results.json")

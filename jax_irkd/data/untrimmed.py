@@ -10,7 +10,13 @@ import numpy as np
 from jax_irkd.data.archives import Source
 from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
-from jax_irkd.data.video import VideoError, iterate_frames, packet_count, resize
+from jax_irkd.data.video import (
+    VideoError,
+    iterate_frames,
+    nominal_frames,
+    packet_count,
+    resize,
+)
 from jax_irkd.errors import UserError
 
 PROTOCOLS = {"cross_subject": 0, "cross_view": 2}  # Position of train/test in a split's name.
@@ -118,6 +124,33 @@ def pku_videos(folder: str | Path, protocol: str, part: str = "test") -> list[Un
 
     Raises UserError for an unknown protocol or part, and when the folder is not PKU-MMD.
     """
+    found, rows = _annotated(folder, protocol, part)
+    return [
+        UntrimmedVideo(name, pair["rgb"].source, pair["infrared"].source, rows[name])
+        for name, pair in sorted(found.videos.items())
+        if len(pair) == 2 and name in rows
+    ]
+
+
+def pku_annotations(
+    folder: str | Path, protocol: str, part: str = "test"
+) -> dict[str, list[tuple[int, int, int, int]]]:
+    """The rows of all annotated videos that `protocol` puts into `part`, on disk or not.
+
+    Rows are mended as the builder does. Raises UserError like `pku_videos`.
+    """
+    return _annotated(folder, protocol, part)[1]
+
+
+def infrared_rate(video: UntrimmedVideo) -> float:
+    """Infrared frames for one RGB frame, by whose numbers the annotation goes; 1 on one clock."""
+    from tfds_builders.pku_mmd_ir.videos import clock_ratio
+
+    return clock_ratio(nominal_frames(video.rgb), nominal_frames(video.infrared))
+
+
+def _annotated(folder: str | Path, protocol: str, part: str):
+    """A scan of the folder, and the rows by video."""
     # Knowledge of the raw layout lives with the builder; nothing else here needs it.
     from tfds_builders.pku_mmd_ir.videos import scan
 
@@ -126,18 +159,9 @@ def pku_videos(folder: str | Path, protocol: str, part: str = "test") -> list[Un
     if part not in ("train", "test"):
         raise UserError(f"unknown part {part!r}; choose one of ['train', 'test']")
     found = scan(Path(folder))
-    return [
-        UntrimmedVideo(
-            name,
-            pair["rgb"].source,
-            pair["infrared"].source,
-            [
-                (i.label + 1, i.start + 1, i.stop, i.confidence)
-                for i in found.labels[name].instances
-            ],
-        )
-        for name, pair in sorted(found.videos.items())
-        if len(pair) == 2
-        and name in found.labels
-        and found.splits.get(name, "____").split("_")[PROTOCOLS[protocol]] == part
-    ]
+    rows = {
+        name: [(i.label + 1, i.start + 1, i.stop, i.confidence) for i in labels.instances]
+        for name, labels in sorted(found.labels.items())
+        if found.splits.get(name, "____").split("_")[PROTOCOLS[protocol]] == part
+    }
+    return found, rows

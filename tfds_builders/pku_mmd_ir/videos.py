@@ -244,11 +244,19 @@ def _on_own_clock(
     spans: list[tuple[int, int]], rgb_length: int, infrared_length: int
 ) -> list[tuple[int, int]]:
     """Annotated frames as infrared frames: the same numbers, or scaled when the rates differ."""
-    longest = max(rgb_length, infrared_length)
-    if abs(rgb_length - infrared_length) <= max(2, SAME_CLOCK * longest) or not rgb_length:
-        return spans
-    ratio = infrared_length / rgb_length
+    ratio = clock_ratio(rgb_length, infrared_length)
     return [(round(s * ratio), max(round(s * ratio) + 1, round(e * ratio))) for s, e in spans]
+
+
+def clock_ratio(rgb_length: int, infrared_length: int) -> float:
+    """Infrared frames for one RGB frame, by whose numbers the annotation goes.
+
+    1 when the lengths are so near that both streams share a clock, or are not known.
+    """
+    longest = max(rgb_length, infrared_length)
+    if abs(rgb_length - infrared_length) <= max(2, SAME_CLOCK * longest):
+        return 1.0
+    return infrared_length / rgb_length if rgb_length and infrared_length else 1.0
 
 
 def _too_little(
