@@ -64,14 +64,14 @@ def subject(rng: np.random.Generator) -> Look:
         rng.uniform(0.88, 1.18),
     )
     names = ("skin", "hair", "shirt", "stripe", "trousers", "shoes")
-    bounds = ((0.58, 0.72), (0.25, 0.5), (0.35, 0.9), (0.35, 0.9), (0.3, 0.8), (0.25, 0.7))
+    bounds = ((0.62, 0.78), (0.3, 0.5), (0.42, 0.9), (0.42, 0.9), (0.36, 0.8), (0.3, 0.7))
     return Look(
         body=body,
         skin=pick(SKIN_TONES),
         hair=pick(HAIR_TONES),
-        shirt=cloth(0.25, 0.95),
+        shirt=cloth(0.2, 0.7),
         stripe=cloth(0.3, 1.0),
-        trousers=cloth(0.12, 0.55),
+        trousers=cloth(0.12, 0.45),
         shoes=cloth(0.1, 0.9),
         infrared={name: rng.uniform(*bound) for name, bound in zip(names, bounds)},
         sleeves=pick(("long", "short")),

@@ -100,7 +100,7 @@ def perform(
 def _play(script: Script, take: Take) -> Performance:
     draw, body, side, zero = take.draw, take.body, take.side, np.zeros_like(take.phase)
     seated = draw(0, 1) < 0.06 and script.may_sit
-    chair = seated or script.chair or draw(0, 1) < 0.25
+    chair = seated or script.chair or draw(0, 1) < 0.15
     sway, speed, shift = draw(0.005, 0.025), draw(1.0, 2.5), draw(0, 6.3)
     rock = np.sin(speed * take.seconds + shift)
     base = skeleton.trunk(
@@ -155,22 +155,21 @@ def resting(take: Take, side: int) -> Callable[[Trunk], Points]:
 
 
 def carrying(
-    take: Take, kind: str | None
+    take: Take, kind: str, chance: float, height: tuple[float, float]
 ) -> tuple[Callable[[Trunk], Points], Callable[[dict[str, Points]], list[Prop]]]:
-    """The other hand, and what it holds: mostly something at the waist, else it rests.
+    """The other hand and what it holds: with `chance` a thing at `height` over the neck, or none.
 
-    The posture has the same chances for every action, so that only the thing tells them apart.
+    `height` is a range in units of body height.
     """
-    side, empty = -take.side, take.draw(0, 1) < 0.3
-    x, y, z = take.draw(0.06, 0.11), take.draw(-0.26, -0.12), take.draw(0.17, 0.21)
+    side, holds = -take.side, take.draw(0, 1) < chance
+    x, y, z = take.draw(0.05, 0.1), take.draw(*height), take.draw(0.17, 0.22)
     rest = resting(take, side)
 
     def hold(base: Trunk) -> Points:
-        return rest(base) if empty else base.reach(side * x, y, z)
+        return base.reach(side * x, y, z) if holds else rest(base)
 
     def things(found: dict[str, Points]) -> list[Prop]:
-        held = [] if empty or kind is None else [kind]
-        return [Prop(name, hand_of(found, side), upright(take.phase)) for name in held]
+        return [Prop(kind, hand_of(found, side), upright(take.phase))] if holds else []
 
     return hold, things
 
@@ -178,11 +177,11 @@ def carrying(
 def drink(take: Take) -> Script:
     """One slow lift, the head tips back while swallowing, the hand comes down."""
     draw, side = take.draw, take.side
-    lift = plateau(take.phase, draw(0, 0.12), draw(0.25, 0.38), draw(0.68, 0.8), draw(0.88, 1.0))
-    tip = ramp(lift, 0.6, 1.0) * draw(0.7, 1.2)
+    lift = plateau(take.phase, draw(-0.1, 0.05), draw(0.15, 0.25), draw(0.8, 0.9), draw(0.95, 1.1))
+    tip = ramp(lift, 0.6, 1.0) * draw(0.9, 1.3)
     kind, hold = take.choose(["cup", "cup", "bottle"]), draw(-0.31, -0.2)
     fx = draw(0.03, 0.1)
-    other, held = carrying(take, "bottle")
+    other, held = carrying(take, "bottle", 0.4, (-0.28, -0.2))
 
     def main(base):
         return blend(
@@ -196,7 +195,9 @@ def drink(take: Take) -> Script:
         axis = axis + toward / np.linalg.norm(toward, axis=-1, keepdims=True) * np.sin(tip)[:, None]
         return [Prop(kind, hand + 0.03 * axis, axis), *held(found)]
 
-    return Script(main, other, props, elbow=0.35 * lift, nod=-0.3 * tip, may_sit=True)
+    return Script(
+        main, other, props, elbow=0.35 * lift, nod=-0.42 * tip, lean=-0.08 * tip, may_sit=True
+    )
 
 
 def eat(take: Take) -> Script:
@@ -205,7 +206,10 @@ def eat(take: Take) -> Script:
     bites, shift = draw(1.7, 2.8), draw(-0.15, 0.15)
     wave = 0.5 - 0.5 * np.cos(2 * np.pi * (bites * take.phase + shift))
     near = 0.25 + 0.75 * ramp(wave, 0.15, 0.75)
-    kind, (other, held) = take.choose(["apple", "bread", "bread"]), carrying(take, "bowl")
+    kind, (other, held) = (
+        take.choose(["apple", "bread", "bread"]),
+        carrying(take, "bowl", 0.85, (-0.12, -0.04)),
+    )
     fx, low = draw(0.04, 0.09), draw(-0.2, -0.12)
 
     def main(base):
@@ -226,7 +230,7 @@ def brush_teeth(take: Take) -> Script:
     enter = ramp(take.phase, -0.15, draw(0.08, 0.2))
     rub = draw(0.010, 0.022) * np.sin(2 * np.pi * draw(2.6, 4.0) * take.seconds + draw(0, 6))
     far, low = draw(0.055, 0.085), draw(-0.03, 0.0)
-    other, held = carrying(take, "tumbler")
+    other, held = carrying(take, "tumbler", 0.4, (-0.28, -0.2))
 
     def main(base):
         at_mouth = base.mouth(side * (far + rub), low + 0.2 * rub, 0.035)
@@ -244,7 +248,7 @@ def brush_teeth(take: Take) -> Script:
             *held(found),
         ]
 
-    raised = draw(0.45, 0.9) * enter
+    raised = draw(0.8, 1.2) * enter
     return Script(main, other, props, elbow=raised, nod=draw(0.0, 0.2), may_sit=True)
 
 
@@ -255,10 +259,10 @@ def brush_hair(take: Take) -> Script:
     down = ramp(beat, 0.0, 0.65) - ramp(beat, 0.7, 1.0)
     enter, tilt = ramp(take.phase, -0.15, draw(0.08, 0.2)), draw(0.05, 0.28)
     back = draw(-0.05, 0.03)
-    other, held = carrying(take, "mirror")
+    other, held = carrying(take, "mirror", 0.5, (-0.02, 0.06))
 
     def main(base):
-        top = base.face(side * 0.05, 0.085, 0.035 + back)
+        top = base.face(side * 0.03, 0.13, 0.02 + back)
         bottom = base.face(side * 0.105, -0.07, 0.02 + back)
         return blend(base.reach(side * 0.12, -0.1, 0.15), blend(top, bottom, down), enter)
 
@@ -268,15 +272,15 @@ def brush_hair(take: Take) -> Script:
         axis = axis / np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-6)
         return [Prop("hairbrush", hand + 0.05 * axis, axis), *held(found)]
 
-    return Script(main, other, props, elbow=0.7, tilt=side * tilt, may_sit=True)
+    return Script(main, other, props, elbow=1.2, tilt=side * tilt, may_sit=True)
 
 
 def drop(take: Take) -> Script:
     """Holds a thing out in front and lets go; it falls and lies on the floor."""
     draw, side, height = take.draw, take.side, take.body.height
-    release = draw(0.3, 0.5)
-    away = ramp(take.phase, release + 0.1, release + 0.4)
-    kind, out, low = take.choose(["ball", "box"]), draw(0.2, 0.27), draw(-0.24, -0.14)
+    release = draw(0.35, 0.5)
+    away = ramp(take.phase, release + 0.3, release + 0.55)
+    kind, out, low = take.choose(["ball", "box"]), draw(0.27, 0.33), draw(-0.12, -0.03)
     fx, roll_x = draw(0.03, 0.12), draw(-0.25, 0.25)
 
     def main(base):
@@ -292,7 +296,7 @@ def drop(take: Take) -> Script:
         ], axis=-1)  # fmt: skip
         return [Prop(kind, path, upright(take.phase))]
 
-    gaze = draw(0.2, 0.5) * ramp(take.phase, release - 0.1, release + 0.1)
+    gaze = draw(0.4, 0.7) * ramp(take.phase, release - 0.1, release + 0.1)
     return Script(main, props=props, nod=gaze, lean=0.2 * gaze)
 
 
@@ -300,8 +304,8 @@ def pick_up(take: Take) -> Script:
     """Bends down, takes a thing from the floor and straightens up with it."""
     draw, side, height = take.draw, take.side, take.body.height
     grab = draw(0.42, 0.56)
-    bend = plateau(take.phase, grab - 0.36, grab - 0.05, grab + 0.06, grab + draw(0.3, 0.4))
-    held = ramp(take.phase, grab + 0.04, grab + 0.3)
+    bend = plateau(take.phase, grab - 0.42, grab - 0.16, grab + 0.14, grab + draw(0.34, 0.44))
+    held = ramp(take.phase, grab + 0.12, grab + 0.36)
     kind, knees = take.choose(["ball", "box"]), draw(0.08, 0.24)
     spot = np.array([side * draw(0.02, 0.2), 0.07, draw(0.24, 0.36) * height])
 
@@ -324,16 +328,16 @@ def throw(take: Take) -> Script:
     """Winds up beside the head, swings forward and lets fly."""
     draw, side = take.draw, take.side
     launch = draw(0.46, 0.62)
-    wind = ramp(take.phase, launch - 0.4, launch - 0.12)
+    wind = ramp(take.phase, launch - 0.5, launch - 0.25)
     swing = ramp(take.phase, launch - 0.12, launch + 0.06)
-    follow = ramp(take.phase, launch + 0.06, launch + 0.32)
-    kind, high, speed = take.choose(["ball", "box"]), draw(-0.02, 0.1), draw(3.0, 4.5)
+    follow = ramp(take.phase, launch + 0.15, launch + 0.45)
+    kind, high, speed = take.choose(["ball", "box"]), draw(0.08, 0.18), draw(3.0, 4.5)
     climb = draw(0.3, 1.6)
 
     def main(base):
         ready = base.reach(side * 0.1, -0.22, 0.17)
         back = base.reach(side * 0.22, high, -0.1)
-        front = base.reach(side * 0.08, -0.02, 0.33)
+        front = base.reach(side * 0.08, 0.02, 0.33)
         down = base.reach(side * 0.04, -0.28, 0.2)
         return blend(blend(blend(ready, back, wind), front, swing), down, follow)
 
@@ -347,8 +351,8 @@ def throw(take: Take) -> Script:
         return [Prop(kind, np.maximum(path, [-9, 0.07, -9]), upright(take.phase))]
 
     twist = side * (-0.45 * wind + 0.9 * swing - 0.45 * follow)
-    lean = -0.12 * wind + 0.35 * swing - 0.2 * follow
-    stride, step = draw(0.0, 0.12), ramp(take.phase, launch - 0.25, launch)
+    lean = -0.2 * wind + 0.65 * swing - 0.2 * follow
+    stride, step = draw(0.08, 0.18), ramp(take.phase, launch - 0.3, launch)
     return Script(main, props=props, twist=-twist, lean=lean, step=step, stride=stride,
                   elbow=0.5 * wind)  # fmt: skip
 
@@ -356,8 +360,8 @@ def throw(take: Take) -> Script:
 def sit_down(take: Take) -> Script:
     """Standing before a chair, lowers onto it and settles; the hands reach for the seat."""
     draw, side = take.draw, take.side
-    begin = draw(0.08, 0.22)
-    sit = ramp(take.phase, begin, begin + draw(0.28, 0.4))
+    begin = draw(0.0, 0.12)
+    sit = ramp(take.phase, begin, begin + draw(0.25, 0.35))
     moving = 4 * sit * (1 - sit)
     back = ramp(take.phase, begin + 0.35, begin + 0.6)
 
@@ -377,8 +381,8 @@ def sit_down(take: Take) -> Script:
 def stand_up(take: Take) -> Script:
     """Seated, leans far forward, pushes on the knees, rises and steps away."""
     draw, side = take.draw, take.side
-    begin = draw(0.12, 0.3)
-    sit = 1 - ramp(take.phase, begin + 0.1, begin + draw(0.38, 0.48))
+    begin = draw(0.04, 0.16)
+    sit = 1 - ramp(take.phase, begin + 0.06, begin + draw(0.3, 0.4))
     forward = plateau(take.phase, begin - 0.1, begin + 0.16, begin + 0.24, begin + 0.5)
     push = plateau(take.phase, begin - 0.1, begin + 0.05, begin + 0.25, begin + 0.45)
 
@@ -386,7 +390,7 @@ def stand_up(take: Take) -> Script:
         rest = resting(take, which)
         return lambda base: blend(rest(base), base.reach(which * 0.09, -0.27, 0.17), push)
 
-    stride, step = draw(0.03, 0.16), ramp(take.phase, begin + 0.4, begin + 0.65)
+    stride, step = draw(0.1, 0.22), ramp(take.phase, begin + 0.4, begin + 0.65)
     lean = draw(0.65, 0.95) * forward
     return Script(hand(side), hand(-side), sit=sit, lean=lean, nod=-0.2 * push, step=step,
                   stride=stride, chair=True)  # fmt: skip
@@ -396,15 +400,15 @@ def clap(take: Take) -> Script:
     """Both hands before the chest meet a few times a second."""
     draw, side = take.draw, take.side
     rate, shift = draw(1.8, 3.2), draw(0, 6.3)
-    gap = 0.012 + draw(0.05, 0.09) * (0.5 + 0.5 * np.sin(2 * np.pi * rate * take.seconds + shift))
+    gap = 0.012 + draw(0.07, 0.13) * (0.5 + 0.5 * np.sin(2 * np.pi * rate * take.seconds + shift))
     enter, level = ramp(take.phase, -0.15, draw(0.08, 0.2)), draw(-0.16, -0.05)
-    out = draw(0.15, 0.21)
+    out = draw(0.19, 0.25)
 
     def hand(which):
         rest = resting(take, which)
         return lambda base: blend(rest(base), base.reach(which * gap, level, out), enter)
 
-    wide = draw(0.1, 0.4)
+    wide = draw(0.3, 0.6)
     return Script(hand(side), hand(-side), elbow=wide, other_elbow=wide, may_sit=True)
 
 

@@ -149,13 +149,13 @@ def sensor(size: tuple[int, int], rng: np.random.Generator) -> Sensor:
     radius = (x - off_x) ** 2 + (y - off_y) ** 2
     gain = 1 / (1 + rng.uniform(1.0, 2.5) * radius) ** 2
     glare = np.zeros_like(gain)
-    for _ in range(int(rng.integers(0, 3))):
+    for _ in range(int(rng.integers(0, 2))):
         cx, cy, spread = rng.uniform(-0.5, 0.5), rng.uniform(-0.4, 0.4), rng.uniform(0.02, 0.09)
         glare += rng.uniform(0.1, 0.4) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / spread**2)
     pattern = rng.normal(0, 0.012, (1, width)) + rng.normal(0, 0.008, (height, width))
     return Sensor(
         gain.astype(np.float32), glare.astype(np.float32), pattern.astype(np.float32),
-        rng.uniform(0.95, 1.3), rng.uniform(0.03, 0.045), rng.uniform(0.6, 0.9),
+        rng.uniform(0.95, 1.3), rng.uniform(0.02, 0.03), rng.uniform(0.6, 0.9),
         rng.uniform(0.0, 0.05),
     )  # fmt: skip
 

@@ -27,8 +27,8 @@ def room(rng: np.random.Generator) -> list[Panel]:
             (hue + rng.normal(0, 0.06)) % 1, rng.uniform(0.02, saturation), rng.uniform(low, high)
         )
 
-    wall, floor = paint(0.12, 0.62, 0.85), paint(0.2, 0.35, 0.6)
-    wall_infrared, floor_infrared = rng.uniform(0.15, 0.35), rng.uniform(0.12, 0.28)
+    wall, floor = paint(0.10, 0.72, 0.88), paint(0.18, 0.45, 0.6)
+    wall_infrared, floor_infrared = rng.uniform(0.10, 0.22), rng.uniform(0.06, 0.14)
 
     def upright(start, end, low, top, color, infrared):
         corners = [(*start, low), (*end, low), (*end, top), (*start, top)]
@@ -47,8 +47,8 @@ def room(rng: np.random.Generator) -> list[Panel]:
             low = rng.choice([0.0, rng.uniform(0.7, 1.5)])
             top = low + rng.uniform(0.4, 1.1) + (1.2 if low == 0 else 0)
             ends = [(x0 + (x1 - x0) * a, z0 + (z1 - z0) * a) for a in (at, at + width)]
-            paper = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0, 0.25), rng.uniform(0.3, 0.95))
-            infrared = 0.6 * wall_infrared + 0.4 * rng.uniform(0.1, 0.5)
+            paper = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0, 0.2), rng.uniform(0.5, 0.95))
+            infrared = 0.6 * wall_infrared + 0.4 * rng.uniform(0.05, 0.35)
             panels.append(upright(*ends, low, top, paper, infrared))
     return panels
 
@@ -71,7 +71,7 @@ def backdrop(
             far = np.linalg.norm(panel.corners.mean(axis=0)[[0, 2]] - view.position[[0, 2]])
             color = (min(255.0, 215 * panel.infrared * (LAMP_RANGE / far) ** 2),)
         cv2.fillPoly(image, [np.rint(pixels * 8).astype(np.int32)], color, cv2.LINE_AA, 3)
-    return _mottle(_shadow(image, large), rng, 0.04 if lamp is not None else 0.14)
+    return _mottle(_shadow(image, large), rng, 0.04 if lamp is not None else 0.10)
 
 
 def _clip(points: np.ndarray) -> np.ndarray:
