@@ -152,7 +152,7 @@ def stream(student: Path, predictions: int = 8) -> None:
 
 
 VIDEO = """
-import resource, sys, time
+import sys, time
 from jax_irkd import predict
 from jax_irkd.predict import Settings
 class Idle:
@@ -170,7 +170,9 @@ if sys.argv[3] != "idle":
 start = time.perf_counter()
 result = predict.predict(classifier, sys.argv[1], Settings(trimmed=False, stride=int(sys.argv[4])))
 took = time.perf_counter() - start
-memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+# Not ru_maxrss, which a child inherits from the process that started it.
+status = open("/proc/self/status").read()
+memory = int(status.split("VmHWM:")[1].split()[0]) / 2**20
 print(took, memory, result.frames)
 """
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
@@ -76,6 +77,7 @@ class Footage:
         self.read = self.broken = 0
         self.rotation = 0
         self.colour = 0.0
+        self._picture = Picture()
         with self._opened() as (container, stream):
             self.promised = stream.frames  # 0 when the header does not say
             self.rate = float(stream.average_rate or stream.guessed_rate or 30)
@@ -164,9 +166,31 @@ class Footage:
                 continue
             yield from decoded
 
-    def image(self, frame: av.VideoFrame) -> np.ndarray:
-        """The frame upright, RGB uint8 `h w 3`."""
-        return upright(frame.to_ndarray(format="rgb24"), self.rotation)
+    def image(self, frame: av.VideoFrame, short_side: int = 0) -> np.ndarray:
+        """The frame upright, RGB uint8 `h w 3`, shrunk to `short_side` unless that is 0."""
+        return self._picture(frame, self.rotation, short_side)
+
+
+class Picture:
+    """Decoded frames to upright RGB images.
+
+    The conversion shrinks in passing, by area as the builders do: a tenth of the time that a whole
+    1080p image takes, and the same picture but for one grey level of rounding.
+    """
+
+    def __init__(self):
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame, rotation: int, short_side: int = 0) -> np.ndarray:
+        shorter = min(frame.height, frame.width)
+        if not 0 < short_side < shorter:
+            return upright(frame.to_ndarray(format="rgb24"), rotation)
+        height, width = (
+            max(short_side, round(side * (short_side / shorter)))
+            for side in (frame.height, frame.width)
+        )
+        small = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="AREA")
+        return upright(small.to_ndarray(), rotation)
 
 
 def _packets(container, stream) -> int:
@@ -234,7 +258,7 @@ def windows(footage: Footage, wanted: Wanted, length: int, stride: int) -> Itera
         while ahead < len(planned) and planned[ahead][1] <= index:
             ahead += 1
         if any(index in window for window in _covering(needed, planned, ahead, index)):
-            image = footage.image(frame)
+            image = footage.image(frame, SHORT_SIDE)
             if len(colours) < 64:
                 colours.append(colourfulness(image))
                 footage.colour = float(np.mean(colours))

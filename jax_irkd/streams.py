@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 
 from jax_irkd.errors import UserError
-from jax_irkd.footage import upright
+from jax_irkd.footage import SHORT_SIDE, Picture
 
 LAG = 0.5  # seconds behind its own clock after which a source's frames are dropped
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between attempts to reopen
@@ -25,9 +26,10 @@ class Stream:
     """Frames of a source as they come, each handed out at most once.
 
     `source` is a camera's number, a device (/dev/video0), a URL, or a file that is played in real
-    time. `prepare` turns an RGB frame into what is kept; at most `capacity` frames wait, the oldest
-    makes room for the newest. A lost source is reopened, waiting 0.5, 1, 2, ... at most 10 seconds,
-    until none came for `patience` seconds. Use it as a context manager.
+    time. `prepare` turns an RGB frame, shrunk as the builders do, into what is kept; at most
+    `capacity` frames wait, the oldest makes room for the newest. A lost source is reopened,
+    waiting 0.5, 1, 2, ... at most 10 seconds, until none came for `patience` seconds. Use it as a
+    context manager.
     """
 
     def __init__(
@@ -204,16 +206,12 @@ def _container(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndar
             raise ValueError("it has no video stream")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        picture = Picture()
         rate = float(stream.average_rate or stream.guessed_rate or 30)
         for index, frame in enumerate(_readable(container, stream)):
             moment = frame.time if frame.time is not None else index / rate
             turned = getattr(frame, "rotation", 0)
-            yield (
-                moment,
-                lambda frame=frame, turned=turned: upright(
-                    frame.to_ndarray(format="rgb24"), turned
-                ),
-            )
+            yield moment, functools.partial(picture, frame, turned, SHORT_SIDE)
 
 
 def _readable(container, stream) -> Iterator[av.VideoFrame]:

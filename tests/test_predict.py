@@ -13,6 +13,7 @@ from jax_irkd import footage, predict
 from jax_irkd.data.raw_trees import number_of, truncate, write_video
 from jax_irkd.data.untrimmed import Window
 from jax_irkd.data.untrimmed import windows as dataset_windows
+from jax_irkd.data.video import resize
 from jax_irkd.detection import read_rows
 from jax_irkd.footage import Footage, Wanted
 from jax_irkd.predict import Settings
@@ -95,6 +96,16 @@ def test_windows_are_those_of_the_data_set(tmp_path, total):
     )
     assert [w[:2] for w in ours] == [w[:2] for w in theirs]
     np.testing.assert_array_equal([w.frames for w in ours], [w.frames for w in theirs])
+
+
+def test_shrinking_in_passing_gives_the_builders_picture(tmp_path):
+    path = write_video(tmp_path / "large.avi", 2, size=(900, 700), infrared=True)
+    film = Footage(path)
+    frame = next(film.frames())
+    expected, got = resize(film.image(frame), 256), film.image(frame, 256)
+    assert got.shape == expected.shape == (256, 329, 3)
+    assert np.abs(got.astype(int) - expected).mean() < 1.5
+    assert number_of(got) == 0 and film.image(frame, 700).shape == (700, 900, 3)
 
 
 def test_no_more_frames_are_kept_than_a_window_needs(folder, monkeypatch):
