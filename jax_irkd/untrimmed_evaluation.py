@@ -35,7 +35,7 @@ from jax_irkd.train import Network
 TITLE = "Detection in untrimmed videos"
 FIGURES = ("F1", "AP", "mAP_action", "mAP_video", "2D-AP")
 _WAIT = 7 * 24 * 3600  # Seconds the other processes wait for process 0.
-_calls = itertools.count()
+_meetings = itertools.count()
 
 Score = Callable[[UInt8[np.ndarray, "b t h w c"]], Float[jax.Array, "b k"]]
 
@@ -108,6 +108,7 @@ def add_detection(config: ConfigDict, folder: Path, results: Mapping[str, Any]) 
     """
     settings = _settings(config)
     held = dict(results)
+    _meet()  # before results.json changes, so that all of them decide alike
     if held.get("detection", {}).get("settings") == settings:
         return held
     network, meta = runs.load(folder)  # by all processes: Orbax lets them meet
@@ -118,13 +119,20 @@ def add_detection(config: ConfigDict, folder: Path, results: Mapping[str, Any]) 
             held = runs.save_results(folder, held | {"detection": added})
             report.add_section(folder, section(held))
             shown = "  ".join(f"{name} {percent(found[name])}" for name in FIGURES)
-            console.print(f"detection, {found['videos']} videos: {shown}", highlight=False)
+            console.print(
+                f"detection, {found['videos']} videos: {shown}", highlight=False, soft_wrap=True
+            )
     finally:
-        if jax.process_count() > 1:
-            everybody = set(range(jax.process_count()))
-            name = f"detection {next(_calls)}"
-            multihost.sync_global_processes(name, timeout=_WAIT, processes=everybody)
+        _meet()
     return held
+
+
+def _meet() -> None:
+    """Wait until all processes are here, for days if need be; unlike a collective's wait."""
+    if jax.process_count() > 1:
+        everybody = set(range(jax.process_count()))
+        name = f"detection {next(_meetings)}"
+        multihost.sync_global_processes(name, timeout=_WAIT, processes=everybody)
 
 
 def detect(network: Network, config: ConfigDict, modality: str, folder: Path) -> dict[str, Any]:
