@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from jax_irkd.data import actors, motions, rendering, skeleton, staging, synthetic, things
+from jax_irkd.data import acting, actors, motions, rendering, skeleton, staging, synthetic, things
 from jax_irkd.data.staging import Clip
 from jax_irkd.errors import UserError
 
@@ -199,8 +199,8 @@ def test_actions_do_what_their_names_say():
 def test_things_are_bright_in_rgb_and_fade_in_infrared():
     rng = np.random.default_rng(0)
     cloth = {"skin": 0.56, "shirt": 0.4, "hair": 0.3}
-    for kind in things.SHAPES:
-        still = motions.Prop(kind, np.zeros((1, 3)), np.array([[0.0, 1.0, 0.0]]))
+    for kind in things.COLORS:
+        still = acting.Prop(kind, np.zeros((1, 3)), np.array([[0.0, 1.0, 0.0]]))
         for solid in things.prop(still, cloth, rng):
             behind = cloth.get(things.BEHIND.get(kind), things.DARK)
             assert abs(solid.infrared - behind) < 0.12

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from jax_irkd.data.motions import Performance
+from jax_irkd.data.acting import Performance
 from jax_irkd.data.skeleton import Body, Points
 
 SKIN_TONES = ((0.94, 0.78, 0.68), (0.86, 0.66, 0.53), (0.76, 0.55, 0.41), (0.52, 0.35, 0.25))
@@ -95,7 +95,7 @@ def person(look: Look, performance: Performance) -> list[Solid]:
     forearm = (look.shirt, "shirt") if look.sleeves == "long" else (look.skin, "skin")
     sleeve = tuple(0.9 * value for value in look.shirt)  # an arm stands out from the chest
     for side in ("left", "right"):
-        limb([f"{side}_hip", f"{side}_knee"], (0.088, 0.062), look.trousers, "trousers")
+        limb([f"{side}_hip", f"{side}_knee"], (0.088, 0.062), look.trousers, "trousers", -0.07)
         limb([f"{side}_knee", f"{side}_ankle"], (0.060, 0.046), look.trousers, "trousers")
         limb([f"{side}_ankle", f"{side}_toe"], (0.045, 0.036), look.shoes, "shoes", 0.02)
         limb([f"{side}_shoulder", f"{side}_elbow"], (0.058, 0.046), sleeve, "shirt", 0.04)
@@ -152,13 +152,14 @@ def _head(look: Look, performance: Performance) -> list[Solid]:
         return head + size * (x * side + y * up + z * forward)
 
     hair, skin = look.infrared["hair"], look.infrared["skin"]
+    fringe = np.stack([at(-0.4, 0.74, 0.42), at(0.4, 0.74, 0.42)], 1)
     solids = [
         Solid(np.stack([neck, at(0, -0.4, 0)], 1), np.array([0.05, 0.045]), look.skin, skin),
-        Solid(np.stack([at(0, 0.25, 0.1), at(0, -0.5, 0.22)], 1), np.array([0.98, 0.70]) * size,
+        Solid(np.stack([at(0, 0.08, 0.2), at(0, -0.55, 0.25)], 1), np.array([0.88, 0.66]) * size,
               look.skin, skin, nearer=0.02),
-        Solid(np.stack([at(0, 0.42, -0.2), at(0, 0.0, -0.42)], 1), np.array([0.98, 0.8]) * size,
-              look.hair, hair, nearer=0.0),
-        Solid(at(0, 0.9, 0.1)[:, None], np.array([0.55]) * size, look.hair, hair, nearer=0.03),
+        Solid(np.stack([at(0, 0.42, -0.1), at(0, 0.0, -0.38)], 1), np.array([0.98, 0.8]) * size,
+              look.hair, hair),
+        Solid(fringe, np.full(2, 0.36) * size, look.hair, hair, nearer=0.03),
     ]  # fmt: skip
     if look.long_hair:
         back = np.stack([at(0, 0.2, -0.55), at(0, -1.5, -0.6)], 1)

@@ -115,14 +115,15 @@ def film_rgb(
 ) -> UInt8[np.ndarray, "t h w 3"]:  # fmt: skip
     """Frames of the RGB camera. `lamp` is the colour of the light, near (1, 1, 1)."""
 
-    def paint(solid: Solid, depth: float):
-        color = 255 * np.array(solid.color) * lamp
-        dark, light = np.minimum(0.74 * color, 255), np.minimum(color, 255)
-        return tuple(map(float, dark)), tuple(map(float, light))
+    red, green, blue = (255 * float(part) for part in lamp)
 
-    grain = rng.normal(0.0, 1.6, (view.size[1], view.size[0], 1))
+    def paint(solid: Solid, depth: float):
+        color = red * solid.color[0], green * solid.color[1], blue * solid.color[2]
+        return tuple(0.74 * part for part in color), color
+
+    grain = np.rint(rng.normal(0.0, 1.6, (view.size[1], view.size[0], 1))).astype(np.int16)
     frames = np.stack(render(solids, view, backdrop, paint))
-    return np.clip(frames + np.rint(grain), 0, 255).astype(np.uint8)
+    return np.clip(frames + grain, 0, 255).astype(np.uint8)
 
 
 # ---------------------------------------------------------------- the infrared camera

@@ -22,9 +22,11 @@ def room(rng: np.random.Generator) -> list[Panel]:
     back, wide, high = rng.uniform(1.5, 2.4), rng.uniform(2.0, 3.0), 2.8
     hue = rng.uniform()
 
-    def paint(saturation, low, high):
+    def paint(saturation, dark, bright):
         return colorsys.hsv_to_rgb(
-            (hue + rng.normal(0, 0.06)) % 1, rng.uniform(0.02, saturation), rng.uniform(low, high)
+            (hue + rng.normal(0, 0.06)) % 1,
+            rng.uniform(0.02, saturation),
+            rng.uniform(dark, bright),
         )
 
     wall, floor = paint(0.10, 0.72, 0.88), paint(0.18, 0.45, 0.6)
@@ -36,6 +38,8 @@ def room(rng: np.random.Generator) -> list[Panel]:
 
     corners = [(-wide, 4.5), (-wide, -back), (wide, -back), (wide, 4.5)]
     panels = [Panel(np.array([(x, 0.0, z) for x, z in corners]), floor, floor_infrared)]
+    ceiling = tuple(min(1.0, 1.08 * part) for part in wall)
+    panels.append(Panel(np.array([(x, high, z) for x, z in corners]), ceiling, wall_infrared))
     for i, shade in enumerate((0.86, 1.0, 0.93)):
         (x0, z0), (x1, z1) = np.array(corners[i]), np.array(corners[i + 1])
         color = tuple(shade * part for part in wall)

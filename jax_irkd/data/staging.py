@@ -65,8 +65,11 @@ def film(clip: Clip, seed: int) -> tuple[UInt8[np.ndarray, "t h w 3"], UInt8[np.
     panels = rooms.room(generator(seed, ROOM, clip.setup))
     stand = generator(seed, STAND, *clip)
     azimuth = np.deg2rad(AZIMUTHS[clip.camera] + stand.uniform(-5, 5))
-    distance, height = stand.uniform(2.0, 2.2), stand.uniform(1.0, 1.3)
-    target = np.array([stand.uniform(-0.08, 0.08), stand.uniform(0.86, 0.94), 0.1])
+    distance = stand.uniform(1.2, 1.3) * look.body.height  # people fill the frame alike
+    height = stand.uniform(1.0, 1.3)
+    target = np.array(
+        [stand.uniform(-0.08, 0.08), look.body.height * stand.uniform(0.52, 0.56), 0.1]
+    )
     place = (azimuth, distance, height, target)
     colour = rendering.camera(*place, RGB_VIEW, RGB_SIZE)
     infrared = rendering.camera(*place, INFRARED_VIEW, INFRARED_SIZE, aside=0.06)

@@ -4,8 +4,8 @@ import colorsys
 
 import numpy as np
 
+from jax_irkd.data.acting import Prop
 from jax_irkd.data.actors import Solid
-from jax_irkd.data.motions import Prop
 from jax_irkd.data.skeleton import SEAT
 
 # Colours of each kind of thing (hue, saturation, value); one is drawn per take.
@@ -40,6 +40,8 @@ def prop(thing: Prop, infrared: dict[str, float], rng: np.random.Generator) -> l
     color = colorsys.hsv_to_rgb((hue + rng.uniform(-0.015, 0.015)) % 1.0, saturation, value)
     behind = infrared[BEHIND[thing.kind]] if thing.kind in BEHIND else DARK
     reflectance = FADING * behind + (1 - FADING) * rng.uniform(0.1, 0.9)
+    if thing.kind == "bowl":
+        return _bowl(thing, color, reflectance)
     return [
         Solid(
             thing.position[:, None] + np.array(offsets)[None, :, None] * thing.axis[:, None],
@@ -49,6 +51,20 @@ def prop(thing: Prop, infrared: dict[str, float], rng: np.random.Generator) -> l
     ]  # fmt: skip
 
 
+def _bowl(thing: Prop, color: tuple[float, float, float], reflectance: float) -> list[Solid]:
+    """A dish wider at the rim than at the foot, and what is left of the meal."""
+    angle = np.arange(8) * np.pi / 4
+    ring = np.stack([np.cos(angle), 0 * angle, np.sin(angle)], axis=-1)
+    outline = np.concatenate([0.07 * ring, 0.14 * ring + [0, 0.1, 0]])
+    dish = thing.position[:, None] + outline
+    meal = thing.position[:, None] + 0.08 * ring + [0, 0.1, 0]
+    food = colorsys.hsv_to_rgb(0.1, 0.75, 0.95)
+    return [
+        Solid(dish, np.full(16, 0.015), color, reflectance, nearer=0.1),
+        Solid(meal, np.full(8, 0.03), food, reflectance, nearer=0.12),
+    ]
+
+
 # Kind to parts: places along the axis, radii there (metres), shade of the colour, nearness.
 # A little larger than life: at 96 pixels a real toothbrush would be half a pixel thick.
 SHAPES = {
@@ -56,7 +72,6 @@ SHAPES = {
     "bottle": [((-0.1, 0.08), (0.058, 0.058), 1.0, 0.14), ((0.08, 0.19), (0.04, 0.026), 0.8, 0.14)],
     "apple": [((0.0,), (0.08,), 1.0, 0.14)],
     "bread": [((-0.05, 0.06), (0.075, 0.07), 1.0, 0.14)],
-    "bowl": [((-0.02, 0.04), (0.08, 0.13), 1.0, 0.1)],
     "toothbrush": [
         ((-0.13, 0.12), (0.024, 0.024), 1.0, 0.16), ((0.09, 0.14), (0.034, 0.034), 0.9, 0.17),
     ],
