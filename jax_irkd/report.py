@@ -6,6 +6,7 @@ network). What a run lacks is said in a sentence and never stops the report.
 
 import functools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -152,6 +153,7 @@ def _template() -> jinja2.Template:
 
 
 def _write(path: Path, parts: Mapping) -> None:
-    temporary = path.with_suffix(".partial")
+    # Runs that end together write the page of their workdir at the same time.
+    temporary = path.with_suffix(f".{os.getpid()}.partial")
     temporary.write_text(_template().render(parts), "utf-8")
     temporary.replace(path)

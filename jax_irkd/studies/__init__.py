@@ -1,0 +1,1 @@
+"""The parts of a study: runs planned, carried out in processes, watched, compared, written down."""

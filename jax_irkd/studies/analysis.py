@@ -1,0 +1,213 @@
+"""The figures of a study: means over seeds, paired differences, what of the gap is closed.
+
+Everything is computed from results.json and scores.npz of finished runs, and is None where runs
+for it are missing.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jax_irkd import metrics, statistics
+from jax_irkd.errors import UserError
+from jax_irkd.reporting.paper import paper_rows
+from jax_irkd.reporting.runs import TITLES, Run, paired
+
+METRICS = ("top1", "mean_class_accuracy", "mAP")
+Runs = Mapping[tuple[int, str], Run]
+Attempts = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def summarise(
+    runs: Runs, methods: Sequence[str], attempts: Attempts, *, replicates: int = 10_000
+) -> dict[str, Any]:
+    """Everything a study says, JSON-ready. `runs` are the finished ones by (seed, method).
+
+    Raises UserError when they are of several datasets or protocols.
+    """
+    first = next(iter(runs.values()), None)
+    if first is None:
+        return {"metric": "top1", "methods": {}, "paper": None}
+    shared = ("dataset", "protocol", "class_names")
+    for run in runs.values():
+        for key in shared:
+            if run.results.get(key) != first.results.get(key):
+                raise UserError(
+                    f"{run.folder} has {key} {run.results.get(key)!r}, {first.folder} "
+                    f"{first.results.get(key)!r}; a study compares runs on the same data"
+                )
+    metric = "mAP" if str(first.results.get("dataset", "")).startswith("pku") else "top1"
+    order = list(dict.fromkeys(["teacher", "baseline", *methods]))
+    rows = {
+        method: _row(method, runs, metric, attempts, replicates)
+        for method in order
+        if any(name == method for _, name in runs)
+    }
+    return {
+        "dataset": first.results.get("dataset"),
+        "fingerprint": first.results.get("fingerprint"),
+        "protocol": first.results.get("protocol"),
+        "class_names": first.class_names,
+        "clips": first.results.get("num_clips"),
+        "metric": metric,
+        "methods": rows,
+        "paper": _paper(first, rows),
+        "git_commits": sorted({str(run.results.get("git_commit")) for run in runs.values()}),
+    }
+
+
+def _row(
+    method: str, runs: Runs, metric: str, attempts: Attempts, replicates: int
+) -> dict[str, Any]:
+    own = {seed: run for (seed, name), run in sorted(runs.items()) if name == method}
+    row = {
+        "title": TITLES.get(method, method.upper()),
+        "seeds": list(own),
+        "metrics": {key: spread({s: r.figure(key) for s, r in own.items()}) for key in METRICS},
+        "steps": next(iter(own.values())).results.get("steps"),
+        "class_accuracy": _class_accuracy(own.values()),
+    } | _cost(own, attempts)
+    if method != "teacher":
+        row["agreement"] = _agreement(own, runs)
+    if method not in ("teacher", "baseline"):
+        row |= _against_baseline(own, runs, metric, replicates)
+    return row
+
+
+def spread(values: Mapping[int, float | None]) -> dict[str, Any]:
+    """Mean and sample standard deviation over seeds (None for a single one), and the values."""
+    known = [value for value in values.values() if value is not None]
+    return {
+        "mean": float(np.mean(known)) if known else None,
+        "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
+        "values": {str(seed): value for seed, value in values.items()},
+    }
+
+
+def _cost(own: Mapping[int, Run], attempts: Attempts) -> dict[str, float | None]:
+    """Mean wall and processor time of a run over all its attempts, and the largest memory.
+
+    A run made outside the study has only the wall time of its own results.
+    """
+    walls, cpus, peaks = [], [], []
+    for seed, run in own.items():
+        tries = attempts.get(f"seed{seed}/{run.method}", ())
+        walls.append(sum(t["wall_time_s"] for t in tries) or run.results.get("wall_time_s"))
+        cpus += [sum(t["cpu_time_s"] for t in tries)] if tries else []
+        peaks += [t["peak_memory_bytes"] for t in tries]
+    walls = [wall for wall in walls if wall is not None]
+    return {
+        "wall_time_s": float(np.mean(walls)) if walls else None,
+        "cpu_time_s": float(np.mean(cpus)) if cpus else None,
+        "peak_memory_bytes": max(peaks, default=None),
+    }
+
+
+def _class_accuracy(found) -> list[float | None] | None:
+    """Accuracy of each class, averaged over the runs; None for a class without clips."""
+    scored = [run for run in found if run.logits is not None]
+    if not scored:
+        return None
+    means = np.mean([metrics.class_accuracies(run.logits, run.labels) for run in scored], axis=0)
+    return [_finite(value) for value in means]
+
+
+def _agreement(own: Mapping[int, Run], runs: Runs) -> dict[str, Any]:
+    """Share of clips on which student and teacher of a seed predict the same class."""
+    shares = {}
+    for seed, run in own.items():
+        pair = paired(run, runs[seed, "teacher"]) if (seed, "teacher") in runs else None
+        if pair is not None:
+            (first, _), (second, _) = pair
+            shares[seed] = statistics.agreement(first.argmax(1), second.argmax(1))
+    return spread(shares)
+
+
+def _against_baseline(
+    own: Mapping[int, Run], runs: Runs, metric: str, replicates: int
+) -> dict[str, Any]:
+    found = dict.fromkeys(
+        ("difference", "difference_over_seeds", "mcnemar", "gap_closed", "class_gains")
+    )
+    rivals = {seed: runs[seed, "baseline"] for seed in own if (seed, "baseline") in runs}
+    if not rivals:
+        return found
+    seeds = list(rivals)
+    found["gap_closed"] = _gap({s: own[s] for s in seeds}, rivals, runs, metric)
+    figures = [[r[s].figure(metric) for s in seeds] for r in (own, rivals)]
+    if None not in figures[0] + figures[1]:
+        over = statistics.paired_difference(*(np.array(values, float) for values in figures))
+        found["difference_over_seeds"] = {"metric": metric} | {
+            key: _finite(value) for key, value in over._asdict().items()
+        }
+    right, rival, clips = _right(own, rivals)
+    if right is None:
+        return found
+    interval = statistics.paired_bootstrap(right, rival, replicates=replicates)
+    found["difference"] = interval._asdict() | {
+        "metric": "top1",
+        "confidence": 0.95,
+        "seeds": seeds,
+        "clips": clips,
+    }
+    found["mcnemar"] = {
+        str(seed): {"lost": test.only_first, "won": test.only_second, "p_value": test.p_value}
+        for seed, first, second in zip(seeds, rival, right)
+        for test in [statistics.mcnemar_exact(first, second)]
+    }
+    ours, theirs = (_class_accuracy([r[s] for s in seeds]) for r in (own, rivals))
+    found["class_gains"] = [
+        None if None in (a, b) else a - b for a, b in zip(ours, theirs, strict=True)
+    ]
+    return found
+
+
+def _right(own: Mapping[int, Run], rivals: Mapping[int, Run]):
+    """Right or wrong, `s n` for method and baseline, over the clips that all these runs have."""
+    both = [[r[seed] for seed in rivals] for r in (own, rivals)]
+    if any(run.logits is None for runs in both for run in runs):
+        return None, None, 0
+    tables = [[_table(run) for run in runs] for runs in both]
+    ids = sorted(set.intersection(*(set(table) for runs in tables for table in runs)))
+    if not ids:
+        return None, None, 0
+    right, rival = (np.array([[table[i] for i in ids] for table in runs]) for runs in tables)
+    return right, rival, len(ids)
+
+
+def _table(run: Run) -> dict[str, bool]:
+    right = run.logits.argmax(1) == run.labels
+    return dict(zip(run.clip_ids.tolist(), right.tolist(), strict=True))
+
+
+def _gap(own, rivals, runs: Runs, metric: str) -> float | None:
+    """Share of the mean lead of the teachers over the baselines, over the seeds all three have."""
+    seeds = [seed for seed in own if (seed, "teacher") in runs]
+    figures = [
+        [found.figure(metric) for found in group]
+        for group in (
+            [runs[seed, "teacher"] for seed in seeds],
+            [rivals[seed] for seed in seeds],
+            [own[seed] for seed in seeds],
+        )
+    ]
+    if not seeds or any(value is None for group in figures for value in group):
+        return None
+    return _finite(statistics.gap_closed(*(float(np.mean(group)) for group in figures)))
+
+
+def _paper(first: Run, rows: Mapping[str, Mapping]) -> dict[str, Any] | None:
+    """The paper's figures with our means beside them; `same` tells whether the data are theirs."""
+    found = paper_rows(first, [])
+    if found is None:
+        return None
+    for row in found["rows"]:
+        ours = rows.get(row["method"], {}).get("metrics", {}).get(row["metric"], {})
+        row |= {"ours": ours.get("mean"), "std": ours.get("std")}
+    return found
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

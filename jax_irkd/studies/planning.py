@@ -1,0 +1,173 @@
+"""What a study has to run: a task for every method and seed, and the teacher they share."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from configs import base
+from jax_irkd import command_line, distillers
+from jax_irkd.errors import UserError
+
+DEFAULT_METHODS = ("baseline", "st", "at", "sp", "cc", "rkd", "ccskd", "dkd", "mgcam", "ours")
+
+
+class Task(NamedTuple):
+    """One run: where it lies, the command that makes it, and the task it has to wait for."""
+
+    seed: int
+    method: str
+    folder: Path
+    command: tuple[str, ...]
+    needs: "tuple[int, str] | None" = None
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return self.seed, self.method
+
+    @property
+    def name(self) -> str:
+        return f"seed{self.seed}/{self.method}"
+
+
+class Settings(NamedTuple):
+    """The config of a study as it was given: file, options after the colon, overrides."""
+
+    file: str
+    options: tuple[str, ...]
+    overrides: tuple[str, ...]
+
+
+def read_methods(text: str) -> list[str]:
+    """Comma-separated methods, each once. Raises UserError, listing them, for an unknown one."""
+    methods = list(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
+    if not methods:
+        raise UserError(f"--methods is empty; choose from {sorted(base.METHODS)}")
+    for method in methods:
+        if method in base.METHODS:
+            continue
+        try:
+            distillers.get(method)
+        except ValueError as error:
+            raise UserError(
+                f"unknown method {method!r}; choose from {sorted(base.METHODS)}, or give the "
+                "dotted path of a module with a class Distiller"
+            ) from error
+    return methods
+
+
+def read_seeds(text: str) -> list[int]:
+    """A count (3: the seeds 0, 1, 2) or a list (`0,5`; `4,` is the seed 4 alone)."""
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    seeds = numbers if "," in text else list(range(numbers[0] if numbers else 0))
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(
+            f"--seeds={text!r} names no seeds; give a count from 1 on (3 for the seeds 0, 1, 2) "
+            "or a list of different seeds (0,5,7)"
+        )
+    return seeds
+
+
+def read_settings(argv: Sequence[str]) -> Settings:
+    """The arguments that name the config, for handing on. Raises UserError for what cannot be."""
+    flags = [arg.lstrip("-") for arg in argv if arg.startswith("-")]
+    given = [flag for flag in flags if flag.removeprefix("no").startswith("config")]
+    files = [arg for arg in given if arg.startswith("config=")]
+    overrides = [arg for arg in given if not arg.startswith("config=")]
+    if len(files) != 1:
+        raise UserError("give the config once, as --config=FILE; try --config=configs/demo.py")
+    for override in overrides:
+        name = override.partition("=")[0]
+        if "=" not in override:
+            raise UserError(f"write --{name}=VALUE, with an equals sign")
+        if name in ("config.method", "config.seed"):
+            raise UserError(f"--{name} is the study's to choose; use --methods and --seeds")
+    file, _, options = files[0].removeprefix("config=").partition(":")
+    parts = tuple(filter(None, options.split(",")))
+    chosen = [part for part in parts if part.partition("=")[0] in ("method", "seed")]
+    if chosen:
+        raise UserError(f"{chosen[0]!r} after the config is the study's to choose; use --methods")
+    return Settings(file, parts, tuple(f"--{override}" for override in overrides))
+
+
+def config_arguments(settings: Settings, method: str, seed: int) -> list[str]:
+    """The arguments that make the config of one run.
+
+    An override of a distiller goes to the methods that have this distiller.
+    """
+    options = ",".join([*settings.options, f"method={method}", f"seed={seed}"])
+    file = f"--config={settings.file}:{options}"
+    general = [o for o in settings.overrides if not _distiller_of(o)]
+    has = set(_parse([file, *general]).distillers)
+    return [
+        file,
+        *(o for o in settings.overrides if not _distiller_of(o) or _distiller_of(o) in has),
+    ]
+
+
+def _distiller_of(override: str) -> str:
+    parts = override.removeprefix("--config.").split("=")[0].split(".")
+    return parts[1] if parts[0] == "distillers" and len(parts) > 2 else ""
+
+
+def _parse(arguments: Sequence[str]) -> ConfigDict:
+    return command_line.need_config(command_line.parse(["study", *arguments], lambda values: None))
+
+
+def make_tasks(
+    settings: Settings, methods: Sequence[str], seeds: Sequence[int], workdir: Path
+) -> list[Task]:
+    """All tasks, the teacher of each seed before those that learn from it.
+
+    Every config is built, so that a mistake in one ends the study before its first step. Raises
+    UserError for that, and for an override no method has a use for.
+    """
+    tasks, used = [], set()
+    for seed in seeds:
+        below = workdir / f"seed{seed}"
+        configs = {}
+        for method in methods:
+            arguments = config_arguments(settings, method, seed)
+            used |= set(arguments)
+            configs[method] = _parse(arguments), arguments
+        shared = any(
+            bool(config.distillers) and not config.teacher for config, _ in configs.values()
+        )
+        if shared and "teacher" not in methods:
+            arguments = config_arguments(settings, "teacher", seed)
+            configs = {"teacher": (_parse(arguments), arguments), **configs}
+        for method in sorted(configs, key=lambda name: name != "teacher"):
+            config, arguments = configs[method]
+            folder = below / method
+            _check_held(config, folder, below)
+            needs = (seed, "teacher") if config.distillers and not config.teacher else None
+            tasks.append(Task(seed, method, folder, _command(arguments, below), needs))
+    unused = [o for o in settings.overrides if o not in used]
+    if unused:
+        raise UserError(f"{unused[0]}: none of the methods {list(methods)} has this distiller")
+    return tasks
+
+
+def _command(arguments: Sequence[str], workdir: Path) -> tuple[str, ...]:
+    run = (sys.executable, "-m", "jax_irkd.main", *arguments)
+    return (*run, f"--workdir={workdir}", "--distributed=off")
+
+
+def _check_held(config: ConfigDict, folder: Path, workdir: Path) -> None:
+    """Raises UserError when `folder` holds a run of another configuration."""
+    from jax_irkd import runs
+
+    if not (folder / "config.json").exists():
+        return
+    teacher = runs.finished(workdir / "teacher") if config.distillers else None
+    wanted = runs.identity(config, config.method, (teacher or {}).get("identity", ""))
+    if config.distillers and (config.teacher or not teacher):
+        # Only the run itself can tell which teacher it will have.
+        wanted["teacher"] = json.loads((folder / "config.json").read_text()).get("teacher")
+    runs.claim(folder, wanted)

@@ -1,0 +1,244 @@
+"""What a study writes down: tables for study.md and for the report, from `analysis.summarise`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jax_irkd.reporting.runs import TITLES, duration, metric_name, percent
+from jax_irkd.reporting.sections import Section, table_section
+
+Rows = list[list[str]]
+Table = tuple[list[str], Rows]
+
+_READING = (
+    "Means ± sample standard deviations over seeds. Δ: paired difference of top-1 to the "
+    "infrared-only baseline of the same seed, in points, with the 95 % percentile interval of a "
+    "bootstrap that draws test clips and seeds together (with one seed only clips are drawn). "
+    "McNemar: exact two-sided test of one run against the baseline's run of the same seed, over "
+    "the test clips only one of them got right; it speaks of these two runs, not of other seeds. "
+    "Neither is corrected for the number of methods compared. Gap closed: share of the teacher's "
+    "lead over the baseline. Agreement: share of test clips on which student and teacher predict "
+    "the same class. Memory: largest resident memory of the process on the host. A run's wall "
+    "time includes start-up, evaluation and every interrupted attempt."
+)
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The whole of study.md."""
+    parts = [f"# Study: {summary.get('dataset') or 'no finished run'}", ""]
+    parts += [*_facts(summary), ""]
+    if summary["methods"]:
+        parts += [_markdown_table(*headline(summary)), "", _READING, ""]
+        seeds = over_seeds(summary)
+        if seeds:
+            parts += ["## Every seed", "", _markdown_table(*seeds), ""]
+        gains = class_gains(summary)
+        if gains:
+            parts += ["## Classes", "", _classes_lead(summary), "", _markdown_table(*gains), ""]
+        paper = beside_paper(summary)
+        if paper:
+            parts += ["## Beside the paper", "", _paper_lead(summary), "", _markdown_table(*paper)]
+            parts.append("")
+    if summary["unfinished"]:
+        parts += ["## Unfinished runs", "", _markdown_table(*unfinished(summary)), ""]
+    return "\n".join(parts)
+
+
+def sections(summary: Mapping[str, Any]) -> list[Section]:
+    """The same as sections of an HTML report."""
+    made = []
+    if summary["methods"]:
+        lead = f"{_command_line(summary)} {_READING}"
+        made.append(table_section("Study: methods and seeds", *headline(summary), lead=lead))
+        gains = class_gains(summary)
+        if gains:
+            made.append(table_section("Study: classes", *gains, lead=_classes_lead(summary)))
+        paper = beside_paper(summary)
+        if paper:
+            made.append(table_section("Study: beside the paper", *paper, lead=_paper_lead(summary)))
+    if summary["unfinished"]:
+        made.append(table_section("Study: unfinished runs", *unfinished(summary)))
+    return made
+
+
+def headline(summary: Mapping[str, Any]) -> Table:
+    """A row a method."""
+    headers = ["method", "seeds", "top-1", "class acc.", "mAP", "Δ top-1 [95 %]", "McNemar"]
+    headers += ["gap closed", "agreement", "wall time", "memory"]
+    rows = []
+    for row in summary["methods"].values():
+        figures = row["metrics"]
+        agreement, gap = row.get("agreement", {}), row.get("gap_closed")
+        rows.append(
+            [
+                row["title"],
+                str(len(row["seeds"])),
+                _percent(figures["top1"]),
+                _percent(figures["mean_class_accuracy"]),
+                _plain(figures["mAP"]),
+                _difference(row.get("difference")),
+                _mcnemar(row.get("mcnemar")),
+                "–" if gap is None else percent(gap, 0),
+                _percent(agreement) if agreement else "–",
+                "–" if row["wall_time_s"] is None else duration(row["wall_time_s"]),
+                _bytes(row["peak_memory_bytes"]),
+            ]
+        )
+    return headers, rows
+
+
+def over_seeds(summary: Mapping[str, Any]) -> Table | None:
+    """The headline figure of every single run, its McNemar test, and the paired t over seeds."""
+    metric = summary["metric"]
+    seeds = sorted({seed for row in summary["methods"].values() for seed in row["seeds"]})
+    if len(seeds) < 2:
+        return None
+    name = metric_name(metric)
+    headers = ["method", *(f"{name}, seed {seed}" for seed in seeds)]
+    headers.append(f"Δ {name} over seeds, paired t")
+    headers += [f"McNemar p, seed {seed}" for seed in seeds]
+    rows = []
+    for row in summary["methods"].values():
+        values = row["metrics"][metric]["values"]
+        tests = row.get("mcnemar") or {}
+        rows.append(
+            [
+                row["title"],
+                *(_figure(metric, values.get(str(seed))) for seed in seeds),
+                _paired_t(metric, row.get("difference_over_seeds")),
+                *(f"{tests[str(s)]['p_value']:.2g}" if str(s) in tests else "–" for s in seeds),
+            ]
+        )
+    return headers, rows
+
+
+def class_gains(summary: Mapping[str, Any]) -> Table | None:
+    """A row a class: the baseline's accuracy and every method's gain over it, in points."""
+    methods = summary["methods"]
+    compared = {name: row for name, row in methods.items() if row.get("class_gains")}
+    before = (methods.get("baseline") or {}).get("class_accuracy")
+    if not compared or not before:
+        return None
+    headers = ["class", "Infrared only", *(row["title"] for row in compared.values())]
+    rows = []
+    for index, name in enumerate(summary["class_names"]):
+        gains = [row["class_gains"][index] for row in compared.values()]
+        own = "–" if before[index] is None else percent(before[index])
+        rows.append([name, own, *("–" if g is None else f"{100 * g:+.1f}" for g in gains)])
+    return headers, rows
+
+
+def beside_paper(summary: Mapping[str, Any]) -> Table | None:
+    """The paper's figures and ours."""
+    paper = summary.get("paper")
+    if not paper:
+        return None
+    rows = []
+    for row in paper["rows"]:
+        metric, quoted = row["metric"], ", quoted there" if row["quoted"] else ""
+        show = _percent if metric != "mAP" else _plain
+        ours = show({"mean": row["ours"], "std": row["std"]})
+        title = TITLES.get(row["method"], row["method"].upper())
+        rows.append([title, metric_name(metric), _figure(metric, row["paper"]) + quoted, ours])
+    ours = "ours" if paper["same"] else "ours, another dataset"
+    return ["method", "metric", "paper", ours], rows
+
+
+def unfinished(summary: Mapping[str, Any]) -> Table:
+    """Runs without results, and why."""
+    found = summary["unfinished"]
+    return ["run", "state", "reason"], [[u["run"], u["state"], u["reason"] or "–"] for u in found]
+
+
+def _facts(summary: Mapping[str, Any]) -> list[str]:
+    facts = [_command_line(summary)]
+    if summary["methods"]:
+        facts.append(
+            f"Protocol {str(summary['protocol']).replace('_', ' ')}, {summary['clips']} test "
+            f"clips; data `{summary['fingerprint']}`."
+        )
+        facts.append(f"Runs made at commit {', '.join(summary['git_commits'])}.")
+    if summary["unfinished"]:
+        facts.append(
+            f"{len(summary['unfinished'])} runs are not finished; the tables hold the others."
+        )
+    return [line for fact in facts for line in (fact, "")][:-1]
+
+
+def _command_line(summary: Mapping[str, Any]) -> str:
+    return f"Command: `{summary['command']}`."
+
+
+def _classes_lead(summary: Mapping[str, Any]) -> str:
+    return (
+        "Accuracy of the infrared-only baseline and what each method adds to it, in points, means "
+        "over the seeds that both have."
+    )
+
+
+def _paper_lead(summary: Mapping[str, Any]) -> str:
+    paper = summary["paper"]
+    if paper["same"]:
+        return f"The paper's test set: {paper['test']}, {paper['clips']} clips here."
+    return (
+        f"The paper's figures are for {paper['test']}. Ours are for another dataset, "
+        f"{summary['dataset']} with {paper['clips']} test clips: compare the order of the "
+        "methods at most."
+    )
+
+
+def _percent(figure: Mapping[str, Any]) -> str:
+    if figure.get("mean") is None:
+        return "–"
+    spread = f" ± {100 * figure['std']:.1f}" if figure.get("std") is not None else ""
+    return f"{100 * figure['mean']:.1f}{spread} %"
+
+
+def _plain(figure: Mapping[str, Any]) -> str:
+    if figure.get("mean") is None:
+        return "–"
+    spread = f" ± {figure['std']:.3f}" if figure.get("std") is not None else ""
+    return f"{figure['mean']:.3f}{spread}"
+
+
+def _figure(metric: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if metric == "mAP" else percent(value, 2)
+
+
+def _difference(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return "–"
+    low, high = (f"{100 * found[key]:+.1f}" for key in ("low", "high"))
+    return f"{100 * found['difference']:+.1f} [{low}, {high}]"
+
+
+def _paired_t(metric: str, found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return "–"
+    scale, digits = (1, 3) if metric == "mAP" else (100, 1)
+    text = f"{scale * found['mean']:+.{digits}f}"
+    if found["p_value"] is None:
+        return text
+    low, high = (f"{scale * found[key]:+.{digits}f}" for key in ("low", "high"))
+    return f"{text} [{low}, {high}], p = {found['p_value']:.2g}"
+
+
+def _mcnemar(tests: Mapping[str, Any] | None) -> str:
+    if not tests:
+        return "–"
+    seed, test = next(iter(tests.items()))
+    return f"p = {test['p_value']:.2g} ({test['won']} won, {test['lost']} lost, seed {seed})"
+
+
+def _bytes(value: float | None) -> str:
+    return "–" if value is None else f"{value / 2**30:.2f} GiB"
+
+
+def _markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headers, ["---", *["---:"] * (len(headers) - 1)], *rows]
+    return "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
+
+
+def _escape(cell: str) -> str:
+    return str(cell).replace("|", "\\|").replace("\n", " ").replace("\N{NO-BREAK SPACE}", " ")
