@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Number, Scalar, check_choice
+from jax_irkd.distillers._checks import Scalar, check_choice
 from jax_irkd.models.outputs import Outputs
 
 Tree = TypeVar("Tree")
@@ -46,16 +46,6 @@ def magnitude(x: Float[Array, "..."], axis: int | tuple[int, ...] | None = None)
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True))
     _, exponent = jnp.frexp(jnp.maximum(largest, 2.0**-32))
     return jnp.ldexp(jnp.ones_like(largest), exponent - 1)
-
-
-def log_softmax(logits: Float[Array, "b k"], temperature: Number) -> Float[Array, "b k"]:
-    """log softmax(z / temperature), finite for every finite logit.
-
-    The row maximum goes before the division, which keeps all digits at |z| = 1e4.
-    """
-    shifted = (logits - jax.lax.stop_gradient(logits.max(axis=1, keepdims=True))) / temperature
-    shifted = jnp.maximum(shifted, -1e33)
-    return shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=1, keepdims=True))
 
 
 def adaptive_average_pool(

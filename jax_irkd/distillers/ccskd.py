@@ -10,16 +10,17 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
 
 from jax_irkd.distillers._checks import Method, Number, Scalar, check_choice, check_positive, takes
 from jax_irkd.distillers._common import (
     current_epoch,
     gather,
-    log_softmax,
     stage_maps,
     without_gradient,
 )
+from jax_irkd.distillers._logits import divergence, softmax
 from jax_irkd.distillers.rkd import rkd_loss
 from jax_irkd.distillers.st import st_loss
 from jax_irkd.models.outputs import Outputs
@@ -51,18 +52,18 @@ def selective_st_loss(
 
     Mean over the batch of sum_c m q (log(m q) - m log p) with p, q the softmax of student and
     teacher and m = decay (1 + [argmax q = label]). As in the official code m scales targets
-    and log-probabilities, so this is no divergence: it has an offset, and its gradient is
-    m^2 (p - q) / b. `decay` is a number or a scalar array that is not negative.
+    and log-probabilities, so this is m^2 KL(q || p) plus an offset that depends on the teacher
+    only; its gradient is m^2 (p - q) / b. `decay` is a number or scalar array, not negative.
 
     Gradients flow to both arguments, not through m. Under jit a label that is not a class
     counts as a wrong teacher; outside jit it raises ValueError.
     """
-    student = log_softmax(student_logits, 1.0)
-    teacher = log_softmax(teacher_logits, 1.0)
+    student, teacher = softmax(student_logits), softmax(teacher_logits)
     right = jnp.argmax(teacher_logits, axis=1) == labels
-    factor = decay * (1.0 + right.astype(jnp.float32))
-    entropies = jnp.sum(jnp.exp(teacher) * (teacher - factor[:, None] * student), axis=1)
-    return jnp.mean(factor * entropies + jax.scipy.special.xlogy(factor, factor))
+    m = decay * (1.0 + right.astype(jnp.float32))
+    negative_entropy = jnp.sum(jnp.exp(teacher.log) * teacher.log, axis=1)
+    offset = m * (1 - m) * negative_entropy + xlogy(m, m)
+    return jnp.mean(m**2 * divergence(teacher, student) + offset)
 
 
 def schedule_factors(
@@ -191,4 +192,4 @@ class Distiller(Method):
 
 def _cross_entropy(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> Float[Array, ""]:
     one_hot = jax.nn.one_hot(labels, logits.shape[1])
-    return -jnp.mean(jnp.sum(one_hot * log_softmax(logits.astype(jnp.float32), 1.0), axis=1))
+    return -jnp.mean(jnp.sum(one_hot * softmax(logits.astype(jnp.float32)).log, axis=1))

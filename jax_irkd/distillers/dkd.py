@@ -7,12 +7,12 @@ NTU RGB+D (0.01 on PKU-MMD), no warm-up.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_irkd.distillers._checks import Method, Number, Scalar, check_positive, takes
 from jax_irkd.distillers._common import current_epoch, without_gradient
+from jax_irkd.distillers._logits import LARGEST, Softmax, binary_divergence, divergence, softmax
 from jax_irkd.models.outputs import Outputs
 
 
@@ -42,40 +42,23 @@ def dkd_loss(
     if classes < 2:
         raise ValueError(f"dkd_loss needs at least 2 classes, got {classes}")
     is_target = labels[:, None] == jnp.arange(classes)
-    student_gap, student_rest = _split(student_logits, is_target, temperature)
-    teacher_gap, teacher_rest = _split(teacher_logits, is_target, temperature)
-    target = _binary_divergence(teacher_gap, student_gap)
-    probability = jnp.where(is_target, 0.0, jnp.exp(teacher_rest))
-    nontarget = jnp.sum(probability * (teacher_rest - student_rest), axis=1)
-    per_clip = jnp.where(
-        is_target.any(axis=1), target_weight * target + nontarget_weight * nontarget, 0.0
-    )
+    student_odds, student_rest = _split(student_logits, is_target, temperature)
+    teacher_odds, teacher_rest = _split(teacher_logits, is_target, temperature)
+    target = binary_divergence(teacher_odds, student_odds)
+    nontarget = divergence(teacher_rest, student_rest, ~is_target)
+    per_clip = target_weight * target + nontarget_weight * nontarget
+    per_clip = jnp.where(is_target.any(axis=1), per_clip, 0.0)
     return temperature**2 * jnp.mean(per_clip)
 
 
 def _split(
     logits: Float[Array, "b k"], is_target: Bool[Array, "b k"], temperature: Number
-) -> tuple[Float[Array, " b"], Float[Array, "b k"]]:
-    """log(p_y / (1 - p_y)), and log of the softmax over the other classes (0 at the target).
-
-    The largest other logit goes first: at |z| = 1e4 the small differences keep their digits.
-    """
-    others = jnp.max(jnp.where(is_target, -jnp.inf, logits), axis=1, keepdims=True)
-    shifted = (logits - jax.lax.stop_gradient(others)) / temperature
-    shifted = jnp.clip(shifted, -1e33, 1e33)
-    rest = jnp.where(is_target, 0.0, shifted)
-    total = jnp.sum(jnp.where(is_target, 0.0, jnp.exp(rest)), axis=1, keepdims=True)
-    gap = jnp.sum(jnp.where(is_target, shifted, 0.0), axis=1) - jnp.log(total[:, 0])
-    return gap, jnp.where(is_target, 0.0, rest - jnp.log(total))
-
-
-def _binary_divergence(
-    teacher: Float[Array, " b"], student: Float[Array, " b"]
-) -> Float[Array, " b"]:
-    """KL between two Bernoulli distributions given by their log odds."""
-    right = jax.nn.sigmoid(teacher) * (jax.nn.log_sigmoid(teacher) - jax.nn.log_sigmoid(student))
-    wrong = jax.nn.sigmoid(-teacher) * (jax.nn.log_sigmoid(-teacher) - jax.nn.log_sigmoid(-student))
-    return right + wrong
+) -> tuple[Float[Array, " b"], Softmax]:
+    """log(p_y / (1 - p_y)), and the softmax over the other classes."""
+    rest = softmax(logits, temperature, ~is_target)
+    target = jnp.sum(jnp.where(is_target, logits, 0.0), axis=1)
+    lead = jnp.clip((target - rest.top[:, 0]) / temperature, -LARGEST, LARGEST)
+    return lead - rest.log_sum[:, 0], rest
 
 
 class Distiller(Method):

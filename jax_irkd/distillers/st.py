@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jax_irkd.distillers._checks import Method, Number, Scalar, check_positive, takes
-from jax_irkd.distillers._common import log_softmax, without_gradient
+from jax_irkd.distillers._common import without_gradient
+from jax_irkd.distillers._logits import divergence, softmax
 from jax_irkd.models.outputs import Outputs
 
 
@@ -30,10 +31,8 @@ def st_loss(
     Raises ValueError for shapes that differ and a temperature that is not positive.
     """
     check_positive("temperature", temperature)
-    student = log_softmax(student_logits, temperature)
-    teacher = log_softmax(teacher_logits, temperature)
-    divergence = jnp.sum(jnp.exp(teacher) * (teacher - student), axis=1)
-    return temperature**2 * jnp.mean(divergence)
+    student, teacher = (softmax(z, temperature) for z in (student_logits, teacher_logits))
+    return temperature**2 * jnp.mean(divergence(teacher, student))
 
 
 class Distiller(Method):
