@@ -271,3 +271,12 @@ def test_filming_needs_neither_jax_nor_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    blocked = synthetic.clip_path(tmp_path / "films", CLIPS[0], "rgb").parent
+    synthetic.generate(tmp_path / "films", workers=1, **(SETTINGS | {"subjects": [2]}))
+    (blocked / f"{CLIPS[0].name}_rgb.avi").mkdir()  # where the file should go
+    with pytest.raises(UserError, match=r"cannot write the demo data to .*P001R001A001_rgb\.avi"):
+        synthetic.generate(tmp_path / "films", workers=1, **SETTINGS)
+    assert not list(blocked.glob(".*.part"))

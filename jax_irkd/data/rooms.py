@@ -39,7 +39,7 @@ def room(rng: np.random.Generator) -> list[Panel]:
     corners = [(-wide, 4.5), (-wide, -back), (wide, -back), (wide, 4.5)]
     panels = [Panel(np.array([(x, 0.0, z) for x, z in corners]), floor, floor_infrared)]
     ceiling = tuple(min(1.0, 1.08 * part) for part in wall)
-    panels.append(Panel(np.array([(x, high, z) for x, z in corners]), ceiling, wall_infrared))
+    panels.append(Panel(np.array([(x, high, z) for x, z in corners]), ceiling, 0.5 * wall_infrared))
     for i, shade in enumerate((0.86, 1.0, 0.93)):
         (x0, z0), (x1, z1) = np.array(corners[i]), np.array(corners[i + 1])
         color = tuple(shade * part for part in wall)

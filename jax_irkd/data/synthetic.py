@@ -23,7 +23,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import cv2
+from av.codec.codec import UnknownCodecError
 from rich import progress as bars
 from rich.console import Console
 
@@ -34,7 +36,7 @@ from jax_irkd.errors import UserError
 SUBJECTS_PER_SETUP = 8  # as in NTU RGB+D's first setup: P001 to P008
 LIMITS = {"subjects": 40, "cameras": 3, "repetitions": 2, "classes": 10}
 MANIFEST = "synthetic.json"
-VERSION = 1  # raise it when the pictures change, so that old folders are not taken for new ones
+VERSION = 2  # raise it when the pictures change, so that old folders are not taken for new ones
 
 
 class Summary(NamedTuple):
@@ -81,7 +83,10 @@ def generate(
     clips = list(_clips(**chosen))
     _claim(root, clips, {"version": VERSION, "seed": seed, "codec": codec})
     missing = [clip for clip in clips if not _complete(root, clip)]
-    counts = list(_shown(_made(root, missing, seed, codec, workers), len(missing), progress))
+    try:
+        counts = list(_shown(_made(root, missing, seed, codec, workers), len(missing), progress))
+    except (OSError, av.FFmpegError, UnknownCodecError) as error:
+        raise UserError(f"cannot write the demo data to {root}: {error}") from error
     rgb_frames, infrared_frames = (sum(part) for part in zip((0, 0), *counts))
     return Summary(root, len(clips), len(missing), rgb_frames, infrared_frames)
 
