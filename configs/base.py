@@ -133,6 +133,39 @@ def get_evaluation() -> ConfigDict:
     return evaluation
 
 
+def get_tstdd() -> ConfigDict:
+    """The infrared-only rival: optical flow, three networks, a linear machine (jax_irkd.tstdd)."""
+    tstdd = ConfigDict()
+    tstdd.flow = "dis"  # or tvl1, with opencv-contrib
+    tstdd.cache_dir = ""  # where flow is kept; empty: DATA_DIR/flow
+    tstdd.size = (128, 154)  # (height, width) that frames are fitted to before their flow
+    tstdd.bound = 10.0  # pixels a frame; flow is cut off there
+    tstdd.resolution = 112  # of the networks
+    tstdd.stack = 10  # flow fields of the local stream
+    tstdd.stride = 5  # frames between two pictures of a clip
+    tstdd.decay = 0.9  # of the motion history, a frame
+    tstdd.width = 96
+    tstdd.dropout = 0.5
+    tstdd.layers = ("conv4", "conv5")
+    tstdd.tube = 15  # frames
+    tstdd.components = 64  # after whitening
+    tstdd.words = 1024
+    tstdd.neighbours = 5
+    tstdd.samples = 100_000  # descriptors a codebook is made from
+    tstdd.cost = 1.0  # C of the machines
+    tstdd.training = ConfigDict()
+    tstdd.training.batch_size = 32
+    tstdd.training.num_epochs = 40.0
+    tstdd.training.optimizer = "adamw"
+    tstdd.training.learning_rate = 1e-3
+    tstdd.training.momentum = 0.9
+    tstdd.training.weight_decay = 1e-2
+    tstdd.training.schedule = "cosine"
+    tstdd.training.warmup_epochs = 1.0
+    tstdd.training.clip_norm = 0.0
+    return tstdd
+
+
 def get_config(method: str, protocol: str, seed: int) -> ConfigDict:
     """The paper's set-up; a dataset's config fills in `dataset`."""
     config = ConfigDict()
@@ -181,4 +214,5 @@ def get_config(method: str, protocol: str, seed: int) -> ConfigDict:
     config.num_devices = 0  # local devices to use; 0: all
     config.max_rejected = 10  # updates in a row that are not finite before the run stops
     config.eval = get_evaluation()
+    config.tstdd = get_tstdd()
     return config

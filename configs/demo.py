@@ -35,4 +35,11 @@ def get_config(arg: str = ""):
         training.warmup_epochs = 0.5
         training.eval_every = 4.0
     config.checkpoints.every = 100
+
+    config.tstdd.size = (112, 135)
+    config.tstdd.resolution = 96
+    config.tstdd.width = 24
+    config.tstdd.words = 256
+    config.tstdd.samples = 20_000
+    config.tstdd.training.num_epochs = 15.0
     return config

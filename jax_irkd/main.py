@@ -23,6 +23,7 @@ from jax_irkd import (
     report,
     runs,
     transfer,
+    tstdd,
     untrimmed_evaluation,
 )
 from jax_irkd.data import loading
@@ -61,6 +62,8 @@ def run_method(config: ConfigDict, workdir: Path, restart: bool = False) -> dict
         devices.barrier("restart")
     if config.method == "teacher":
         return train_teacher(config, dataset, workdir)
+    if config.method == "tstdd":
+        return tstdd.run(config, dataset, workdir)
     taught_by = ""
     teacher, teacher_results = None, runs.finished(workdir / "teacher")
     if made:

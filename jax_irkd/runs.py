@@ -25,7 +25,7 @@ from jax_irkd.steps import AXIS
 from jax_irkd.train import Network, Scores
 
 # Fields that change where or how fast a run computes, not what.
-_CIRCUMSTANCES = ("data_dir", "threads", "eval_batch_size", "eval_every")
+_CIRCUMSTANCES = ("data_dir", "cache_dir", "threads", "eval_batch_size", "eval_every")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "jax-irkd")
 
 
@@ -75,6 +75,8 @@ def identity(config: ConfigDict, phase: str, teacher: str = "") -> dict[str, Any
     chosen["weights"] = full["weights"][role]
     if role == "student":
         chosen |= {"method": phase, "distillers": full["distillers"], "teacher": teacher}
+    if phase == "tstdd":
+        chosen["tstdd"] = full["tstdd"]
     flat = _flat(chosen)
     return {k: v for k, v in flat.items() if k.rsplit(".", 1)[-1] not in _CIRCUMSTANCES}
 
