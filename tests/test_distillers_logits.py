@@ -145,6 +145,32 @@ def test_hard_logits_are_exact_and_have_finite_gradients(name):
         assert np.isfinite(value) and np.isfinite(gradients).all()
 
 
+@pytest.mark.parametrize("name", ["st", "dkd"])
+@pytest.mark.parametrize("difference", [1e-1, 1e-2, 1e-3])
+def test_similar_predictions_keep_their_digits(name, difference):
+    # Second order in the difference: q (log q - log p) would cancel to noise in float32.
+    ours, expected = LOSSES[name]
+    teacher, noise, labels = draw(classes=10, scale=0.1)
+    pair = np.float32(teacher + 10 * difference * noise), np.float32(teacher)
+    exact = expected(*np.float64(pair), labels)
+    np.testing.assert_allclose(jax.jit(ours)(*arrays(*pair, labels)), exact, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_nearly_certain_predictions_keep_their_gradient(name):
+    # p = e^-20 and q = e^-21 in the second class; both gradients are far below 1e-7.
+    student, teacher = jnp.array([[20.0, 0.0]]), jnp.array([[21.0, 0.0]])
+    label, one = jnp.array([0]), {"temperature": 1.0}
+    loss = {
+        "st": lambda s: st_loss(s, teacher, **one),
+        "dkd": lambda s: dkd_loss(s, teacher, label, target_weight=1.0, **one),
+        "selective": lambda s: selective_st_loss(s, teacher, label),
+    }[name]
+    gradient = jax.grad(loss)(student)
+    size = (np.exp(-20) - np.exp(-21)) * (4 if name == "selective" else 1)
+    np.testing.assert_allclose(gradient, [[-size, size]], rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_bfloat16_and_vmap(name):
     student, teacher, labels = arrays(*draw())
