@@ -151,7 +151,7 @@ def _conclude(workdir: Path, summary: Mapping[str, Any], console: Console) -> in
     states = {entry["state"] for entry in summary["unfinished"]}
     for entry in summary["unfinished"]:
         log = workdir / f"{entry['run']}.log"
-        line = f"{entry['run']} {entry['state']}: {entry['reason'] or 'not run'}"
+        line = ": ".join(filter(None, (f"{entry['run']} {entry['state']}", entry["reason"])))
         shown = f" ({log})" if entry["state"] == FAILED and log.exists() else ""
         console.print(line + shown, highlight=False, markup=False, soft_wrap=True)
     console.print(f"tables: {workdir / 'study.md'}", highlight=False, soft_wrap=True)

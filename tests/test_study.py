@@ -3,7 +3,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -23,9 +22,10 @@ from jax_irkd.studies.processes import DONE, FAILED, STOPPED, WAITING, Status
 CLASSES = ("top", "bottom", "side")
 # A run in miniature: three steps, told to stop it saves its step, `broken` in its folder ends it.
 WORKER = """
-import json, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[1])
 folder.mkdir(parents=True, exist_ok=True)
+(folder / "pid").write_text(str(os.getpid()))
 stop = []
 signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
 if (folder / "broken").exists():
@@ -271,7 +271,7 @@ def test_a_killed_run_is_said_to_be(tmp_path):
     [task] = tasks_in(tmp_path, ("baseline",))
     touch(task.folder / "slow")
     log = task.folder / "metrics.jsonl"
-    killer = threading.Thread(target=kill_when, args=(log, tmp_path))
+    killer = threading.Thread(target=kill_when, args=(log,))
     killer.start()
     status = carry_out([task], tmp_path)
     killer.join()
@@ -279,11 +279,10 @@ def test_a_killed_run_is_said_to_be(tmp_path):
     assert status[0, "baseline"].reason.startswith("killed by SIGKILL (out of memory?)")
 
 
-def kill_when(log, workdir):
+def kill_when(log):
     while not log.exists():
         time.sleep(0.01)
-    out = subprocess.run(["pgrep", "-f", str(log.parent)], capture_output=True, text=True)
-    os.kill(int(out.stdout.split()[0]), signal.SIGKILL)
+    os.kill(int(log.with_name("pid").read_text()), signal.SIGKILL)
 
 
 def test_a_signal_is_passed_on_and_the_study_continues(tmp_path):
@@ -335,6 +334,19 @@ def test_two_studies_do_not_share_a_workdir(tmp_path):
     said = r"another study, or a run that one left behind, works in"
     with processes._locked(tmp_path), pytest.raises(UserError, match=said):
         carry_out(tasks_in(tmp_path), tmp_path)
+
+
+def test_a_run_left_behind_keeps_others_out(tmp_path):
+    """The study was killed, its run was not: the workdir is taken until that ends."""
+    [task] = tasks_in(tmp_path, ("baseline",))
+    touch(task.folder / "slow")
+    with processes._locked(tmp_path) as lock:
+        child = processes._start(task, lock, 1)
+    with pytest.raises(UserError, match="left behind"):
+        carry_out([task], tmp_path)
+    (task.folder / "slow").unlink()
+    child.process.wait()
+    assert carry_out([task], tmp_path)[task.key].state == DONE
 
 
 def test_the_board_says_what_changes(tmp_path):
