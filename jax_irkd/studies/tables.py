@@ -159,7 +159,7 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
         facts.append(f"Runs made at commit {', '.join(summary['git_commits'])}.")
     if summary["unfinished"]:
         facts.append(
-            f"{len(summary['unfinished'])} runs are not finished; the tables hold the others."
+            f"Runs not finished: {len(summary['unfinished'])}; the tables hold the others."
         )
     return [line for fact in facts for line in (fact, "")][:-1]
 

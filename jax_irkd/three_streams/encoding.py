@@ -32,7 +32,7 @@ def fit_codebook(
 
     count = min(components, *descriptors.shape)
     with np.errstate(invalid="ignore"):  # descriptors that are all the same
-        pca = PCA(count, svd_solver="full", random_state=seed).fit(descriptors)
+        pca = PCA(count, svd_solver="covariance_eigh").fit(descriptors)
     deviation = np.maximum(np.sqrt(np.maximum(pca.explained_variance_, 0)), 1e-12)
     kept = deviation >= 1e-6 * deviation[0]
     projection = (pca.components_[kept] / deviation[kept, None]).T
@@ -74,7 +74,7 @@ def encode(
     """One vector of unit length a clip: the largest code of each word over all descriptors."""
     codes = linear_codes(codebook.whiten(descriptors), codebook.words, neighbours)
     pooled = codes.max(axis=0)
-    return pooled / max(float(np.linalg.norm(pooled)), 1e-12)
+    return (pooled / max(float(np.linalg.norm(pooled)), 1e-12)).astype(np.float32)
 
 
 class Decisions(NamedTuple):

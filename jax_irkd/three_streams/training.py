@@ -179,12 +179,16 @@ def _update(state: _State, images, labels, key, *, model: StreamNet, tx):
 
 
 class Describer:
-    """Descriptors of clips from the maps of a trained stream, a fixed batch at a time."""
+    """Descriptors of clips from the maps of a trained stream.
+
+    Pictures go through the network in batches of a power of two, so that it is compiled a few
+    times only.
+    """
 
     def __init__(self, stream: Stream, cache: FlowCache, config: ConfigDict):
         self.stream, self.cache, self.section = stream, cache, config.tstdd
         self.layers = tuple(config.tstdd.layers)
-        self.batch_size = config.input.eval_batch_size
+        self.largest = config.input.eval_batch_size
 
         def maps(variables, images):
             features = stream.model.apply(variables, images, train=False).features
@@ -203,9 +207,10 @@ class Describer:
         return {layer: tube_descriptors(found, length) for layer, found in maps.items()}
 
     def _forward(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        size, parts = self.batch_size, []
-        for first in range(0, len(images), size):
-            part = images[first : first + size]
+        parts = []
+        for first in range(0, len(images), self.largest):
+            part = images[first : first + self.largest]
+            size = 1 << (len(part) - 1).bit_length()
             padded = np.pad(part, [(0, size - len(part)), (0, 0), (0, 0), (0, 0)])
             found = jax.device_get(self._maps(self.stream.variables, padded))
             parts.append({layer: value[: len(part)] for layer, value in found.items()})
