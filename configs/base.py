@@ -203,6 +203,7 @@ def get_config(method: str, protocol: str, seed: int) -> ConfigDict:
     for model in (config.teacher_model, config.student_model):
         model.partial_bn = False
         model.sync_bn = False
+        model.zero_init_residual = False  # True: quicker from scratch
         model.head_std = 0.001
 
     config.teacher_training = get_training()

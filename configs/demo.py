@@ -16,7 +16,7 @@ def get_config(arg: str = ""):
 
     config.input.num_segments = 4
     config.input.resolution = 96
-    config.input.scales = (1.0, 0.875, 0.75)
+    config.input.scales = (1.0, 0.875)
     config.input.eval_batch_size = 32
     config.input.threads = 2
 
@@ -24,12 +24,13 @@ def get_config(arg: str = ""):
         model.width = 16
         model.dropout = 0.2
         model.head_std = 0.01
+        model.zero_init_residual = True
 
     for training in (config.teacher_training, config.student_training):
-        training.batch_size = 16
-        training.num_epochs = 12.0
+        training.batch_size = 8
+        training.num_epochs = 8.0
         training.optimizer = "adamw"
-        training.learning_rate = 2e-3
+        training.learning_rate = 3e-3
         training.weight_decay = 1e-2
         training.schedule = "cosine"
         training.warmup_epochs = 0.5

@@ -34,6 +34,7 @@ class BasicBlock(nn.Module):
     conv: Callable
     dense: Callable
     norm: Callable
+    zero_init_residual: bool = False
     expansion: ClassVar[int] = 1
 
     @nn.compact
@@ -42,7 +43,7 @@ class BasicBlock(nn.Module):
         y = self.conv(self.width, (3, 3), stride, padding=1, name="conv1")(x)
         y = nn.relu(self.norm(name="norm1")(y))
         y = self.conv(self.width, (3, 3), padding=1, name="conv2")(y)
-        y = self.norm(name="norm2")(y)
+        y = self.norm(name="norm2", scale_init=_last_scale(self.zero_init_residual))(y)
         return nn.relu(y + _shortcut(self, x))
 
 
@@ -54,6 +55,7 @@ class Bottleneck(nn.Module):
     conv: Callable
     dense: Callable
     norm: Callable
+    zero_init_residual: bool = False
     expansion: ClassVar[int] = 4
 
     @nn.compact
@@ -64,8 +66,12 @@ class Bottleneck(nn.Module):
         y = self.conv(self.width, (3, 3), stride, padding=1, name="conv2")(y)
         y = nn.relu(self.norm(name="norm2")(y))
         y = self.dense(self.width * self.expansion, name="conv3")(y)
-        y = self.norm(name="norm3")(y)
+        y = self.norm(name="norm3", scale_init=_last_scale(self.zero_init_residual))(y)
         return nn.relu(y + _shortcut(self, x))
+
+
+def _last_scale(zero: bool) -> nn.initializers.Initializer:
+    return nn.initializers.zeros if zero else nn.initializers.ones
 
 
 def _shortcut(block: nn.Module, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
@@ -146,6 +152,8 @@ class ResNet(nn.Module):
         statistics while training, and its scale and bias get no gradient.
     norm: False leaves the batch norms out and gives the convolutions biases (`folding`).
     input_offset: adds the border-aware input offset of `Stem`.
+    zero_init_residual: the last norm of every block starts at scale 0, so that a block starts
+        as its shortcut (Goyal et al., arXiv:1706.02677): quicker training from scratch.
     remat: recomputes the blocks in the backward pass: less memory, one more forward.
 
     Raises ValueError for a depth other than 18, 34, 50 and 101.
@@ -158,6 +166,7 @@ class ResNet(nn.Module):
     partial_bn: bool = False
     norm: bool = True
     input_offset: bool = False
+    zero_init_residual: bool = False
     remat: bool = False
 
     def __post_init__(self):
@@ -193,14 +202,15 @@ class ResNet(nn.Module):
             for index in range(count):
                 stride = 2 if level > 0 and index == 0 else 1
                 name = f"{stage}_block{index}"
-                x = block(self.width * 2**level, stride, conv, dense, norm, name=name)(x)
+                width, zero = self.width * 2**level, self.zero_init_residual
+                x = block(width, stride, conv, dense, norm, zero, name=name)(x)
             features[stage] = x
         features["pooled"] = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         return features
 
     def _norm(self, *, train: bool, frozen: bool) -> Callable:
         if not self.norm:
-            return lambda name: lambda x: x
+            return lambda name, scale_init=None: lambda x: x
         batch_norm = nn.BatchNorm
         if frozen:
             batch_norm = nn.map_variables(

@@ -34,6 +34,7 @@ class TSN(nn.Module):
     axis_name: str | None = None
     norm: bool = True
     input_offset: bool = False
+    zero_init_residual: bool = False
     remat: bool = False
     head_std: float = 0.001
 
@@ -60,6 +61,7 @@ class TSN(nn.Module):
             partial_bn=self.partial_bn,
             norm=self.norm,
             input_offset=self.input_offset,
+            zero_init_residual=self.zero_init_residual,
             remat=self.remat,
             name="backbone",
         )
