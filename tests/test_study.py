@@ -15,7 +15,7 @@ from rich.console import Console
 from jax_irkd import metrics, study
 from jax_irkd.errors import UserError
 from jax_irkd.reporting.runs import Run
-from jax_irkd.studies import analysis, board, planning, processes, tables
+from jax_irkd.studies import analysis, board, memory, planning, processes, tables
 from jax_irkd.studies.planning import Task
 from jax_irkd.studies.processes import DONE, FAILED, STOPPED, WAITING, Status
 
@@ -265,6 +265,22 @@ def test_a_failure_costs_only_what_needs_it(tmp_path):
     (tmp_path / "seed0" / "teacher" / "broken").unlink()
     again = carry_out(tasks, tmp_path)
     assert again[0, "ours"].state == DONE and again[1, "ours"].state == FAILED
+
+
+def test_memory_allows_another_run_only_when_all_can_grow(tmp_path, monkeypatch):
+    # Runs grow to 4: one that holds 1 will take 3 more, the new one takes 4.
+    assert memory.fits(7, 4, [1]) and not memory.fits(6.9, 4, [1])
+    assert memory.fits(4, 4, [5])  # larger than any before: it is not expected to grow
+    assert memory.room(10**18, []) and not memory.room(10**18, [os.getpid()])
+    assert memory.room(0, [os.getpid()]) and memory._resident(os.getpid()) > 2**20
+    monkeypatch.setattr(memory, "_available", lambda: 0.0)
+    (tmp_path / "attempts.jsonl").write_text('{"run": "x", "peak_memory_bytes": 5}\n')
+    seen = []
+    status = carry_out(
+        tasks_in(tmp_path, seeds=(0, 1)), tmp_path, 4, lambda s: seen.append(dict(s))
+    )
+    assert all(value.state == DONE for value in status.values())
+    assert max(sum(v.state == "running" for v in now.values()) for now in seen) == 1
 
 
 def test_a_killed_run_is_said_to_be(tmp_path):

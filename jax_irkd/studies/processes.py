@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from jax_irkd.errors import UserError
 from jax_irkd.interrupts import INTERRUPTED, StopRequest
+from jax_irkd.studies import memory
 from jax_irkd.studies.planning import Task
 
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
@@ -45,6 +46,7 @@ def run_tasks(
 ) -> dict[Key, Status]:
     """Carry out `tasks`, up to `jobs` side by side; the final state of each.
 
+    Fewer run side by side where the largest of them so far would not fit into the host's memory.
     A task with results.json is done. A failed one does not stop the others, except those that
     need it. SIGTERM, SIGINT and SIGUSR1 are passed on: the runs save and stop, and so do we. A
     second SIGINT ends them at once and raises KeyboardInterrupt. `watch` is called at every poll.
@@ -65,7 +67,7 @@ def run_tasks(
                         _signal(child, signal.SIGTERM)
                 if not stop.requested:
                     _release(tasks, status)
-                    for task in _ready(tasks, status)[: jobs - len(children)]:
+                    while task := _next(tasks, status, jobs, children, workdir):
                         children.append(_start(task, lock, jobs))
                         status[task.key] = Status(RUNNING)
                 watch(status)
@@ -82,13 +84,24 @@ def _is_done(task: Task) -> bool:
     return (task.folder / "results.json").exists()
 
 
-def _ready(tasks: Sequence[Task], status: Mapping[Key, Status]) -> list[Task]:
-    return [
+def _next(
+    tasks: Sequence[Task],
+    status: Mapping[Key, Status],
+    jobs: int,
+    children: Sequence[_Child],
+    workdir: Path,
+) -> Task | None:
+    """The task to start now, None while there is no place for one or none can be started."""
+    ready = [
         task
         for task in tasks
         if status[task.key].state == WAITING
         and (task.needs is None or status[task.needs].state == DONE)
     ]
+    if not ready or len(children) >= jobs:
+        return None
+    peak = memory.largest_peak(read_attempts(workdir))
+    return ready[0] if memory.room(peak, (child.process.pid for child in children)) else None
 
 
 def _release(tasks: Sequence[Task], status: dict[Key, Status]) -> None:
