@@ -45,10 +45,10 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
 
 def _keep_freed_memory() -> None:
     """Let glibc reuse large blocks: handed back, the kernel clears them again at every step."""
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 1 << 30)
 
 

@@ -15,7 +15,7 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
-import jaxtyping  # noqa: E402
+import jaxtyping
 
 CHECKED = ["distillers", "models", "steps", "metrics", "data.sampling", "data.augment"]
 jaxtyping.install_import_hook([f"jax_irkd.{name}" for name in CHECKED], "beartype.beartype")

@@ -13,7 +13,7 @@ from jax_irkd.data import loading
 from jax_irkd.looking import comparison, plan, sheet
 from jax_irkd.looking.sparks import sparkline
 from jax_irkd.models.tsn import TSN
-from jax_irkd.train import make_optimizer
+from jax_irkd.optimizers import make_optimizer
 
 
 @pytest.fixture
