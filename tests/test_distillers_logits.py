@@ -230,5 +230,7 @@ def test_messages():
         st_loss(student, teacher, temperature=0)
     with pytest.raises(ValueError, match="temperature must be a finite number, got '4'"):
         dkd_loss(student, teacher, labels, temperature="4")
+    with pytest.raises(ValueError, match=r"target_weight must be a finite number, got '1' \(str\)"):
+        dkd_loss(student, teacher, labels, target_weight="1")
     with pytest.raises(ValueError, match="at least 2 classes, got 1"):
         dkd_loss(student[:, :1], teacher[:, :1], jnp.zeros(5, jnp.int32))

@@ -60,7 +60,11 @@ def _is_list_of_names(value: object) -> bool:
 
 
 def check_number(name: str, value: object) -> None:
-    """Raises ValueError unless `value` is a finite real number."""
+    """Raises ValueError unless `value` is a finite real number; traced values pass."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
+        value = value.item()
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not real or not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value!r} ({type(value).__name__})")
@@ -76,12 +80,8 @@ def check_whole(name: str, value: object, smallest: int) -> int:
 
 def check_positive(name: str, value: object) -> None:
     """Raises ValueError unless `value` is a positive finite number; traced values pass."""
-    if isinstance(value, jax.core.Tracer):
-        return
-    if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
-        value = value.item()
     check_number(name, value)
-    if value <= 0:
+    if not isinstance(value, jax.core.Tracer) and value <= 0:
         raise ValueError(f"{name} must be positive, got {value!r}")
 
 

@@ -13,7 +13,15 @@ import jax.numpy as jnp
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
 
-from jax_irkd.distillers._checks import Method, Number, Scalar, check_choice, check_positive, takes
+from jax_irkd.distillers._checks import (
+    Method,
+    Number,
+    Scalar,
+    check_choice,
+    check_number,
+    check_positive,
+    takes,
+)
 from jax_irkd.distillers._common import (
     current_epoch,
     gather,
@@ -58,6 +66,7 @@ def selective_st_loss(
     Gradients flow to both arguments, not through m. Under jit a label that is not a class
     counts as a wrong teacher; outside jit it raises ValueError.
     """
+    check_number("decay", decay)
     student, teacher = softmax(student_logits), softmax(teacher_logits)
     right = jnp.argmax(teacher_logits, axis=1) == labels
     m = decay * (1.0 + right.astype(jnp.float32))

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_irkd.distillers._checks import Method, Number, Scalar, check_positive, takes
+from jax_irkd.distillers._checks import Method, Number, Scalar, check_number, check_positive, takes
 from jax_irkd.distillers._common import current_epoch, without_gradient
 from jax_irkd.distillers._logits import LARGEST, Softmax, binary_divergence, divergence, softmax
 from jax_irkd.models.outputs import Outputs
@@ -38,6 +38,8 @@ def dkd_loss(
     fewer than two classes.
     """
     check_positive("temperature", temperature)
+    check_number("target_weight", target_weight)
+    check_number("nontarget_weight", nontarget_weight)
     classes = student_logits.shape[1]
     if classes < 2:
         raise ValueError(f"dkd_loss needs at least 2 classes, got {classes}")

@@ -283,7 +283,7 @@ class Distiller(Method):
             attention=self.attention,
             distance=self.distance,
         )
-        if not self.is_initializing():
+        if not (self.is_initializing() or self.attention == "identity"):
             self.sow("diagnostics", "contrast", attention_contrast(weights))
         chosen = stage_pairs(len(layers), self.pairs)
         if self.activation == "conv1x1":

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jax_irkd.distillers._checks import Method, Number, Scalar, check_choice, takes
+from jax_irkd.distillers._checks import Method, Number, Scalar, check_choice, check_number, takes
 from jax_irkd.distillers._common import (
     EPSILON,
     VERTICES,
@@ -41,6 +41,8 @@ def rkd_loss(
 
     Gradients flow to both arguments.
     """
+    check_number("distance_weight", distance_weight)
+    check_number("angle_weight", angle_weight)
     distance, angle = rkd_terms(student_features, teacher_features)
     return distance_weight * distance + angle_weight * angle
 
