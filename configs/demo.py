@@ -35,6 +35,7 @@ def get_config(arg: str = ""):
         training.schedule = "cosine"
         training.warmup_epochs = 0.5
         training.eval_every = 4.0
+    config.student_training.num_epochs = 12.0  # it learns more slowly from infrared
     config.checkpoints.every = 100
 
     config.tstdd.size = (112, 135)
