@@ -8,7 +8,7 @@ import reference_losses as reference
 from quick_compile import quick_compile  # noqa: F401
 
 from jax_irkd import at_loss, cc_loss, ccskd_channel_loss, rkd_loss, sp_loss
-from jax_irkd.distillers._common import adaptive_average_pool, unit_rows
+from jax_irkd.distillers._common import adaptive_average_pool, clip_map, unit_rows
 from jax_irkd.distillers.cc import cc_embedding_loss
 
 RNG = np.random.default_rng(1)
@@ -194,6 +194,18 @@ def test_gradients_of_large_and_small_features(name):
     for scale in (2.0**100, 2.0**-15):
         scaled = scale * np.asarray(gradient(scale * student, teacher), np.float64)
         np.testing.assert_allclose(scaled, plain, atol=1e-4 * np.abs(plain).max())
+
+
+def test_clip_map_is_the_mean_over_segments():
+    maps = jnp.asarray(RNG.standard_normal((2, 3, 4, 4, 5)), jnp.bfloat16)
+    whole = maps.astype(jnp.float32)
+    np.testing.assert_allclose(clip_map(maps), whole.mean(1), rtol=1e-5, atol=1e-6)
+    weights = jnp.asarray(RNG.standard_normal((2, 4, 4, 5)), jnp.float32)
+    ours, plain = (
+        jax.jit(jax.grad(lambda x, f=f: jnp.sum(weights * f(x))))(whole)
+        for f in (clip_map, lambda x: x.mean(1))
+    )
+    np.testing.assert_allclose(ours, plain, rtol=1e-6)
 
 
 def test_unit_rows():

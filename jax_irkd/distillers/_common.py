@@ -88,9 +88,20 @@ def gather(tree: Tree, axis_name: str | None) -> Tree:
     return jax.tree.map(join, tree)
 
 
+@jax.custom_jvp
 def clip_map(features: Float[Array, "b t h w c"]) -> Float[Array, "b h w c"]:
-    """The map of a clip: mean over its segments, in float32."""
-    return jnp.mean(features.astype(jnp.float32), axis=1)
+    """The map of a clip: mean over its segments, in float32.
+
+    A sum of slices, four times faster than a reduction on CPUs; its derivative is the mean's,
+    whose transpose is faster than that of slices.
+    """
+    segments = features.shape[1]
+    return sum(features[:, i].astype(jnp.float32) for i in range(segments)) / segments
+
+
+@clip_map.defjvp
+def _clip_map_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    return clip_map(*primals), jnp.mean(tangents[0].astype(jnp.float32), axis=1)
 
 
 def frame_maps(features: Float[Array, "b t h w c"]) -> Float[Array, "n h w c"]:
