@@ -170,7 +170,7 @@ def test_config_command(tiny, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "seed = 4" in text and "no dataset ntu_rgbd_ir/ten under /nowhere" in text
     assert "reckoned with 10 classes and 160 training clips" in text
-    assert "learning rate of baseline: ▁" in text.replace("▂", "▁") and "peak 0.002" in text
+    assert "learning rate of baseline: ▁" in text.replace("▂", "▁") and "peak 0.003" in text
     row = next(line for line in text.splitlines() if " steps   " in line)
     assert row.split()[-1] == "120"  # 160 clips in batches of 16, 12 epochs
     assert Image.open(out).size[0] > 500
