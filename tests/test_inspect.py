@@ -166,11 +166,13 @@ def test_config_command(tiny, tmp_path, capsys):
     out = tmp_path / "rates.png"
     config = "configs/demo.py:method=baseline,seed=4"
     flags = ["--config.dataset.data_dir=/nowhere", "--train_clips=160", f"--out={out}"]
+    training = {"batch_size": 16, "num_epochs": 12.0, "learning_rate": 2e-3}
+    flags += [f"--config.student_training.{name}={value}" for name, value in training.items()]
     assert command("config", f"--config={config}", *flags) == 0
     text = capsys.readouterr().out
     assert "seed = 4" in text and "no dataset ntu_rgbd_ir/ten under /nowhere" in text
     assert "reckoned with 10 classes and 160 training clips" in text
-    assert "learning rate of baseline: ▁" in text.replace("▂", "▁") and "peak 0.003" in text
+    assert "learning rate of baseline: ▁" in text.replace("▂", "▁") and "peak 0.002" in text
     row = next(line for line in text.splitlines() if " steps   " in line)
     assert row.split()[-1] == "120"  # 160 clips in batches of 16, 12 epochs
     assert Image.open(out).size[0] > 500
