@@ -29,7 +29,7 @@ demo: setup
 	$(TRAIN):method=ours
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(SOURCES)

@@ -28,7 +28,11 @@ def main() -> int:
     runs.make_model = lambda *args, **kwargs: fakes.TinyModel(axis_name=axis)
     loading.open_dataset = lambda *args: fakes.dataset(clips=24)
     config = fakes.config(
-        arguments.method, num_epochs=arguments.epochs, batch_size=8, learning_rate=0.01
+        arguments.method,
+        num_epochs=arguments.epochs,
+        batch_size=8,
+        learning_rate=0.01,
+        eval_every=4.0,
     )
     config.num_devices, config.input.eval_batch_size = arguments.num_devices, 8
     config.allow_weak_teacher = True
