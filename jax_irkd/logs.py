@@ -63,7 +63,7 @@ def read_log(folder: Path) -> list[dict]:
     """The lines of `folder`/metrics.jsonl; a last line cut short by a crash is dropped."""
     path = Path(folder) / "metrics.jsonl"
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for text in path.read_text("utf-8").splitlines() if path.exists() else []:
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jax_irkd import metrics
+from jax_irkd.logs import read_log
 from jax_irkd.reporting import figures, page
 from jax_irkd.reporting.runs import Run
 from jax_irkd.reporting.sections import Section
@@ -89,7 +90,7 @@ def read_run(folder: str | Path) -> Run:
     except json.JSONDecodeError as error:
         raise ValueError(f"{folder / 'results.json'} is not JSON: {error}") from None
     clip_ids, labels, logits = _read_scores(folder / "scores.npz")
-    return Run(folder.name, folder, results, _read_log(folder), clip_ids, labels, logits)
+    return Run(folder.name, folder, results, read_log(folder), clip_ids, labels, logits)
 
 
 def print_table(workdir: str | Path, console: Console | None = None) -> None:
@@ -127,17 +128,6 @@ def _read_scores(
         return None, None, None
     with np.load(path, allow_pickle=False) as scores:
         return scores["clip_id"].astype(str), scores["label"], scores["logits"]
-
-
-def _read_log(folder: Path) -> list[dict]:
-    # A crash may have cut the last line short.
-    path, lines = folder / "metrics.jsonl", []
-    for text in path.read_text("utf-8").splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
 
 
 @functools.cache
