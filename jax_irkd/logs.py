@@ -1,12 +1,15 @@
 """What a run writes while it runs: metrics.jsonl, TensorBoard events and a progress bar."""
 
+import contextlib
 import json
 import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import rich.progress
+from jaxtyping import UInt8
 from rich.console import Console
 from tensorboardX import SummaryWriter
 
@@ -48,15 +51,24 @@ class RunLog:
                 tag = f"{line['kind']}/{name}"
                 self._writer.add_scalar(tag, value, line["step"], walltime=line["time"])
 
-    def add_image(self, name: str, path: Path, step: int) -> None:
-        """Show a PNG in TensorBoard."""
-        import cv2
-
-        self._writer.add_image(name, cv2.imread(str(path))[..., ::-1], step, dataformats="HWC")
-
     def close(self) -> None:
         self._file.close()
         self._writer.close()
+
+
+def write_pictures(
+    folder: Path, pictures: Mapping[str, UInt8[np.ndarray, "h w c"]], step: int
+) -> None:
+    """Show pictures in TensorBoard, by tag, in place of those that an earlier call wrote.
+
+    They lie in an events file of their own: the log is closed when there is something to see.
+    """
+    events = folder / "tensorboard"
+    for earlier in events.glob("events.out.tfevents.*.pictures"):
+        earlier.unlink()
+    with contextlib.closing(SummaryWriter(str(events), filename_suffix=".pictures")) as writer:
+        for tag, picture in pictures.items():
+            writer.add_image(tag, picture, step, dataformats="HWC")
 
 
 def read_log(folder: Path) -> list[dict]:
