@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from jax_irkd.data import raw_trees, video
+from jax_irkd.memory import keep_freed_memory
 
 RGB_SIZE, INFRARED_SIZE = (1920, 1080), (512, 424)
 GRAIN = 128  # Pixels; frames of 455x256 then take 16 kB as JPEG, as NTU RGB+D's do.
@@ -140,6 +141,7 @@ def long_video(folder: Path, frames: int) -> Path:
 
 def peak(path: Path, queue: multiprocessing.Queue) -> None:
     """Encodes 20 instances of a long video; puts seconds, frames and megabytes of memory."""
+    keep_freed_memory()  # As the build's workers do.
     begin = time.perf_counter()
     _, total, fault = video.encode_ranges(path, SPANS)
     if fault:

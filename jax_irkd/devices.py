@@ -1,7 +1,5 @@
 """Devices and processes: what has to be set before JAX is first used."""
 
-import contextlib
-import ctypes
 import os
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from jax_irkd.errors import UserError
+from jax_irkd.memory import keep_freed_memory
 
 _PLAIN = ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
 
@@ -20,7 +19,7 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
     NUM_PROCESSES and PROCESS_ID are set), on (join or fail) or off. Raises UserError when joining
     fails.
     """
-    _keep_freed_memory()
+    keep_freed_memory()
     if deterministic:
         options = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{options} --xla_gpu_deterministic_ops=true".strip()
@@ -41,15 +40,6 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
             f"cannot join the other processes ({type(error).__name__}: {error}); set "
             f"{', '.join(_PLAIN)} for each process, start them with srun, or use --distributed=off"
         ) from error
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc reuse large blocks: handed back, the kernel clears them again at every step."""
-    trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 1 << 30)
 
 
 def barrier(name: str) -> None:

@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 import cv2
 from rich import progress as rich_progress
 
+from jax_irkd.memory import keep_freed_memory
 from tfds_builders._shared.cache import Cache, Result, Skip, Summary, Task
 
 Encode = Callable[[Task], Result]
@@ -99,6 +100,7 @@ def _pool(workers: int) -> futures.ProcessPoolExecutor:
 def _start_worker() -> None:
     """One core per worker, and an end with the build: the pool alone would leave it waiting."""
     cv2.setNumThreads(1)
+    keep_freed_memory()
     parent = multiprocessing.parent_process()
 
     def wait() -> None:

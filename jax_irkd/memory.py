@@ -1,0 +1,13 @@
+"""How this process's memory is kept; nothing heavy is imported."""
+
+import contextlib
+import ctypes
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse large blocks: handed back, the kernel clears them again at every use."""
+    trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 1 << 30)
