@@ -1,11 +1,12 @@
 import functools
 
+import fakes
 import jax
 import networks
 import numpy as np
 import pytest
 
-from jax_irkd.models.folding import fold_batch_norm
+from jax_irkd.models.folding import fold_batch_norm, without_norms
 from jax_irkd.models.tsn import TSN
 
 
@@ -48,3 +49,15 @@ def test_folding_twice_is_refused():
     folded = fold_batch_norm(networks.draw(network, 1, 1, 32, 32, 3))
     with pytest.raises(ValueError, match="no batch_stats to fold"):
         fold_batch_norm(folded)
+
+
+def test_only_a_network_with_known_names_and_norms_is_folded():
+    network = TSN(num_classes=5, depth=18, width=2)
+    variables = networks.draw(network, 1, 1, 32, 32, 3)
+    model, folded = without_norms(network, variables)
+    assert model == network.clone(norm=False)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(folded))
+    teacher = fakes.teacher()  # its norms are named in another way
+    for pair in ((model, folded), tuple(teacher), (None, None)):
+        kept = without_norms(*pair)
+        assert kept[0] is pair[0] and kept[1] is pair[1]

@@ -30,10 +30,14 @@ def batch_of(clips: int = 8, seed: int = 0) -> dict:
 
 
 def setting(methods=(), *, sync=True, tx=None, model=None, **options):
-    """A step function of (state, teacher, batch), a state and a teacher's variables."""
+    """A step function of (state, teacher, batch), a state and a teacher's variables.
+
+    `methods` are names, or names with the fields of their distillers.
+    """
     model = model or fakes.TinyModel(axis_name=steps.AXIS if sync else None)
     teacher = fakes.teacher()
-    made = runs.make_distillers({name: {} for name in methods})
+    fields = methods if isinstance(methods, dict) else {name: {} for name in methods}
+    made = runs.make_distillers(fields)
     tx = tx or optax.sgd(LEARNING_RATE)
     state = steps.init_state(
         jax.random.key(0),
@@ -192,3 +196,24 @@ def test_evaluation_gathers_every_clip():
     four = on_devices(lambda state, teacher, batch: step(state, batch), 4)(variables, None, batch)
     np.testing.assert_allclose(one["logits"][0], four["logits"][2], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(four["index"][1], np.arange(8))
+
+
+def flops(methods) -> float:
+    """Operations of an update, those left out whose results nobody reads."""
+    step, state, teacher = setting(methods)
+    return on_devices(step, 1).lower(state, teacher, batch_of()).cost_analysis()["flops"]
+
+
+def test_only_what_the_methods_read_is_computed():
+    alone = flops({})
+    stage1, stage2, stage4 = (
+        flops({"at": {"layers": [layer]}}) - alone for layer in ("stage1", "stage2", "stage4")
+    )
+    logits = flops({"dkd": {}}) - alone
+    # A 3x3 convolution of the teacher, 6 to 6 channels, on the 8x8 maps of 16 frames, of which
+    # one window in ten or so lies over the border.
+    convolution = 2 * 3 * 3 * 6 * 6 * 8 * 8 * 16
+    assert 0.6 * convolution < stage2 - stage1 < convolution
+    assert stage2 < stage4
+    # Logits need all stages and little more: no map is averaged or pooled that nobody reads.
+    np.testing.assert_allclose(logits, stage4, rtol=0.01)

@@ -2,10 +2,22 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jax_irkd.models.resnet import EPSILON
+from jax_irkd.models.tsn import TSN
+
+
+def without_norms(model: nn.Module | None, variables: Any) -> tuple[nn.Module | None, Any]:
+    """A frozen TSN in its lightest form: batch norms folded on the host, `norm=False`.
+
+    Other models come back as they are, for only TSN's layer names say which convolution a norm
+    follows, and so does a TSN without norms.
+    """
+    if not isinstance(model, TSN) or not model.norm:
+        return model, variables
+    return model.clone(norm=False), fold_batch_norm(jax.device_get(variables))
 
 
 def fold_batch_norm(variables: dict[str, Any]) -> dict[str, Any]:
@@ -47,8 +59,9 @@ def _norm_of(name: str) -> str:
 
 def _scale(
     conv: dict[str, Any], norm: dict[str, Any], statistics: dict[str, Any], *, shift: bool
-) -> dict[str, jax.Array]:
-    factor = norm["scale"] / jnp.sqrt(statistics["var"] + EPSILON)
+) -> dict[str, Any]:
+    # A power, not jnp.sqrt: NumPy arrays stay on the host, where nothing has to be compiled.
+    factor = norm["scale"] / (statistics["var"] + EPSILON) ** 0.5
     scaled = {"kernel": conv["kernel"] * factor}  # output channels come last in every kernel
     if shift:
         scaled["bias"] = norm["bias"] - statistics["mean"] * factor
