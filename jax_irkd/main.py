@@ -8,7 +8,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -74,6 +74,7 @@ def run_method(config: ConfigDict, workdir: Path, restart: bool = False) -> dict
     runs.claim(folder, wanted)
     done = runs.finished(folder)
     if done:
+        complete_page(folder, config, dataset, teacher)
         return done
     pretrained = config.weights.student
     phase = Phase(
@@ -101,6 +102,7 @@ def train_teacher(config: ConfigDict, dataset: loading.Dataset, workdir: Path) -
     runs.claim(folder, wanted)
     done = runs.finished(folder)
     if done:
+        complete_page(folder, config, dataset, None)
         return done
     pretrained = config.weights.teacher
     phase = Phase(
@@ -190,10 +192,27 @@ def write_page(
     """The report of a finished run; of a student with pictures of what it sees and gets wrong.
 
     The pictures need checkpoints, which several processes can only read together: one draws them.
+    A teacher or a baseline is what other runs are compared with: pages they have are made anew.
     """
     student = folder.name != "teacher" and jax.process_count() == 1
     extra = closeups.closeups(folder, config, dataset, teacher=teacher) if student else []
-    report.write_report(folder.parent, [folder.name], sections={folder.name: extra})
+    report.show_pictures(folder, extra)
+    named = {folder.name}
+    if folder.name in ("teacher", "baseline"):
+        named |= {path.parent.name for path in folder.parent.glob("*/report.html")}
+    report.write_report(folder.parent, sorted(named), sections={folder.name: extra})
+
+
+def complete_page(
+    folder: Path,
+    config: ConfigDict,
+    dataset: loading.Dataset,
+    teacher: Callable[[], Network] | None,
+) -> None:
+    """The report of a run that was killed after its results and before its page."""
+    if jax.process_index() == 0 and not report.is_written(folder):
+        alone = jax.process_count() == 1
+        write_page(folder, config, dataset, teacher() if teacher and alone else None)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,5 +1,7 @@
 """Recognition while frames come in: the last seconds are kept, and classified every few frames.
 
+from jax_irkd import Recognizer
+
 recognizer = Recognizer("student.irkd")
 for frame in camera:
     prediction = recognizer.push(frame)

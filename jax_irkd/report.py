@@ -7,6 +7,7 @@ network). What a run lacks is said in a sentence and never stops the report.
 import functools
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 from jax_irkd import metrics
-from jax_irkd.logs import read_log
+from jax_irkd.logs import read_log, write_pictures
 from jax_irkd.reporting import figures, page
 from jax_irkd.reporting.runs import Run
 from jax_irkd.reporting.sections import Section
 
 _PRINTED = ("top-1", "class acc.", "mAP", "gap closed")
+_KEPT = ("title", "html", "lead")  # of a section; its pictures go to TensorBoard
 
 
 def write_report(
@@ -52,19 +54,41 @@ def write_report(
             f"no {wanted} in {workdir.absolute()} (a run is a folder with results.json; there are "
             f"{names}); train one with python -m jax_irkd.main"
         )
+    path = workdir / "report.html"
+    _write(path, page.page_of_all(workdir.name, found, _keep_sections(workdir, sections.get(""))))
     for run in found:
         if runs is None or run.name in runs:
             if run.logits is not None:
                 matrix = metrics.confusion_matrix(run.logits, run.labels)
-                path = run.folder / "confusion_matrix.png"
-                title = f"{run.title}, {run.results.get('dataset', '')}".rstrip(", ")
-                figures.write_confusion_matrix(path, matrix, run.class_names, title)
+                picture = run.folder / "confusion_matrix.png"
+                figures.write_confusion_matrix(picture, matrix, run.class_names, _titled(run))
             kept = _keep_sections(run.folder, sections.get(run.name))
-            parts = page.page_of_run(run, found, kept)
-            _write(run.folder / "report.html", parts)
-    path = workdir / "report.html"
-    _write(path, page.page_of_all(workdir.name, found, _keep_sections(workdir, sections.get(""))))
+            _write(run.folder / "report.html", page.page_of_run(run, found, kept))
     return path
+
+
+def is_written(folder: str | Path) -> bool:
+    """Whether the finished run in `folder` has its page, the last thing `write_report` makes."""
+    folder = Path(folder)
+    return (folder / "report.html").exists() and (folder.parent / "report.html").exists()
+
+
+def has_section(folder: str | Path, title: str) -> bool:
+    """Whether the page of the run in `folder` has a section of this title."""
+    return any(kept.title == title for kept in _keep_sections(Path(folder), None))
+
+
+def show_pictures(folder: str | Path, sections: Sequence[Section]) -> None:
+    """Give TensorBoard the pictures of a finished run: how it errs, and those of `sections`."""
+    run, found = read_run(folder), {}
+    if run.logits is not None:
+        matrix = metrics.confusion_matrix(run.logits, run.labels)
+        found["confusion"] = figures.confusion_picture(matrix, run.class_names, _titled(run))
+        table = metrics.reliability(run.logits, run.labels, bins=10)
+        found["reliability"] = figures.reliability_picture(table, _titled(run))
+    found |= {name: picture for section in sections for name, picture in section.pictures}
+    tags = {f"report/{re.sub(r'[^-.0-9A-Za-z]+', '_', name)}": found[name] for name in found}
+    write_pictures(run.folder, tags, run.results.get("steps", 0))
 
 
 def add_section(folder: str | Path, section: Section) -> None:
@@ -93,6 +117,10 @@ def read_run(folder: str | Path) -> Run:
     return Run(folder.name, folder, results, read_log(folder), clip_ids, labels, logits)
 
 
+def _titled(run: Run) -> str:
+    return f"{run.title}, {run.results.get('dataset', '')}".rstrip(", ")
+
+
 def print_table(workdir: str | Path, console: Console | None = None) -> None:
     """Print the headline table of a workdir and the path of its report."""
     runs = read_runs(workdir)
@@ -112,11 +140,12 @@ def print_table(workdir: str | Path, console: Console | None = None) -> None:
 def _keep_sections(folder: Path, given: Sequence[Section] | None) -> list[Section]:
     path = folder / "report_sections.json"
     if given is not None:
-        path.write_text(json.dumps([section._asdict() for section in given]), "utf-8")
+        kept = [{name: getattr(section, name) for name in _KEPT} for section in given]
+        _replace(path, json.dumps(kept))
     if not path.exists():
         return []
     return [
-        Section(kept["title"], Markup(kept["html"]), kept["lead"])
+        Section(**{name: kept[name] for name in _KEPT} | {"html": Markup(kept["html"])})
         for kept in json.loads(path.read_text("utf-8"))
     ]
 
@@ -143,7 +172,11 @@ def _template() -> jinja2.Template:
 
 
 def _write(path: Path, parts: Mapping) -> None:
+    _replace(path, _template().render(parts))
+
+
+def _replace(path: Path, text: str) -> None:
     # Runs that end together write the page of their workdir at the same time.
     temporary = path.with_suffix(f".{os.getpid()}.partial")
-    temporary.write_text(_template().render(parts), "utf-8")
+    temporary.write_text(text, "utf-8")
     temporary.replace(path)

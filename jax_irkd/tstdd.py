@@ -21,7 +21,7 @@ Report what comes out as an approximation of TSTDDs; the paper's 72.36 % is quot
 import functools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,8 @@ def run(config: ConfigDict, dataset: loading.Dataset, workdir: Path) -> dict:
     runs.claim(folder, wanted)
     done = runs.finished(folder)
     if done:
+        if not report.is_written(folder):  # It was killed between its results and its page.
+            write_page(folder, done)
         return done
     start = time.monotonic()
     with StopRequest() as stop:
@@ -80,9 +82,16 @@ def run(config: ConfigDict, dataset: loading.Dataset, workdir: Path) -> dict:
         "teacher": None,
     }
     runs.write_results(folder, scores, results | extra)
-    made = _streams_section(extra["streams"])
-    report.write_report(workdir, [folder.name], sections={folder.name: [made]})
-    return runs.finished(folder)
+    done = runs.finished(folder)
+    write_page(folder, done)
+    return done
+
+
+def write_page(folder: Path, results: Mapping[str, Any]) -> None:
+    """The report of a finished run."""
+    made = [_streams_section(results["streams"])]
+    report.show_pictures(folder, made)
+    report.write_report(folder.parent, [folder.name], sections={folder.name: made})
 
 
 def _train_and_test(

@@ -110,6 +110,8 @@ def add_detection(config: ConfigDict, folder: Path, results: Mapping[str, Any]) 
     held = dict(results)
     _meet()  # before results.json changes, so that all of them decide alike
     if held.get("detection", {}).get("settings") == settings:
+        if jax.process_index() == 0 and not report.has_section(folder, TITLE):
+            report.add_section(folder, section(held))  # It was killed between the two.
         return held
     network, meta = runs.load(folder)  # by all processes: Orbax lets them meet
     try:

@@ -59,6 +59,42 @@ def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
     assert main.run(config("dkd"), tmp_path) == first
 
 
+def test_a_page_that_was_never_written_is_written_by_the_same_command(tmp_path, monkeypatch):
+    """Killed between results.json and report.html, the teacher's page and the student's."""
+    honest, killed = main.report.write_report, []
+
+    def kill(workdir, names, sections):
+        killed.append(names)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main.report, "write_report", kill)
+    for _ in range(2):  # The second call finds the teacher trained and is killed again there.
+        with pytest.raises(KeyboardInterrupt):
+            main.run(config("dkd"), tmp_path)
+    assert killed == [["teacher"]] * 2 and runs.finished(tmp_path / "teacher")
+    monkeypatch.setattr(main.report, "write_report", honest)
+    main.run(config("dkd"), tmp_path)
+    pages = [folder / "report.html" for folder in (tmp_path / "dkd", tmp_path)]
+    for page in pages:
+        page.unlink()
+    monkeypatch.setattr(main, "Trainer", None)
+    taught = []
+    monkeypatch.setattr(main.closeups, "closeups", lambda *_, teacher: taught.append(teacher) or [])
+    main.run(config("dkd"), tmp_path)
+    assert all(page.exists() for page in pages) and len(taught) == 1
+    assert taught[0].model.width == 6  # The closeups get the teacher, as after training.
+    main.run(config("dkd"), tmp_path)
+    assert len(taught) == 1
+
+
+def test_a_baseline_that_comes_later_is_named_on_the_earlier_pages(tmp_path):
+    main.run(config("dkd"), tmp_path)
+    alone = "No infrared-only run lies beside this one"
+    assert alone in (tmp_path / "dkd" / "report.html").read_text()
+    main.run(config("baseline"), tmp_path)
+    assert alone not in (tmp_path / "dkd" / "report.html").read_text()
+
+
 def test_all_methods_share_one_teacher(tmp_path):
     main.run(config("dkd"), tmp_path)
     written = (tmp_path / "teacher" / "metrics.jsonl").read_text()

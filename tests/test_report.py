@@ -1,19 +1,23 @@
 """The report: complete, self-contained, escaped, and fitting on a phone; on generated runs."""
 
+import contextlib
 import html
 import html.parser
 import io
 import json
 import re
 import shutil
+import struct
 import subprocess
 
 import numpy as np
 import pytest
 from generated_runs import NTU, generate_runs
 from rich.console import Console
+from tensorboardX.proto import event_pb2
 
 from jax_irkd import metrics, report
+from jax_irkd.logs import RunLog
 from jax_irkd.reporting import charts, figures, page, paper, sections
 from jax_irkd.reporting.runs import duration, flatten
 
@@ -150,6 +154,45 @@ def test_sections_are_kept_for_the_next_call(workdir):
     report.write_report(workdir, ["ours"])
     assert (workdir / "ours/report.html").read_text("utf-8") == before
     assert "Most confident mistakes" in (workdir / "report.html").read_text("utf-8")
+
+
+def _tags_of_images(folder):
+    """Tags of the pictures in all events files of a run, and their sizes."""
+    found = []
+    for path in sorted((folder / "tensorboard").iterdir()):
+        content = path.read_bytes()
+        while content:  # length, its checksum, an event, its checksum
+            (length,) = struct.unpack_from("<Q", content)
+            event = event_pb2.Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+            found += [
+                (v.tag, event.step, v.image.width)
+                for v in event.summary.value
+                if v.HasField("image")
+            ]
+    return found
+
+
+def test_tensorboard_shows_the_pictures_of_the_page_once(tmp_path):
+    generate_runs(tmp_path, ("ours",), clips=60)
+    folder = tmp_path / "ours"
+    for _ in range(2):
+        report.show_pictures(folder, _sections())
+    found = _tags_of_images(folder)
+    tags = [tag for tag, _, _ in found]
+    assert tags == [
+        "report/confusion",
+        "report/reliability",
+        "report/mistake_1_drink_water_taken_for_eat_meal_snack_infrared",
+        "report/mistake_1_drink_water_taken_for_eat_meal_snack_RGB",
+        "report/Grad-CAM_1_drink_water_before_infrared_only",
+        "report/Grad-CAM_1_drink_water_after_distilled",
+        "report/attention_of_MGCAM",
+    ]
+    assert {step for _, step, _ in found} == {600} and min(width for *_, width in found) > 300
+    with contextlib.closing(RunLog(folder, 300)):  # Taken up again: the end is not known any more.
+        pass
+    assert _tags_of_images(folder) == []
 
 
 def test_only_named_runs_are_written(tmp_path):

@@ -17,11 +17,15 @@ from jax_irkd.reporting.runs import percent
 
 
 class Section(NamedTuple):
-    """A titled part of the page: `html` is trusted, `lead` a sentence of plain text before it."""
+    """A titled part of the page: `html` is trusted, `lead` a sentence of plain text before it.
+
+    `pictures` are what it shows as (name, uint8 `h w c`), for TensorBoard.
+    """
 
     title: str
     html: Markup
     lead: str = ""
+    pictures: tuple[tuple[str, np.ndarray], ...] = ()
 
 
 class Clip(NamedTuple):
@@ -39,13 +43,15 @@ def mistakes_section(clips: Sequence[Clip]) -> Section:
     """The student's most confident mistakes, infrared beside RGB, in the order given."""
     if not clips:
         return Section("Most confident mistakes", _sentence("The student made no mistake."))
-    parts = []
-    for clip in clips:
+    parts, shown = [], []
+    for number, clip in enumerate(clips, 1):
         strips = [("infrared", clip.infrared), ("RGB", clip.rgb)]
         pictures = [(name, figures.strip(f)) for name, f in strips if f is not None]
         parts.append(_filmstrips(_caption(clip), pictures))
+        said = f"mistake {number}, {clip.label} taken for {clip.predicted}"
+        shown += [(f"{said}, {name}", picture) for name, picture in pictures]
     lead = "Clips the student got wrong and was surest about. It sees the infrared strip only."
-    return Section("Most confident mistakes", Markup("").join(parts), lead)
+    return Section("Most confident mistakes", Markup("").join(parts), lead, tuple(shown))
 
 
 def gradcam_section(
@@ -58,18 +64,20 @@ def gradcam_section(
     Maps as `gradcam.grad_cam` returns them, one entry per clip, any size; each clip's two maps are
     scaled to their own maximum.
     """
-    parts = []
-    for clip, first, second in zip(clips, before, after, strict=True):
+    parts, shown = [], []
+    for number, (clip, first, second) in enumerate(zip(clips, before, after, strict=True), 1):
         pictures = [
             ("before: infrared only", figures.strip(overlay(clip.infrared, first))),
             ("after: distilled", figures.strip(overlay(clip.infrared, second))),
         ]
         parts.append(_filmstrips(_caption(clip), pictures))
+        said = f"Grad-CAM {number}, {clip.label}"
+        shown += [(f"{said}, {name}", picture) for name, picture in pictures]
     lead = (
         "Grad-CAM of the true class: bright where the frame speaks for it, before and after "
         "distillation. The colours of a strip span its own range: compare places, not brightness."
     )
-    return Section("Where the student looks", Markup("").join(parts), lead)
+    return Section("Where the student looks", Markup("").join(parts), lead, tuple(shown))
 
 
 def attention_section(attention: Mapping[tuple[int, int], Float[np.ndarray, "b b"]]) -> Section:
@@ -98,7 +106,8 @@ def attention_section(attention: Mapping[tuple[int, int], Float[np.ndarray, "b b
     html = Markup('<div class="matrices" style="--columns:{}">{}</div>').format(
         columns, Markup("").join(parts)
     )
-    return Section("What MGCAM attends to", html, lead)
+    drawn = figures.attention_picture({k: v[:16, :16] for k, v in attention.items()})
+    return Section("What MGCAM attends to", html, lead, (("attention of MGCAM", drawn),))
 
 
 def table_section(
