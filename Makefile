@@ -40,7 +40,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff format $(SOURCES)
 
 chaos: $(VENV)/.test
-	CHAOS=1 $(BIN)/python -m pytest tests/test_chaos.py --timeout=3600 -v
+	CHAOS=1 $(BIN)/python -m pytest tests/test_chaos.py tests/test_full_disk.py --timeout=3600 -v
 
 clean:
 	rm -rf runs/demo runs/demo_data

@@ -6,14 +6,15 @@ names. One that is damaged is set aside and the newest good one is used.
 """
 
 import contextlib
-import errno
 import json
 import logging
 import shutil
 import sys
+import traceback
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from jax_irkd.devices import barrier
-from jax_irkd.errors import UserError
+from jax_irkd.errors import FULL, UserError
 
 Meta = dict[str, Any]
 _UNFINISHED = ".orbax-checkpoint-tmp"
@@ -65,6 +66,9 @@ class Checkpoints:
         self._metric = metric
         self.failed_saves = 0
         self._manager = self._open()
+        self._quiet = contextlib.ExitStack()
+        if not read_only:
+            self._quiet.enter_context(_quiet_threads())
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -133,7 +137,7 @@ class Checkpoints:
 
     def _report_failure(self, step: int | None, error: Exception) -> None:
         self.failed_saves += 1
-        full = "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+        full = "No space left" in str(error) or getattr(error, "errno", None) in FULL
         reason = "the disk is full" if full else f"{type(error).__name__}: {error}"
         name = "a checkpoint" if step is None else f"the checkpoint of step {step}"
         logging.error(
@@ -218,6 +222,7 @@ class Checkpoints:
     def close(self) -> None:
         self.wait()
         self._manager.close()
+        self._quiet.close()
 
 
 def flatten(tree: PyTree) -> dict[str, np.ndarray]:
@@ -277,9 +282,34 @@ def _name(path: tuple) -> str:
 
 @contextlib.contextmanager
 def _quiet_threads():
-    """Drops the pages of 'Exception ignored in' that a damaged file makes reader threads print."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    """Drops what Orbax's threads print of a damaged file or a full disk, pages of it.
+
+    The failure itself reaches whoever waits for the save or the restore.
+    """
+    hooks = sys.unraisablehook, sys.excepthook
+    logger = logging.getLogger("absl")
+
+    def unraisable(what) -> None:
+        if not _of_orbax(what.exc_traceback):
+            hooks[0](what)
+
+    def uncaught(kind, error, trace) -> None:
+        if not _of_orbax(trace):
+            hooks[1](kind, error, trace)
+
+    sys.unraisablehook, sys.excepthook = unraisable, uncaught
+    logger.addFilter(_not_of_orbax)
     try:
         yield
     finally:
-        sys.unraisablehook = hook
+        sys.unraisablehook, sys.excepthook = hooks
+        logger.removeFilter(_not_of_orbax)
+
+
+def _of_orbax(trace: TracebackType | None) -> bool:
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)]
+    return not files or any("orbax" in file or "asyncio" in file for file in files)
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname

@@ -1,5 +1,9 @@
 """The one exception for what a user can cause and mend."""
 
+import errno
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: the disk, or the user's part of it, is full
+
 
 class UserError(Exception):
     """A mistake in the input. The message names the value, the choices and the next step.

@@ -1,17 +1,17 @@
 """What a run writes while it runs: metrics.jsonl, TensorBoard events and a progress bar."""
 
-import contextlib
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import rich.progress
-from jaxtyping import UInt8
 from rich.console import Console
-from tensorboardX import SummaryWriter
+
+from jax_irkd.errors import FULL
+from jax_irkd.events import Events
 
 console = Console()
 
@@ -20,7 +20,8 @@ class RunLog:
     """Scalars by step, each step once however often the run was interrupted.
 
     `metrics.jsonl` is the record: lines later than `first_step` belong to steps that will be run
-    again and are dropped. TensorBoard events are written anew from it.
+    again and are dropped. TensorBoard events are written anew from it. Lines that a full disk does
+    not take are kept and written when there is space again.
     """
 
     def __init__(self, folder: Path, first_step: int):
@@ -30,45 +31,42 @@ class RunLog:
         temporary = self._path.with_suffix(".partial")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
         temporary.replace(self._path)
-        self._file = self._path.open("a")
-        for events in folder.glob("tensorboard/events.out.tfevents.*"):
-            events.unlink()
-        self._writer = SummaryWriter(str(folder / "tensorboard"), flush_secs=30)
+        self._file, self._waiting = self._path.open("ab", buffering=0), b""
+        for old in folder.glob("tensorboard/events.out.tfevents.*"):
+            old.unlink()
+        self._events = Events(folder / "tensorboard")
         for line in lines:
             self._to_tensorboard(line)
 
     def write(self, step: int, kind: str, scalars: Mapping[str, float]) -> None:
-        """Append a line of `kind` train, eval or note; NaN and infinity become null."""
+        """Append a line of `kind` train, time, eval or note; NaN and infinity become null."""
         finite = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
         line = {"step": step, "kind": kind, "time": round(time.time(), 3)} | finite
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        said = bool(self._waiting)
+        self._waiting += json.dumps(line).encode() + b"\n"
+        if not self.flush() and not said:
+            logging.error("%s cannot be written, the disk is full; its lines wait", self._path)
         self._to_tensorboard(line)
+
+    def flush(self) -> bool:
+        """Whether every line so far is in the file."""
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+        return not self._waiting
 
     def _to_tensorboard(self, line: Mapping) -> None:
         for name, value in line.items():
             if name not in ("step", "kind", "time") and value is not None:
-                tag = f"{line['kind']}/{name}"
-                self._writer.add_scalar(tag, value, line["step"], walltime=line["time"])
+                self._events.add_scalar(f"{line['kind']}/{name}", value, line["step"], line["time"])
 
     def close(self) -> None:
+        self.flush()
         self._file.close()
-        self._writer.close()
-
-
-def write_pictures(
-    folder: Path, pictures: Mapping[str, UInt8[np.ndarray, "h w c"]], step: int
-) -> None:
-    """Show pictures in TensorBoard, by tag, in place of those that an earlier call wrote.
-
-    They lie in an events file of their own: the log is closed when there is something to see.
-    """
-    events = folder / "tensorboard"
-    for earlier in events.glob("events.out.tfevents.*.pictures"):
-        earlier.unlink()
-    with contextlib.closing(SummaryWriter(str(events), filename_suffix=".pictures")) as writer:
-        for tag, picture in pictures.items():
-            writer.add_image(tag, picture, step, dataformats="HWC")
+        self._events.close()
 
 
 def read_log(folder: Path) -> list[dict]:

@@ -27,7 +27,7 @@ from jax_irkd import (
     untrimmed_evaluation,
 )
 from jax_irkd.data import loading
-from jax_irkd.errors import UserError
+from jax_irkd.errors import FULL, UserError
 from jax_irkd.interrupts import INTERRUPTED, Interrupted
 from jax_irkd.logs import console
 from jax_irkd.train import Network, Phase, Trainer, evaluate, make_reader
@@ -231,6 +231,16 @@ def main(argv: Sequence[str]) -> int:
         return INTERRUPTED
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"error: the disk is full{where}; free space and run the same command again: it "
+            "continues from the last checkpoint",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("interrupted at once; the last checkpoint is what remains", file=sys.stderr)

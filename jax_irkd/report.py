@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jax_irkd import metrics
-from jax_irkd.logs import read_log, write_pictures
+from jax_irkd.events import write_pictures
+from jax_irkd.logs import read_log
 from jax_irkd.reporting import figures, page
 from jax_irkd.reporting.runs import Run
 from jax_irkd.reporting.sections import Section

@@ -21,6 +21,7 @@ def main() -> int:
 
     from jax_irkd import devices, main, runs
     from jax_irkd.data import loading
+    from jax_irkd.errors import UserError
     from jax_irkd.interrupts import INTERRUPTED, Interrupted
 
     devices.start("auto")
@@ -41,6 +42,9 @@ def main() -> int:
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return INTERRUPTED
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
