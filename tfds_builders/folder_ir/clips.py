@@ -1,19 +1,16 @@
 """From a folder per class to clip pairs with labels and splits, and from a pair to a record."""
 
 import collections
-import functools
 import hashlib
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 from jax_irkd.data.archives import ARCHIVE_SUFFIX, Found, Source, find_files, name_of
-from jax_irkd.data.video import COLOURLESS, VideoError, encode_clip
 from jax_irkd.errors import UserError
-from tfds_builders._shared.cache import Record, Result, Skip, Task
-from tfds_builders._shared.crops import crop_for
+from tfds_builders._shared.cache import Result, Skip, Task
 from tfds_builders._shared.options import BuildOptions
-from tfds_builders._shared.report import NO_COLOUR
+from tfds_builders._shared.pairs import FRAMES, encode_pair, unpaired
 
 SPLITS = ("train", "test")
 MODALITIES = {"rgb": "rgb", "infrared": "infrared", "ir": "infrared"}
@@ -21,8 +18,6 @@ SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 SUBJECT = "__"  # What precedes it in a clip's name is the subject.
 TEST_SHARE = 5  # One in so many is kept for testing when there are no train and test folders.
 CAMERA = "1"  # Of the crop file: a folder of clips is one rig.
-SHORT_CLIP = 8  # Frames; fewer than the segments of the paper's sampling.
-FRAMES = {"rgb": "rgb_frames", "infrared": "infrared_frames"}
 LAYOUT = "rgb/CLASS/NAME.mp4 and infrared/CLASS/NAME.mp4, both also under train/ and test/"
 
 
@@ -166,14 +161,11 @@ def _hash(text: str) -> str:
 def tasks_of(found: Scan, options: BuildOptions) -> tuple[list[Task], list[Skip], list[Skip]]:
     """Tasks for all pairs, the clips that lack a modality, and remarks on thin classes."""
     names, splits = found.class_names, splits_of(found)
-    tasks, unpaired = [], []
+    tasks, alone = [], []
     for key in sorted(found.clips):
         place, pair = found.places[key], found.clips[key]
         if len(pair) == 1:
-            (kind,) = pair
-            other = "infrared" if kind == "rgb" else "rgb"
-            detail = f"only {name_of(pair[kind].source)}; distillation needs both"
-            unpaired.append(Skip(key, f"no {other} file", detail))
+            alone.append(unpaired(key, pair))
             continue
         stamp = f"{pair['rgb'].stamp} {pair['infrared'].stamp} {names.index(place.label)}"
         scalars = {"label": names.index(place.label), "subject": place.subject}
@@ -193,36 +185,9 @@ def tasks_of(found: Scan, options: BuildOptions) -> tuple[list[Task], list[Skip]
             f"{len(tasks)} pairs of {len(names)} classes are too few to keep one for testing; add "
             "clips, or divide them yourself into train/ and test/"
         )
-    return tasks, unpaired, thin
+    return tasks, alone, thin
 
 
 def encode(task: Task) -> Result:
-    """Both videos of a pair as JPEG frames; a fault of either skips the clip."""
-    scalars, rgb, infrared, options = task.work
-    settings = functools.partial(
-        encode_clip,
-        max_frames=options.max_frames,
-        short_side=options.short_side,
-        quality=options.quality,
-    )
-    try:
-        clips = {
-            "rgb": settings(rgb, crop=crop_for(options.crop_file, CAMERA)),
-            "infrared": settings(infrared, infrared=True),
-        }
-    except VideoError as error:
-        return Result([], [Skip(task.key, "unreadable video", str(error))], [])
-    scalars = {"clip_id": task.key} | scalars
-    scalars |= {FRAMES[kind]: clip.total for kind, clip in clips.items()}
-    frames = {kind: clip.frames for kind, clip in clips.items()}
-    return Result([Record(task.key, scalars, frames)], [], _notes(task.key, clips))
-
-
-def _notes(key: str, clips: dict) -> list[Skip]:
-    notes = []
-    for kind, clip in clips.items():
-        if clip.total < SHORT_CLIP:
-            notes.append(Skip(key, "short clip", f"{clip.total} {kind} frames"))
-    if clips["rgb"].colour < COLOURLESS:
-        notes.append(Skip(key, NO_COLOUR, "its channels are equal, as in an infrared file"))
-    return notes
+    """Both videos of a pair; runs in a worker."""
+    return encode_pair(task.key, *task.work, CAMERA)

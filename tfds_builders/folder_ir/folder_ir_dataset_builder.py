@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from jax_irkd.errors import UserError
 from tfds_builders._shared.builder import PairedBuilder, Plan, jpeg_frames
 from tfds_builders._shared.inventory import Inventory
+from tfds_builders._shared.pairs import FRAMES
 from tfds_builders._shared.report import Report
 from tfds_builders.folder_ir import clips, inventory
 
@@ -64,7 +65,7 @@ class Builder(PairedBuilder):
             unit="clips",
             manual_dir=str(manual_dir),
             options=dataclasses.asdict(self.options),
-            found={kind: sum(kind in p for p in found.clips.values()) for kind in clips.FRAMES}
+            found={kind: sum(kind in p for p in found.clips.values()) for kind in FRAMES}
             | {"classes": found.class_names, "other_files": len(found.other_files)},
             skipped=unpaired,
             notes=found.notes + thin,

@@ -1,21 +1,15 @@
 """From a folder of NTU RGB+D files to clip pairs, and from a pair to a record."""
 
 import collections
-import functools
 from pathlib import Path
 from typing import NamedTuple
 
 from jax_irkd.data.archives import Found, base_name, find_files, name_of
-from jax_irkd.data.video import COLOURLESS, VideoError, encode_clip
 from jax_irkd.errors import UserError
-from tfds_builders._shared.cache import Record, Result, Skip, Task
-from tfds_builders._shared.crops import crop_for
+from tfds_builders._shared.cache import Result, Skip, Task
 from tfds_builders._shared.options import BuildOptions
-from tfds_builders._shared.report import NO_COLOUR
+from tfds_builders._shared.pairs import encode_pair, unpaired
 from tfds_builders.ntu_rgbd_ir.names import ClipName, parse
-
-FRAMES = {"rgb": "rgb_frames", "infrared": "infrared_frames"}
-SHORT_CLIP = 8  # Frames; fewer than the segments of the paper's sampling.
 
 
 class Scan(NamedTuple):
@@ -91,57 +85,28 @@ def refuse_wrong_folder(folder: Path, found: Scan) -> None:
 
 def tasks_of(found: Scan, classes: int, options: BuildOptions) -> tuple[list[Task], list[Skip]]:
     """Tasks for the pairs of the first `classes` actions, and the clips that lack a modality."""
-    tasks, unpaired = [], []
+    tasks, alone = [], []
     for key in sorted(found.clips):
         name, pair = found.names[key], found.clips[key]
         if name.action > classes:
             continue
         if len(pair) == 1:
-            (kind,) = pair
-            other = "infrared" if kind == "rgb" else "rgb"
-            detail = f"only {name_of(pair[kind].source)}"
-            unpaired.append(Skip(key, f"no {other} file", detail))
+            alone.append(unpaired(key, pair))
             continue
         stamp = f"{pair['rgb'].stamp} {pair['infrared'].stamp}"
         work = (name, pair["rgb"].source, pair["infrared"].source, options)
         tasks.append(Task(key, name.split, stamp, work))
-    return tasks, unpaired
+    return tasks, alone
 
 
 def encode(task: Task) -> Result:
-    """Both videos of a pair as JPEG frames; a fault of either skips the clip."""
+    """Both videos of a pair; runs in a worker."""
     name, rgb, infrared, options = task.work
-    settings = functools.partial(
-        encode_clip,
-        max_frames=options.max_frames,
-        short_side=options.short_side,
-        quality=options.quality,
-    )
-    try:
-        clips = {
-            "rgb": settings(rgb, crop=crop_for(options.crop_file, name.camera)),
-            "infrared": settings(infrared, infrared=True),
-        }
-    except VideoError as error:
-        return Result([], [Skip(task.key, "unreadable video", str(error))], [])
     scalars = {
-        "clip_id": task.key,
         "label": name.action - 1,
         "subject": name.subject,
         "camera": name.camera,
         "setup": name.setup,
         "repetition": name.repetition,
     }
-    scalars |= {FRAMES[kind]: clip.total for kind, clip in clips.items()}
-    frames = {kind: clip.frames for kind, clip in clips.items()}
-    return Result([Record(task.key, scalars, frames)], [], _notes(task.key, clips))
-
-
-def _notes(key: str, clips: dict) -> list[Skip]:
-    notes = []
-    for kind, clip in clips.items():
-        if clip.total < SHORT_CLIP:
-            notes.append(Skip(key, "short clip", f"{clip.total} {kind} frames"))
-    if clips["rgb"].colour < COLOURLESS:
-        notes.append(Skip(key, NO_COLOUR, "its channels are equal, as in an IR file"))
-    return notes
+    return encode_pair(task.key, scalars, rgb, infrared, options, name.camera)

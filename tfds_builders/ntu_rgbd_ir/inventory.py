@@ -12,6 +12,7 @@ from tfds_builders._shared.inventory import (
     read_headers,
 )
 from tfds_builders._shared.options import BuildOptions
+from tfds_builders._shared.pairs import SHORT_CLIP
 from tfds_builders.ntu_rgbd_ir import clips, names
 
 
@@ -25,7 +26,7 @@ def take(folder: Path, config: str, classes: int, options: BuildOptions, out: Pa
     headers, unreadable = read_headers(files)
     missing, rows = _missing(found, wanted, classes), _rows(found, wanted)
     problems = found.notes + unpaired + unreadable + missing
-    problems += odd_headers(headers, clips.SHORT_CLIP) + _different_lengths(headers)
+    problems += odd_headers(headers, SHORT_CLIP) + _different_lengths(headers)
     pairs = sum(len(pair) == 2 for pair in wanted.values())
     other = len(found.clips) - len(wanted)
     decoded, stored = {}, {}
