@@ -1,23 +1,44 @@
 """Fields every experiment has, with the paper's values where it gives them."""
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+import copy
 
+from ml_collections import ConfigDict
+from ml_collections.config_dict import FieldReference, placeholder
+
+STAGES = ("stage1", "stage2", "stage3", "stage4")
 # The hyper-parameters of every distiller, so that each can be given as a flag:
 # --config.distillers.mgcam.attention=uniform
 DISTILLERS = {
-    "st": {"weight": 0.1, "temperature": 4.0},
-    "at": {"weight": 1000.0, "power": 2, "reduce": "mean"},
-    "sp": {"weight": 3000.0, "reduce": "mean", "vertex": "clip"},
-    "cc": {"weight": 100.0, "form": "kernel", "gamma": 0.4, "order": 2, "vertex": "clip"},
-    "rkd": {"weight": 1.0, "distance_weight": 25.0, "angle_weight": 50.0, "vertex": "clip"},
+    "st": {"weight": 0.1, "temperature": 4.0, "cross_entropy_weight": 1.0},
+    "at": {"layers": STAGES, "weight": 1000.0, "power": 2, "reduce": "mean"},
+    "sp": {"layers": STAGES, "weight": 3000.0, "reduce": "mean", "vertex": "clip"},
+    "cc": {
+        "layer": "pooled",
+        "weight": 100.0,
+        "form": "kernel",
+        "gamma": 0.4,
+        "order": 2,
+        "size": 128,
+        "vertex": "clip",
+    },
+    "rkd": {
+        "layer": "pooled",
+        "weight": 1.0,
+        "distance_weight": 25.0,
+        "angle_weight": 50.0,
+        "vertex": "clip",
+    },
     "ccskd": {
+        "layers": STAGES,
         "weight": 1.0,
         "selective_weight": 0.1,
         "soft_target_weight": 0.1,
         "channel_weight": 6.0,
         "relation_weight": 6.0,
+        "distance_weight": 1.0,
+        "angle_weight": 2.0,
         "schedule": "constant",
+        "num_epochs": placeholder(float),  # of the schedule; None: the official number
     },
     "dkd": {
         "weight": 0.1,
@@ -27,10 +48,11 @@ DISTILLERS = {
         "warmup_epochs": 0.0,
     },
     "mgcam": {
+        "layers": STAGES,
         "weight": 1.0,
         "vertex": "clip",
         "distance": "mean",
-        "sigma": 1.0,
+        "sigma": FieldReference(1.0, field_type=object),  # or median
         "temperature": placeholder(float),  # None: the square root of the batch
         "activation": "mean",
         "normalisation": "none",
@@ -94,7 +116,8 @@ def distillers_of(method: str) -> ConfigDict:
     """The distillers of `method`; a name without a row is a distiller with its own defaults."""
     names = METHODS.get(method, (method,))
     rows = {name: DISTILLERS.get(name, {}) for name in names}
-    return ConfigDict(rows, allow_dotted_keys=True)
+    # A copy: a config keeps references to typed fields, and flags write into them.
+    return ConfigDict(copy.deepcopy(rows), allow_dotted_keys=True)
 
 
 def get_training() -> ConfigDict:

@@ -71,6 +71,16 @@ def cc_embedding(student, teacher):
     return sum(e[n] @ e[n + 1] for n in range(len(e) - 1)) / (len(e) - 1)
 
 
+def cc_embedding_kernel(student, teacher, gamma=0.4, order=2):
+    def kernel(rows):
+        inner = [[x @ y for y in rows] for x in rows]
+        taylor = [(2 * gamma) ** p / math.factorial(p) for p in range(order + 1)]
+        return [[sum(t * i**p for p, t in enumerate(taylor)) for i in row] for row in inner]
+
+    difference = np.array(kernel(student)) - np.array(kernel(teacher))
+    return math.exp(-2 * gamma) * np.linalg.norm(difference) / len(student) ** 2
+
+
 def huber(x):
     return np.where(np.abs(x) < 1, x**2 / 2, np.abs(x) - 0.5)
 

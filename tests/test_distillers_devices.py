@@ -14,12 +14,13 @@ from jax_irkd.models.outputs import Outputs
 CLIPS, SEGMENTS, CLASSES = 8, 2, 3
 LAYERS = ("stage1", "stage2")
 METHODS = {
-    "st": ("st", {}),
+    "st": ("st", {"weight": 0.9, "cross_entropy_weight": 0.1}),
     "at": ("at", {"layers": LAYERS}),
     "sp": ("sp", {"layers": LAYERS}),
     "sp_frames": ("sp", {"layers": LAYERS, "vertex": "frame"}),
     "cc": ("cc", {}),
     "cc_embedding": ("cc", {"form": "embedding", "size": 4}),
+    "cc_embedding_kernel": ("cc", {"form": "embedding_kernel", "size": 4}),
     "rkd": ("rkd", {}),
     "ccskd": ("ccskd", {"layers": LAYERS, "schedule": "cifar", "num_epochs": 80}),
     "dkd": ("dkd", {"warmup_epochs": 20}),

@@ -9,7 +9,7 @@ from quick_compile import quick_compile  # noqa: F401
 
 from jax_irkd import at_loss, cc_loss, ccskd_channel_loss, rkd_loss, sp_loss
 from jax_irkd.distillers._common import adaptive_average_pool, clip_map, unit_rows
-from jax_irkd.distillers.cc import cc_embedding_loss
+from jax_irkd.distillers.cc import cc_embedding_kernel_loss, cc_embedding_loss
 
 RNG = np.random.default_rng(1)
 # Our loss, the reference, shapes of student and teacher without the batch.
@@ -18,6 +18,12 @@ LOSSES = {
     "sp": (sp_loss, reference.sp, (2, 2, 3), (5,)),
     "cc": (cc_loss, reference.cc, (6,), (9,)),
     "cc_embedding": (cc_embedding_loss, reference.cc_embedding, (6,), (6,)),
+    "cc_embedding_kernel": (
+        cc_embedding_kernel_loss,
+        reference.cc_embedding_kernel,
+        (6,),
+        (9,),
+    ),
     "rkd": (rkd_loss, reference.rkd, (6,), (9,)),
     "channel": (ccskd_channel_loss, lambda s, t: np.mean((s - t) ** 2), (6,), (6,)),
 }
@@ -64,6 +70,10 @@ def test_cc_losses_by_hand():
     teacher = jnp.array([[1.0, 0.0], [2.0, 0.0]])
     expected = (np.exp(-0.8) * (0.8 + 0.32)) ** 2 / 2
     np.testing.assert_allclose(cc_loss(student, teacher), expected, rtol=1e-6)
+    # Inner products 1 and 9 against 1 and 4 on the diagonal, 0 against 2 beside it.
+    taylor = [0.8 * (9 - 4) + 0.32 * (81 - 16), 0.8 * 2 + 0.32 * 4]
+    expected = np.exp(-0.8) * np.sqrt(taylor[0] ** 2 + 2 * taylor[1] ** 2) / 4
+    np.testing.assert_allclose(cc_embedding_kernel_loss(student, teacher), expected, rtol=1e-6)
     # Errors (0, 1), (1, 3): one pair of neighbours, 0 * 1 + 1 * 3.
     np.testing.assert_allclose(cc_embedding_loss(student, teacher + jnp.array([0, 1.0])), 2.0)
 
@@ -144,6 +154,21 @@ def test_a_single_clip_has_no_neighbour():
     value, gradients = both_gradients(cc_embedding_loss)(*as_float32(*draw("cc_embedding", 1)))
     assert value == 0
     np.testing.assert_array_equal(gradients, 0)
+
+
+def test_kernels_of_embeddings_stay_finite():
+    function = both_gradients(cc_embedding_kernel_loss)
+    student, teacher = as_float32(*draw("cc_embedding_kernel"))
+    for scale in (1e9, 1e30, 3e37):
+        for pair in ((scale * student, teacher), (student, -scale * teacher)):
+            value, gradients = function(*pair)
+            assert_finite(value, gradients, scale)
+            assert value > 1e25
+    single = student[:1], teacher[:1]
+    value, gradients = function(*single)
+    exact = reference.cc_embedding_kernel(*(np.float64(x) for x in single))
+    np.testing.assert_allclose(value, exact, rtol=1e-5)
+    assert_finite(value, gradients)
 
 
 def hard(name):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jax_irkd.distillers._checks import Number
 
@@ -75,6 +75,12 @@ def binary_divergence(
         close = jnp.log1p(jax.nn.sigmoid(-sign * teacher) * jnp.expm1(sign * small))
         total += _divergence_terms(log_q, log_p, jnp.where(near, close, log_q - log_p))
     return total
+
+
+def cross_entropy(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> Float[Array, ""]:
+    """Mean over the batch of -log softmax(z)_y; a label that is no class counts as 0."""
+    one_hot = jax.nn.one_hot(labels, logits.shape[1])
+    return -jnp.mean(jnp.sum(one_hot * softmax(logits.astype(jnp.float32)).log, axis=1))
 
 
 def _divergence_terms(

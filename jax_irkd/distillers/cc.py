@@ -1,9 +1,10 @@
 """Correlation congruence (Peng et al., ICCV 2019, arXiv:1904.01802).
 
-Two public forms. `form="kernel"` (Knowledge-Distillation-Zoo, the default, weight 100)
+Three public forms. `form="kernel"` (Knowledge-Distillation-Zoo, the default, weight 100)
 compares Taylor-expanded Gaussian kernels and learns nothing. `form="embedding"`
 (RepDistiller, after the authors' code; use weight 0.02) learns a linear embedding of both
-networks and compares neighbours in the batch.
+networks and compares neighbours in the batch. `form="embedding_kernel"` (torchdistill; use
+weight 0.003) compares the kernels of such embeddings.
 """
 
 import math
@@ -25,13 +26,17 @@ from jax_irkd.distillers._checks import (
 from jax_irkd.distillers._common import (
     VERTICES,
     gather,
+    magnitude,
     pooled_features,
     unit_rows,
     without_gradient,
 )
 from jax_irkd.models.outputs import Outputs
 
-FORMS = ("kernel", "embedding")
+FORMS = ("kernel", "embedding", "embedding_kernel")
+
+LARGEST = 1e30
+"""Bound of a power of an inner product of embeddings, so that kernels stay finite."""
 
 
 @takes("b *f")
@@ -51,22 +56,31 @@ def cc_loss(
     Gradients flow to both arguments; an all-zero row stays zero and gets none.
     Raises ValueError for a negative `gamma` or `order`.
     """
-    check_number("gamma", gamma)
-    if gamma < 0:
-        raise ValueError(f"gamma must not be negative, got {gamma!r}")
-    order = check_whole("order", order, 0)
-    student = _correlation(student_features, gamma, order)
-    teacher = _correlation(teacher_features, gamma, order)
+    order = _check_kernel(gamma, order)
+    student, teacher = (
+        _kernel(_products(unit_rows(features.reshape(len(features), -1))), gamma, order)
+        for features in (student_features, teacher_features)
+    )
     return jnp.mean((student - teacher) ** 2)
 
 
-def _correlation(features: Float[Array, "b *f"], gamma: Number, order: int) -> Float[Array, "b b"]:
-    unit = unit_rows(features.reshape(len(features), -1))
-    cosines = jnp.matmul(unit, unit.T, precision="highest")
+def _check_kernel(gamma: Number, order: Number) -> int:
+    check_number("gamma", gamma)
+    if gamma < 0:
+        raise ValueError(f"gamma must not be negative, got {gamma!r}")
+    return check_whole("order", order, 0)
+
+
+def _products(rows: Float[Array, "b d"]) -> Float[Array, "b b"]:
+    return jnp.matmul(rows, rows.T, precision="highest")
+
+
+def _kernel(products: Float[Array, "b b"], gamma: Number, order: int) -> Float[Array, "b b"]:
+    """sum over p of e^(-2 gamma) (2 gamma)^p / p! products^p."""
     factors = [
         math.exp(-2 * gamma) * (2 * gamma) ** p / math.factorial(p) for p in range(order + 1)
     ]
-    return sum(factor * cosines**p for p, factor in enumerate(factors))
+    return sum(factor * products**p for p, factor in enumerate(factors))
 
 
 @takes("b d", equal=True)
@@ -86,10 +100,44 @@ def cc_embedding_loss(
     return jnp.mean(jnp.sum(error[:-1] * error[1:], axis=1))
 
 
-class Distiller(Method):
-    """Applies one of the two losses to `layer`, pooled features or a stage averaged over space.
+@takes("b d")
+def cc_embedding_kernel_loss(
+    student_embedding: Float[Array, "b d"],
+    teacher_embedding: Float[Array, "b e"],
+    *,
+    gamma: Number = 0.4,
+    order: Number = 2,
+) -> Float[Array, ""]:
+    """Distance of the correlation matrices of embeddings that are not normalised.
 
-    `gamma` and `order` belong to the kernel, `size` to the embedding, which is a linear layer
+    ||K_S - K_T||_F / b^2, a root and not a square, with the K of `cc_loss` on rows of any length.
+    Inner products are cut off where their highest power passes 1e30. Zero, with gradient 0,
+    where the matrices agree.
+
+    Gradients flow to both arguments. Raises ValueError for a negative `gamma` or `order`.
+    """
+    order = _check_kernel(gamma, order)
+    largest = LARGEST ** (1 / max(order, 1))
+    kernels = []
+    for rows in (student_embedding, teacher_embedding):
+        scale = magnitude(rows).reshape(())
+        products = _products(rows / scale) * jnp.minimum(scale, 1e15) ** 2
+        kernels.append(_kernel(jnp.clip(products, -largest, largest), gamma, order))
+    return _length(kernels[0] - kernels[1]) / len(student_embedding) ** 2
+
+
+def _length(matrix: Float[Array, "b b"]) -> Float[Array, ""]:
+    """The Frobenius norm, with gradient 0 at 0."""
+    scale = magnitude(matrix).reshape(())
+    squared = jnp.sum((matrix / scale) ** 2)
+    empty = squared == 0
+    return jnp.where(empty, 0.0, scale * jnp.sqrt(jnp.where(empty, 1.0, squared)))
+
+
+class Distiller(Method):
+    """Applies one of the three losses to `layer`, pooled features or a stage averaged over space.
+
+    `gamma` and `order` belong to the kernels, `size` to the embeddings, a learned linear layer
     with bias for each network. `vertex="frame"` (with a stage) relates all frames.
     """
 
@@ -119,11 +167,13 @@ class Distiller(Method):
         del labels, epoch
         teacher = without_gradient(teacher)
         pair = [pooled_features(model, self.layer, self.vertex) for model in (student, teacher)]
-        if self.form == "kernel":
-            pair = gather(pair, self.axis_name)
-            return {"cc": self.weight * cc_loss(*pair, gamma=self.gamma, order=self.order)}
-        pair = [self._embed(name, part) for name, part in zip(("student", "teacher"), pair)]
-        return {"cc": self.weight * cc_embedding_loss(*gather(pair, self.axis_name))}
+        if self.form != "kernel":
+            pair = [self._embed(name, part) for name, part in zip(("student", "teacher"), pair)]
+        pair = gather(pair, self.axis_name)
+        if self.form == "embedding":
+            return {"cc": self.weight * cc_embedding_loss(*pair)}
+        loss = cc_loss if self.form == "kernel" else cc_embedding_kernel_loss
+        return {"cc": self.weight * loss(*pair, gamma=self.gamma, order=self.order)}
 
     def _embed(self, name: str, features: Float[Array, "b d"]) -> Float[Array, "b e"]:
         # Uniform in +-1/sqrt(fan in), the initialisation of the published code.

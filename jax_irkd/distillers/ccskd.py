@@ -8,7 +8,6 @@ learned connector (1x1 convolution, batch norm, ReLU) to the teacher's channels.
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
@@ -28,7 +27,7 @@ from jax_irkd.distillers._common import (
     stage_maps,
     without_gradient,
 )
-from jax_irkd.distillers._logits import divergence, softmax
+from jax_irkd.distillers._logits import cross_entropy, divergence, softmax
 from jax_irkd.distillers.rkd import rkd_loss
 from jax_irkd.distillers.st import st_loss
 from jax_irkd.models.outputs import Outputs
@@ -176,7 +175,7 @@ class Distiller(Method):
         }
         terms = {name: self.weight * term for name, term in terms.items()}
         if scheduled:
-            entropy = _cross_entropy(student.logits, labels)
+            entropy = cross_entropy(student.logits, labels)
             terms["ccskd_cross_entropy"] = (factors["cross_entropy"] - 1.0) * entropy
         return terms
 
@@ -197,8 +196,3 @@ class Distiller(Method):
                 angle_weight=self.angle_weight,
             )
         return channel, relation
-
-
-def _cross_entropy(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> Float[Array, ""]:
-    one_hot = jax.nn.one_hot(labels, logits.shape[1])
-    return -jnp.mean(jnp.sum(one_hot * softmax(logits.astype(jnp.float32)).log, axis=1))

@@ -1,17 +1,24 @@
 """Soft targets (Hinton, Vinyals and Dean, NIPS workshop 2014, arXiv:1503.02531).
 
 Weights: 0.1 beside a full cross-entropy (Knowledge-Distillation-Zoo, the default here);
-mdistiller and RepDistiller use 0.9 beside 0.1 times the cross-entropy, and mdistiller's
-ImageNet set-up 0.5 beside 0.5 with temperature 1.
+mdistiller and RepDistiller use 0.9 beside 0.1 times the cross-entropy (`weight=0.9,
+cross_entropy_weight=0.1`), and mdistiller's ImageNet set-up 0.5 beside 0.5 with temperature 1.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jax_irkd.distillers._checks import Method, Number, Scalar, check_positive, takes
+from jax_irkd.distillers._checks import (
+    Method,
+    Number,
+    Scalar,
+    check_labels,
+    check_positive,
+    takes,
+)
 from jax_irkd.distillers._common import without_gradient
-from jax_irkd.distillers._logits import divergence, softmax
+from jax_irkd.distillers._logits import cross_entropy, divergence, softmax
 from jax_irkd.models.outputs import Outputs
 
 
@@ -36,10 +43,16 @@ def st_loss(
 
 
 class Distiller(Method):
-    """Applies `st_loss` to the clip logits."""
+    """Applies `st_loss` to the clip logits.
+
+    The training step adds the cross-entropy with weight 1. A `cross_entropy_weight` w other
+    than 1 makes that w, by a second term `st_cross_entropy` of (w - 1) times the cross-entropy
+    (without label smoothing; under jit a label that is not a class adds nothing to it).
+    """
 
     weight: Number = 0.1
     temperature: Number = 4.0
+    cross_entropy_weight: Number = 1.0
 
     @nn.compact
     def __call__(
@@ -50,7 +63,12 @@ class Distiller(Method):
         *,
         epoch: Scalar | None = None,
     ) -> dict[str, Float[Array, ""]]:
-        del labels, epoch
+        del epoch
         teacher = without_gradient(teacher)
         loss = st_loss(student.logits, teacher.logits, temperature=self.temperature)
-        return {"st": self.weight * loss}
+        terms = {"st": self.weight * loss}
+        if self.cross_entropy_weight != 1:
+            labels = check_labels(labels, *student.logits.shape)
+            entropy = cross_entropy(student.logits, labels)
+            terms["st_cross_entropy"] = (self.cross_entropy_weight - 1.0) * entropy
+        return terms
