@@ -15,6 +15,7 @@ from jax_irkd.checkpoints import Checkpoints
 from jax_irkd.interrupts import INTERRUPTED
 
 WORKER = Path(__file__).with_name("worker.py")
+TIMEOUT = 1800  # seconds; a machine that does other things too is slow
 
 
 def start(workdir: Path, method: str, *options: str, **environment: str) -> subprocess.Popen:
@@ -33,7 +34,7 @@ def start(workdir: Path, method: str, *options: str, **environment: str) -> subp
 
 def finish(process: subprocess.Popen, expected: int = 0) -> str:
     """Wait for a worker; what it printed. Fails when its exit code is not `expected`."""
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == expected, f"exit code {process.returncode}\n{out}\n{err[-3000:]}"
     return out + err
 
@@ -71,7 +72,7 @@ def kill_repeatedly(
             finish(process)
             return struck
         process.send_signal(number)
-        _, err = process.communicate(timeout=600)
+        _, err = process.communicate(timeout=TIMEOUT)
         allowed = {-number} if number == signal.SIGKILL else {-number, INTERRUPTED}
         assert process.returncode in allowed | {0}, f"{process.returncode}\n{err[-3000:]}"
     finish(start(workdir, method, *options))
