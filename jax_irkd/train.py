@@ -5,13 +5,11 @@ on RGB, the baseline on infrared); with distillers a student learns from a froze
 """
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import json
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
@@ -28,8 +27,10 @@ from jax_irkd.checkpoints import Checkpoints
 from jax_irkd.data import augment, loading
 from jax_irkd.errors import UserError
 from jax_irkd.interrupts import Interrupted, StopRequest
-from jax_irkd.logs import Progress, RunLog
+from jax_irkd.logs import Progress, RunLog, console
+from jax_irkd.models.folding import without_norms
 from jax_irkd.optimizers import make_optimizer
+from jax_irkd.profiling import Clock, StepTrace
 
 
 class Network(NamedTuple):
@@ -114,12 +115,12 @@ def evaluate(network: Network, config: ConfigDict, reader: loading.ClipReader) -
         process=(jax.process_index(), jax.process_count()),
         threads=config.input.threads,
     )
-    parts = []
+    parts, variables = [], _replicate(network.variables, devices)
     quiet = jax.process_index() > 0
     with Progress(f"evaluate {modality}", len(reader.records), 0, "clips", quiet) as progress:
         for batch in batches:
             names = _gather_names(batch.pop("clip_id"))
-            scores = jax.device_get(step(network.variables, _split(batch, len(devices))))
+            scores = jax.device_get(step(variables, _split(batch, len(devices))))
             parts.append(scores | {"clip_id": names})
             progress.update(min(len(parts) * batch_size, len(reader.records)))
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -151,12 +152,28 @@ def _parallel(step, devices, *, in_axes, donate=()):
     )
 
 
-class Trainer:
-    """One phase in one folder: `run` trains to the end, from wherever an earlier call stopped."""
+def _replicate(tree: PyTree, devices: list[jax.Device]) -> PyTree:
+    """`tree` whole on every device: given as it is, pmap would copy it there at every call."""
+    mesh = Mesh(np.asarray(devices), (steps.AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
-    def __init__(self, phase: Phase, config: ConfigDict, dataset: loading.Dataset, folder: Path):
+
+class Trainer:
+    """One phase in one folder: `run` trains to the end, from wherever an earlier call stopped.
+
+    With `profile` a trace of a few steps is written into `folder`/profile.
+    """
+
+    def __init__(
+        self,
+        phase: Phase,
+        config: ConfigDict,
+        dataset: loading.Dataset,
+        folder: Path,
+        profile: bool = False,
+    ):
         self.phase, self.config, self.folder = phase, config, Path(folder)
-        training = phase.training
+        self.profile, training = profile, phase.training
         self.reader = make_reader(config, dataset, "train", phase.modalities)
         self.test = make_reader(config, dataset, "test", (phase.modality,))
         self.num_classes = len(dataset.class_names)
@@ -178,8 +195,7 @@ class Trainer:
             "dataset": dataset.fingerprint,
             "config": json.loads(config.to_json_best_effort()),
         }
-        self.seconds = dict.fromkeys(("data", "steps", "evaluation", "checkpoints"), 0.0)
-        self._saved: int | None = None
+        self.clock = Clock()
         self._scores: Scores | None = None
         self._recent: collections.deque = collections.deque(maxlen=config.max_rejected + 2)
 
@@ -187,7 +203,7 @@ class Trainer:
         """Train; the network after the last step and its scores on the test split.
 
         Raises Interrupted after a signal, with the state saved, and UserError when updates keep
-        being rejected because they are not finite.
+        being rejected because they are not finite or the last checkpoint could not be written.
         """
         keep = self.config.checkpoints
         folder = self.folder / "checkpoints"
@@ -201,6 +217,7 @@ class Trainer:
             first = int(state.step)
             if first < self.num_steps:
                 state = self._train(state, first)
+                self._check_saved()
         network = self._network(state)
         return network, self._scores or evaluate(network, self.config, self.test)
 
@@ -231,7 +248,7 @@ class Trainer:
             self.phase.model, {"params": params, "batch_stats": state.batch_stats["model"]}
         )
 
-    def _update(self):
+    def _update(self, teacher: nn.Module | None):
         phase, training, inputs = self.phase, self.phase.training, self.config.input
         prepare = functools.partial(
             augment.prepare_training,
@@ -243,7 +260,7 @@ class Trainer:
         step = functools.partial(
             steps.train_step,
             model=phase.model,
-            teacher_model=phase.teacher and phase.teacher.model,
+            teacher_model=teacher,
             distillers=phase.distillers,
             tx=self.tx,
             prepare=prepare,
@@ -256,15 +273,19 @@ class Trainer:
         )
 
         def update(state, teacher, batch, stop):
+            # Here, because a value computed between the steps would wait for the one under way.
+            rate = jnp.asarray(self.schedule(state.step), jnp.float32)
             state, terms = step(state, teacher, batch)
             # Every process learns in the same step that one of them was asked to stop.
-            return state, terms | {"stop": jax.lax.pmax(stop.astype(jnp.int32)[0], steps.AXIS)}
+            stop = jax.lax.pmax(stop.astype(jnp.int32)[0], steps.AXIS)
+            return state, terms | {"learning_rate": rate, "stop": stop}
 
         return _parallel(update, self.devices, in_axes=(None, None, 0, 0), donate=(0,))
 
     def _train(self, state: steps.TrainState, first: int) -> steps.TrainState:
-        update, teacher = self._update(), self.phase.teacher and self.phase.teacher.variables
-        teacher = jax.device_put(teacher)
+        teacher, variables = without_norms(*(self.phase.teacher or (None, None)))
+        update = self._update(teacher)
+        variables = _replicate(variables, self.devices)
         batches = loading.training_batches(
             self.reader,
             seed=self.config.seed,
@@ -273,20 +294,26 @@ class Trainer:
             process=(jax.process_index(), jax.process_count()),
             threads=self.config.input.threads,
         )
-        self.log = RunLog(self.folder, first) if jax.process_index() == 0 else None
+        writes = jax.process_index() == 0
+        self.log = RunLog(self.folder, first) if writes else None
+        trace = StepTrace(
+            self.folder / "profile", first, self.num_steps, wanted=self.profile and writes
+        )
+        self.clock.begin(first)
         if first and self._is_milestone(first) and not self.checkpoints.is_scored(first):
             # Stopped after the step, before its evaluation.
             self._save_or_evaluate(first, state)
-        pending, start = None, time.monotonic()
+        pending = None
         title = f"train {self.phase.name} ({self.phase.modality})"
-        bar = Progress(title, self.num_steps, first, quiet=jax.process_index() > 0)
-        with StopRequest() as stop, bar as self.progress:
+        bar = Progress(title, self.num_steps, first, quiet=not writes)
+        with StopRequest() as stop, bar as self.progress, trace:
             for step in range(first + 1, self.num_steps + 1):
-                with self._timed("data"):
-                    batch = next(batches)
-                self._recent.append((step, batch.pop("clip_id").tolist()))
-                asked = np.full((len(self.devices), 1), stop.requested is not None)
-                state, terms = update(state, teacher, _split(batch, len(self.devices)), asked)
+                trace.before(step)
+                with jax.profiler.StepTraceAnnotation(self.phase.name, step_num=step):
+                    batch = self._next(batches, step)
+                    asked = np.full((len(self.devices), 1), stop.requested is not None)
+                    with self.clock.timed("steps" if step > first + 1 else "start"):
+                        state, terms = update(state, variables, batch, asked)
                 # Terms are fetched one step late, so that the device never waits for the host,
                 # and before their step is saved, so that a crash loses none of them.
                 told = self._observe(pending)
@@ -296,15 +323,24 @@ class Trainer:
                 if stopping or self._is_milestone(step) or self._is_saved(step):
                     self._observe(pending)
                     pending = None
+                self._log_time(step, first=step == first + 1)
                 if stopping and step < self.num_steps:
                     self._save(step, state)
                     raise Interrupted(self._resume_hint(step, stop.requested))
                 self._save_or_evaluate(step, state)
-        others = sum(self.seconds[name] for name in ("data", "evaluation", "checkpoints"))
-        self.seconds["steps"] = time.monotonic() - start - others
+                trace.after(step, state)
+        self.clock.end()
         if self.log:
             self.log.close()
+            console.print(self.clock, highlight=False)
         return state
+
+    def _next(self, batches: Iterator[loading.Batch], step: int) -> loading.Batch:
+        """The clips of `step`, cut for the devices; their names stay here."""
+        with self.clock.timed("data"):
+            batch = next(batches)
+        self._recent.append((step, batch.pop("clip_id").tolist()))
+        return _split(batch, len(self.devices))
 
     def _observe(self, pending: tuple[int, steps.Terms] | None) -> bool:
         """Log the terms of an earlier step. True when a process was asked to stop."""
@@ -313,15 +349,21 @@ class Trainer:
         step, terms = pending[0], {k: float(v) for k, v in jax.device_get(pending[1]).items()}
         stop = terms.pop("stop") > 0
         if self.log and (step % self.config.log_every == 0 or terms["rejected"]):
-            self.log.write(step, "train", terms | {"learning_rate": float(self.schedule(step - 1))})
+            self.log.write(step, "train", terms)
         shown = "  ".join(f"{k} {v:.3f}" for k, v in terms.items() if k in self._shown(terms))
         self.progress.update(step, shown)
         if terms["rejected"] >= self.config.max_rejected:
             self._give_up(step, int(terms["rejected"]))
         return stop
 
+    def _log_time(self, step: int, first: bool) -> None:
+        if first:
+            self.clock.lap(step)  # it has compiled: no lap like the others
+        elif self.log and step % self.config.log_every == 0:
+            self.log.write(step, "time", self.clock.lap(step))
+
     def _shown(self, terms: steps.Terms) -> list[str]:
-        hidden = ("gradient_norm", "rejected")
+        hidden = ("gradient_norm", "rejected", "learning_rate")
         return [name for name in terms if name not in hidden and "/" not in name]
 
     def _is_milestone(self, step: int) -> bool:
@@ -332,7 +374,7 @@ class Trainer:
 
     def _save_or_evaluate(self, step: int, state: steps.TrainState) -> None:
         if self._is_milestone(step):
-            with self._timed("evaluation"):
+            with self.clock.timed("evaluation"):
                 figures = self._evaluate(step, state)
             self._save(step, state, figures)
         elif self._is_saved(step):
@@ -350,7 +392,9 @@ class Trainer:
         return figures
 
     def _save(self, step: int, state, figures: dict[str, float] | None = None) -> None:
-        with self._timed("checkpoints"):
+        if self.log and not self.log.flush() and jax.process_count() == 1:
+            return  # A checkpoint newer than the log would leave a gap in it.
+        with self.clock.timed("checkpoints"):
             state = jax.device_get(state)
             self.checkpoints.save(step, state, self.meta | {"step": step}, figures)
 
@@ -364,19 +408,25 @@ class Trainer:
             f"of these batches are in {dump}. Lower the learning rate, or set clip_norm"
         )
 
+    def _check_saved(self) -> None:
+        self.checkpoints.wait()
+        newest = max(self.checkpoints.steps(), default=0)
+        if newest < self.num_steps:
+            raise UserError(
+                f"the checkpoint of the last step, {self.num_steps}, could not be written to "
+                f"{self.folder}; free space there and run the same command again: it continues "
+                f"after step {newest}"
+            )
+
     def _resume_hint(self, step: int, signal_name: str | None) -> str:
         self.checkpoints.wait()
+        newest = max(self.checkpoints.steps(), default=0)
+        lost = "" if newest == step else f" (step {step} could not be saved)"
         asked = signal_name or "a signal to another process"
         return (
-            f"{asked}: saved step {step} of {self.num_steps} in {self.folder}; "
+            f"{asked}: saved step {newest} of {self.num_steps} in {self.folder}{lost}; "
             "run the same command again to continue"
         )
-
-    @contextlib.contextmanager
-    def _timed(self, what: str):
-        start = time.monotonic()
-        yield
-        self.seconds[what] += time.monotonic() - start
 
 
 def _split(batch: PyTree, devices: int) -> PyTree:

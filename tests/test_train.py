@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import signal
@@ -5,6 +6,7 @@ import threading
 
 import fakes
 import jax
+import networks
 import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
@@ -13,19 +15,20 @@ from jax_irkd import runs
 from jax_irkd.errors import UserError
 from jax_irkd.interrupts import Interrupted
 from jax_irkd.logs import read_log
+from jax_irkd.models.tsn import TSN
 from jax_irkd.optimizers import make_optimizer
-from jax_irkd.train import Trainer
+from jax_irkd.train import Network, Trainer
 
 # Two optimisers' worth of state, randomness in crops and dropout, and a learnable distiller.
 DISTILLERS = {"dkd": {}, "mgcam": {}, "ccskd": {}}
 
 
-def trainer(folder, *, distill=False, config=None, **training) -> Trainer:
+def trainer(folder, *, distill=False, config=None, profile=False, **training) -> Trainer:
     config = config or fakes.config(**training)
     fields = {}
     if distill:
         fields = {"distillers": runs.make_distillers(DISTILLERS), "teacher": fakes.teacher()}
-    return Trainer(fakes.phase(config, **fields), config, fakes.dataset(), folder)
+    return Trainer(fakes.phase(config, **fields), config, fakes.dataset(), folder, profile)
 
 
 def final_leaves(folder) -> dict:
@@ -115,7 +118,10 @@ def test_logs_hold_every_step_once_after_a_crash(tmp_path):
         made.run()
     trainer(tmp_path).run()
     assert [line["step"] for line in scalars(tmp_path, "train")] == [1, 2, 3, 4, 5, 6]
+    # The first step after a start compiles: it has no time of its own.
+    assert [line["step"] for line in scalars(tmp_path, "time")] == [2, 3, 4, 6]
     assert tensorboard_steps(tmp_path, "train/loss") == [1, 2, 3, 4, 5, 6]
+    assert tensorboard_steps(tmp_path, "time/ms/data") == [2, 3, 4, 6]
     assert tensorboard_steps(tmp_path, "eval/top1") == [3, 6]
 
 
@@ -125,6 +131,55 @@ def test_a_finished_run_trains_no_further(tmp_path):
     _, again = trainer(tmp_path).run()
     np.testing.assert_array_equal(scores.logits, again.logits)
     assert (tmp_path / "metrics.jsonl").read_text() == log
+
+
+def test_time_is_accounted_for(tmp_path, capsys):
+    made = trainer(tmp_path)
+    made.run()
+    seconds = made.clock.seconds
+    assert all(
+        seconds[name] > 0 for name in ("start", "data", "steps", "evaluation", "checkpoints")
+    )
+    assert capsys.readouterr().out.splitlines()[-1].startswith("time: ")
+    assert 0 < made.clock.data_share() < 1
+    lines = scalars(tmp_path, "time")
+    assert [line["step"] for line in lines] == [2, 3, 4, 5, 6]
+    for line in lines:
+        told = [value for name, value in line.items() if name.startswith("ms/")]
+        np.testing.assert_allclose(sum(told) * line["steps_per_s"], 1000, rtol=1e-6)
+    assert {"ms/data", "ms/steps", "ms/evaluation", "ms/checkpoints"} < set(lines[2])
+
+
+def test_the_device_waits_for_nobody(tmp_path):
+    """Terms are fetched while the next step is under way, and the state's memory is used again."""
+    config = fakes.config(eval_every=2.0)
+    config.checkpoints.every = 4
+    made, seen = trainer(tmp_path, config=config), []
+    update_of, observe = made._update, made._observe
+
+    def watched(teacher):
+        update = update_of(teacher)
+
+        def call(state, *arguments):
+            seen.append("update")
+            changed = update(state, *arguments)
+            assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+            return changed
+
+        return call
+
+    def observed(pending):
+        if pending:
+            seen.append(f"fetch {pending[0]}")
+        return observe(pending)
+
+    made._update, made._observe = watched, observed
+    made.run()
+    assert seen == [
+        "update", "update", "fetch 1", "update", "fetch 2", "update", "fetch 3",
+        "fetch 4",  # before it is saved
+        "update", "update", "fetch 5", "fetch 6",
+    ]  # fmt: skip
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path):
@@ -148,19 +203,22 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_devices_share_the_work_without_changing_it(tmp_path, count):
-    losses = {}
-    for devices in (1, count):
-        config = fakes.config(eval_every=5.0, learning_rate=0.01)
-        config.num_devices, config.input.eval_batch_size = devices, 6
-        made = trainer(tmp_path / str(devices), config=config)
-        model = fakes.TinyModel(axis_name=runs.AXIS)
-        made.phase = fakes.phase(config, model=model)
-        _, scores = made.run()
-        losses[devices] = [line["loss"] for line in scalars(tmp_path / str(devices), "train")]
-        losses[devices].append(scores.logits.sum())
-    np.testing.assert_allclose(losses[1], losses[count], rtol=1e-5)
+def test_devices_share_the_work_without_changing_it(tmp_path):
+    """Twenty steps with synchronised batch norm on 1, 2, 4 and 8 devices."""
+    losses, leaves = {}, {}
+    for devices in (1, 2, 4, 8):
+        config = fakes.config(num_epochs=10, batch_size=8, eval_every=10.0, learning_rate=0.01)
+        config.num_devices, config.checkpoints.every = devices, 100
+        folder = tmp_path / str(devices)
+        phase = fakes.phase(config, model=fakes.TinyModel(axis_name=runs.AXIS))
+        _, scores = Trainer(phase, config, fakes.dataset(), folder).run()
+        losses[devices] = [line["loss"] for line in scalars(folder, "train")]
+        leaves[devices] = final_leaves(folder) | {"logits": scores.logits}
+    assert len(losses[1]) == 20
+    for devices in (2, 4, 8):
+        np.testing.assert_allclose(losses[devices], losses[1], rtol=1e-5)
+        for name, leaf in leaves[1].items():
+            np.testing.assert_allclose(leaves[devices][name], leaf, rtol=1e-4, atol=1e-5)
 
 
 def test_a_checkpoint_moves_to_another_number_of_devices(tmp_path):
@@ -174,6 +232,51 @@ def test_a_checkpoint_moves_to_another_number_of_devices(tmp_path):
     config.num_devices = 3
     trainer(tmp_path, config=config).run()
     assert [line["step"] for line in scalars(tmp_path, "train")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_frozen_teacher_is_folded(tmp_path):
+    model = TSN(num_classes=3, depth=18, width=2)
+    teacher = Network(model, networks.draw(model, 1, 1, 32, 32, 3))
+    config, methods = fakes.config(), runs.make_distillers(DISTILLERS)
+    phase = fakes.phase(config, distillers=methods, teacher=teacher)
+    made = Trainer(phase, config, fakes.dataset(), tmp_path)
+
+    def stop_with(model):
+        raise InterruptedError(model.norm)
+
+    made._update = stop_with
+    with pytest.raises(InterruptedError, match="False"):
+        made._train(None, 0)
+    assert made.phase.teacher is teacher  # the report looks at the network that was trained
+
+
+def trace_of(folder) -> set[str]:
+    """The names of a trace's events; of a step with its number."""
+    [path] = (folder / "profile").glob("plugins/profile/*/perfetto_trace.json.gz")
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    return {f"{e.get('name')} {e.get('args', {}).get('step_num', '')}".strip() for e in events}
+
+
+def test_a_profile_of_a_resumed_run(tmp_path):
+    made = trainer(tmp_path, num_epochs=4)
+    stop_at(made, 3, signal.SIGTERM)
+    with pytest.raises(Interrupted) as stopped:
+        made.run()
+    done = int(str(stopped.value).split("saved step ")[1].split()[0])
+    trainer(tmp_path, num_epochs=4, profile=True).run()
+    names = trace_of(tmp_path)
+    assert {f"baseline {done + number}" for number in (5, 6, 7, 8)} < names
+    assert not {f"baseline {done + number}" for number in (4, 9)} & names
+    assert {"data", "steps", "evaluation"} < names
+
+
+def test_a_profile_needs_steps_and_a_place(tmp_path):
+    message = r"steps 5 to 8 after a start, but of the 6 steps of this phase only 6 are left"
+    with pytest.raises(UserError, match=message):
+        trainer(tmp_path, profile=True).run()
+    (tmp_path / "profile").write_text("not a folder")
+    with pytest.raises(UserError, match=r"no profile can be written to .*profile"):
+        trainer(tmp_path, num_epochs=4, profile=True).run()
 
 
 def test_updates_that_stay_infinite_stop_the_run_and_name_the_clips(tmp_path):
