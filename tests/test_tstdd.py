@@ -276,6 +276,31 @@ def test_from_frames_to_results(tmp_path, data, monkeypatch):
     assert main.run(made, tmp_path / "runs") == results
 
 
+def test_nothing_is_learned_from_test_clips(tmp_path, monkeypatch):
+    """Labels at random give chance; other test clips change no decision, labels none at all."""
+    monkeypatch.setattr(tstdd, "STREAMS", ("difference",))
+    made = config()
+    made.tstdd.training.num_epochs, made.tstdd.cache_dir = 1.0, str(tmp_path / "flow")
+    rng = np.random.default_rng(1)
+
+    def scores(name, kept):
+        data = fakes.dataset(clips=24, test=30)
+        for split, records in data.splits.items():
+            for place, record in enumerate(records):
+                of_train = np.random.default_rng([split.endswith("c1"), place]).integers(3)
+                record["label"] = int(of_train if split.startswith("train") else rng.integers(3))
+            if split.startswith("test"):
+                del records[kept:]
+        return tstdd._train_and_test(made, data, tmp_path / name, StopRequest())[0]
+
+    every = scores("every", 15)
+    assert np.mean(every.logits.argmax(1) == every.labels) < 0.6  # known labels would give 1
+    some = scores("some", 4)
+    same = np.isin(every.clip_ids, some.clip_ids)
+    assert len(some.clip_ids) == same.sum() == 8
+    np.testing.assert_array_equal(every.logits[same], some.logits)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
