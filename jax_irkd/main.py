@@ -20,6 +20,7 @@ from jax_irkd import (
     command_line,
     devices,
     metrics,
+    profiling,
     report,
     runs,
     transfer,
@@ -39,21 +40,26 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", "", "where runs lie; default runs/CONFIG_NAME", **add)
     flags.DEFINE_bool("restart", False, "delete what the method's folder holds, begin anew", **add)
     flags.DEFINE_bool("deterministic", False, "bit-equal reruns on GPUs, slower", **add)
+    flags.DEFINE_bool("profile", False, "trace steps 5 to 8 into WORKDIR/METHOD/profile", **add)
     modes, said = ["auto", "on", "off"], "several processes by jax.distributed"
     flags.DEFINE_enum("distributed", "auto", modes, said, **add)
 
 
-def run(config: ConfigDict, workdir: Path, restart: bool = False) -> dict:
+def run(config: ConfigDict, workdir: Path, restart: bool = False, profile: bool = False) -> dict:
     """Everything `config` asks for; the results of its method. Finished parts are not run again."""
     if not config.eval.detection:
-        return run_method(config, workdir, restart)
+        return run_method(config, workdir, restart, profile)
     untrimmed_evaluation.check(config)
-    results = run_method(config, workdir, restart)
+    results = run_method(config, workdir, restart, profile)
     return untrimmed_evaluation.add_detection(config, workdir / config.method, results)
 
 
-def run_method(config: ConfigDict, workdir: Path, restart: bool = False) -> dict:
+def run_method(
+    config: ConfigDict, workdir: Path, restart: bool = False, profile: bool = False
+) -> dict:
     """Train and evaluate on clips what `config.method` needs; the results of the method."""
+    if profile:
+        profiling.refuse_untraceable(config.method, None if restart else workdir / config.method)
     made = runs.make_distillers(config.distillers)
     dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
     if restart:
@@ -61,7 +67,7 @@ def run_method(config: ConfigDict, workdir: Path, restart: bool = False) -> dict
             shutil.rmtree(workdir / config.method, ignore_errors=True)
         devices.barrier("restart")
     if config.method == "teacher":
-        return train_teacher(config, dataset, workdir)
+        return train_teacher(config, dataset, workdir, profile)
     if config.method == "tstdd":
         return tstdd.run(config, dataset, workdir)
     taught_by = ""
@@ -92,10 +98,12 @@ def run_method(config: ConfigDict, workdir: Path, restart: bool = False) -> dict
         pretrained=transfer.start_from(pretrained, dataset.class_names),
     )
     shown = teacher_results and teacher_results["metrics"]
-    return train(phase, config, dataset, folder, wanted, {"teacher": shown})
+    return train(phase, config, dataset, folder, wanted, {"teacher": shown}, profile)
 
 
-def train_teacher(config: ConfigDict, dataset: loading.Dataset, workdir: Path) -> dict:
+def train_teacher(
+    config: ConfigDict, dataset: loading.Dataset, workdir: Path, profile: bool = False
+) -> dict:
     """Train the RGB teacher in WORKDIR/teacher, unless that is done; its results."""
     folder = workdir / "teacher"
     wanted = runs.identity(config, "teacher")
@@ -112,7 +120,7 @@ def train_teacher(config: ConfigDict, dataset: loading.Dataset, workdir: Path) -
         training=config.teacher_training,
         pretrained=transfer.start_from(pretrained, dataset.class_names),
     )
-    return train(phase, config, dataset, folder, wanted, {})
+    return train(phase, config, dataset, folder, wanted, {}, profile)
 
 
 def get_teacher(config: ConfigDict, dataset: loading.Dataset, workdir: Path):
@@ -149,11 +157,17 @@ def check_teacher(folder: Path, meta: dict, dataset: loading.Dataset) -> None:
 
 
 def train(
-    phase: Phase, config: ConfigDict, dataset: loading.Dataset, folder: Path, wanted, extra: dict
+    phase: Phase,
+    config: ConfigDict,
+    dataset: loading.Dataset,
+    folder: Path,
+    wanted,
+    extra: dict,
+    profile: bool = False,
 ) -> dict:
     """Run one phase to its end and write its results."""
     start = time.monotonic()
-    trainer = Trainer(phase, config, dataset, folder)
+    trainer = Trainer(phase, config, dataset, folder, profile)
     total = len(trainer.devices) * jax.process_count()
     size = phase.training.batch_size
     if jax.process_index() == 0:
@@ -176,7 +190,8 @@ def train(
         "identity": runs.digest(wanted),
         "config": trainer.meta["config"],
         "wall_time_s": time.monotonic() - start,
-        "seconds": trainer.seconds,
+        "seconds": trainer.clock.seconds,
+        "data_wait_share": trainer.clock.data_share(),
         "broken_clips": dict(trainer.reader.faults.clips | trainer.test.faults.clips),
     }
     if jax.process_index() == 0:
@@ -223,7 +238,7 @@ def main(argv: Sequence[str]) -> int:
         config = command_line.need_config(asked)
         devices.start(asked.flags.distributed, asked.flags.deterministic)
         workdir = Path(asked.flags.workdir or f"runs/{Path(asked.config_file).stem}")
-        run(config, workdir, asked.flags.restart)
+        run(config, workdir, asked.flags.restart, asked.flags.profile)
         if jax.process_index() == 0:
             report.print_table(workdir)
     except Interrupted as stopped:
