@@ -42,5 +42,9 @@ format: $(VENV)/.test
 chaos: $(VENV)/.test
 	CHAOS=1 $(BIN)/python -m pytest tests/test_chaos.py tests/test_full_disk.py --timeout=3600 -v
 
+# Everything of docs/performance.md, in a quarter of an hour; make bench ARGS=--quick in two minutes.
+bench: setup
+	$(BIN)/python -m benchmarks $(ARGS)
+
 clean:
 	rm -rf runs/demo runs/demo_data

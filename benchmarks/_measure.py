@@ -1,0 +1,206 @@
+"""What the benchmarks share: figures and their targets, timing in turns, spread, the machine.
+
+Imports NumPy only, so that a benchmark that needs little also runs where little is installed.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+VERSIONS = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "torch",
+    "numpy",
+    "grain",
+    "array-record",
+    "opencv-python-headless",
+    "av",
+)
+
+
+class Figure(NamedTuple):
+    """One measured number. `low` and `high` are the quartiles where it is a median.
+
+    `target` starts with ≥ or ≤ (">=" and "<=" do as well) and goes on with a number; empty means
+    that nothing was asked for. `note` says in words what the number cannot.
+    """
+
+    name: str
+    value: float
+    unit: str = ""
+    target: str = ""
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the value reaches the target; None without one."""
+        if not self.target:
+            return None
+        sign, bound = self.target[:1], self.target.lstrip("<>=≤≥ ").split()[0]
+        if sign not in "≥≤<>":
+            raise ValueError(f"target {self.target!r} of {self.name!r} starts with neither ≥ nor ≤")
+        return self.value >= float(bound) if sign in "≥>" else self.value <= float(bound)
+
+
+class Spread(NamedTuple):
+    """The median and the quartiles of repeated measurements."""
+
+    median: float
+    low: float
+    high: float
+
+    def figure(self, name: str, unit: str = "", target: str = "", note: str = "") -> Figure:
+        return Figure(name, self.median, unit, target, self.low, self.high, note)
+
+
+class Timing(NamedTuple):
+    """Seconds of every call, on the clock and of the processors (all threads of this process)."""
+
+    wall: list[float]
+    processor: list[float]
+
+
+def spread(values: Iterable[float]) -> Spread:
+    low, median, high = np.percentile(list(values), (25, 50, 75))
+    return Spread(float(median), float(low), float(high))
+
+
+def alternate(
+    calls: Mapping[str, Callable[[], object]], repeats: int, warm: int = 1
+) -> dict[str, Timing]:
+    """Times `calls` in turns, so that a noisy neighbour meets all of them alike.
+
+    Each call has to wait for its own result. Every round begins with another one; `warm` rounds
+    come first and are not counted: they compile.
+    """
+    timings = {name: Timing([], []) for name in calls}
+    names = list(calls)
+    for _ in range(warm):
+        for call in calls.values():
+            call()
+    for turn in range(repeats):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            wall, processor = time.perf_counter(), time.process_time()
+            calls[name]()
+            timings[name].processor.append(time.process_time() - processor)
+            timings[name].wall.append(time.perf_counter() - wall)
+    return timings
+
+
+def ratio(over: Timing, under: Timing, clock: str = "wall") -> Spread:
+    """`over` divided by `under`, round by round."""
+    pairs = zip(getattr(over, clock), getattr(under, clock), strict=True)
+    return spread(first / second for first, second in pairs)
+
+
+def machine() -> dict:
+    """What the figures were measured on and with, and when."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        "memory_gb": round(_memory() / 1e9, 1),
+        "accelerator": accelerator(),
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "versions": _versions(),
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def accelerator() -> str:
+    """The kind of JAX's first device where it is no CPU, else nothing."""
+    import jax
+
+    device = jax.devices()[0]
+    return "" if device.platform == "cpu" else device.device_kind
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def peak_memory() -> float:
+    """The most memory this process ever held, in bytes; not what a parent handed down."""
+    status = Path("/proc/self/status").read_text()
+    return float(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def show(figures: Iterable[Figure]) -> None:
+    """Figures as lines of text, targets and notes included."""
+    for figure in figures:
+        words = [f"{figure.name:58s} {number(figure.value):>9s} {figure.unit:12s}"]
+        if figure.low is not None and figure.high is not None:
+            words.append(f"[{number(figure.low)} .. {number(figure.high)}]")
+        if figure.target:
+            words.append(f"target {figure.target}: {'met' if figure.met else 'NOT met'}")
+        if figure.note:
+            words.append(f"({figure.note})")
+        print(" ".join(words).rstrip(), flush=True)
+
+
+def number(value: float) -> str:
+    """Three digits that count."""
+    size = abs(value)
+    if size >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.1 else f"{value:.3g}"
+
+
+def save(path: Path, name: str, figures: Iterable[Figure], seconds: float) -> None:
+    """A benchmark's figures with machine and date, for `python -m benchmarks` to collect."""
+    rows = [figure._asdict() | {"met": figure.met} for figure in figures]
+    content = {"benchmark": name, "machine": machine(), "seconds": round(seconds), "figures": rows}
+    Path(path).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def run(name: str, figures: Callable, arguments, json_file: Path | None) -> list[Figure]:
+    """Measures `figures(arguments)` and saves them where a file is named."""
+    start = time.perf_counter()
+    found = figures(arguments)
+    if json_file:
+        save(json_file, name, found, time.perf_counter() - start)
+    return found

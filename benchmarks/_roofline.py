@@ -1,0 +1,84 @@
+"""What a device can do at most, and what a compiled program asks of it."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Ceilings(NamedTuple):
+    """Operations and bytes a second of a large matrix product and a large copy, measured here."""
+
+    flops: float
+    bytes: float
+
+
+class Cost(NamedTuple):
+    """What one call of a program needs: operations, bytes read and written, bytes held at once."""
+
+    flops: float
+    bytes: float
+    memory: float
+
+    def seconds(self, ceilings: Ceilings) -> float:
+        """The least time: all operations at the one ceiling, or all bytes at the other."""
+        return max(self.flops / ceilings.flops, self.bytes / ceilings.bytes)
+
+
+def ceilings(half: bool, size: int = 0, megabytes: int = 0) -> Ceilings:
+    """Measured on the default device: a product in bfloat16 (`half`) or float32, a float32 copy.
+
+    On a CPU NumPy's product competes, and the faster of the two is the ceiling.
+    """
+    on_cpu = jax.devices()[0].platform == "cpu"
+    size = size or (2048 if on_cpu else 8192)
+    megabytes = megabytes or (256 if on_cpu else 2048)
+    dtype = jnp.bfloat16 if half else jnp.float32
+    keys = jax.random.split(jax.random.key(0))
+    left, right = (jax.random.normal(key, (size, size), dtype) for key in keys)
+    product = jax.jit(jnp.matmul)
+    seconds = _best(lambda: product(left, right).block_until_ready())
+    if on_cpu and not half:
+        arrays = np.asarray(left), np.asarray(right)
+        seconds = min(seconds, _best(lambda: np.matmul(*arrays)))
+    values = jnp.zeros(megabytes * 2**18, jnp.float32)
+    copy = jax.jit(lambda x: x + 1)  # A plain copy could be left out by the compiler.
+    moved = _best(lambda: copy(values).block_until_ready())
+    return Ceilings(2 * size**3 / seconds, 2 * values.nbytes / moved)
+
+
+def _best(call: Callable[[], object], repeats: int = 5) -> float:
+    """Seconds of the fastest call: a ceiling is what the device can do undisturbed."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def cost(lowered, compiled) -> Cost:
+    """Counted, not measured.
+
+    Operations are those of the program as written: libraries that a device's compiler calls for
+    convolutions count as none after compilation. Bytes are those of the compiled program, every
+    input and output of a fused kernel once; caches are not reckoned with.
+    """
+    written, final = _analysis(lowered), _analysis(compiled)
+    memory = compiled.memory_analysis()
+    held = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    return Cost(written.get("flops", 0.0), final.get("bytes accessed", 0.0), float(held))
+
+
+def _analysis(stage) -> dict[str, float]:
+    found = stage.cost_analysis()
+    return dict((found[0] if isinstance(found, list) else found) or {})

@@ -1,0 +1,320 @@
+"""The distillation step beside PyTorch's and beside what the machine can do.
+
+    python -m benchmarks.step [--clips=8] [--segments=8] [--resolution=224] [--device=cpu]
+
+ResNet-50 teacher, ResNet-18 student, cross-entropy + DKD + MGCAM, SGD; uint8 clips that lie on the
+device; bfloat16 on GPUs, float32 on CPUs. Before anything is timed, one update of each side from
+the same weights has to give the same terms and gradients in float32; otherwise nothing is timed.
+Then both sides update in turns. Needs jax, flax, optax and jaxtyping; without PyTorch only our
+own step is timed.
+"""
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory, too.
+
+import jax
+import numpy as np
+
+from benchmarks import _distillation as distillation
+from benchmarks._distillation import Networks, Sizes
+from benchmarks._measure import Figure, Timing, alternate, number, ratio, run, show, spread
+from benchmarks._roofline import Ceilings, Cost, ceilings, cost
+from jax_irkd import devices
+from jax_irkd.models.folding import without_norms
+
+CHECK = Sizes(clips=4, segments=2, resolution=96)
+TOLERANCE = 5e-4  # of a gradient's length; rounding takes 1e-5 on a CPU
+RIVALS = {"eager": "PyTorch eager", "compile": "torch.compile"}
+TARGETS = {("gpu", "eager"): "≥ 2", ("gpu", "compile"): "≥ 1.3", ("cpu", "eager"): "≥ 1"}
+
+
+class Unequal(Exception):
+    """Both sides do not compute the same, so their times mean nothing."""
+
+
+def rival_module():
+    """The PyTorch side; None, with the reason printed, where it cannot run."""
+    try:
+        import torch
+
+        from benchmarks import torch_rival
+    except ImportError:
+        print("PyTorch is not installed: only our own step is timed")
+        return None
+    if jax.devices()[0].platform == "gpu" and not torch.cuda.is_available():
+        print("PyTorch sees no GPU: only our own step is timed")
+        return None
+    return torch_rival
+
+
+def platform() -> str:
+    """What JAX computes on, cpu or gpu (or another accelerator's name)."""
+    return jax.devices()[0].platform
+
+
+def make_rival(module, found: Networks, batch: Mapping, half: bool, compiled: bool) -> Callable:
+    """PyTorch's step on `batch`, with a method `wait`."""
+    device = "cuda" if platform() == "gpu" else "cpu"
+    step = module.Step(
+        found.teacher,
+        found.student,
+        classes=distillation.CLASSES,
+        device=device,
+        half=half,
+        compiled=compiled,
+        width=found.model.width,
+    )
+    call = functools.partial(step, step.put(batch))
+    call.step, call.wait = step, step.wait
+    return call
+
+
+def check_equal(module, sizes: Sizes = CHECK) -> dict[str, float]:
+    """Largest relative differences of terms and gradients after one update from the same weights.
+
+    Raises Unequal naming what differs by more than `TOLERANCE`.
+    """
+    found, batch = distillation.networks(sizes, half=False), distillation.make_batch(sizes)
+    with jax.default_matmul_precision("highest"), module.exact():
+        ours = distillation.Step(found, batch)
+        rival = make_rival(module, found, batch, half=False, compiled=False)
+        terms, theirs = ours(), rival()
+    worst = {}
+    for name, term in theirs.items():
+        worst[name] = abs(float(terms[name]) / float(term) - 1)
+    learned = module.flatten(jax.device_get(_momentum(ours.state)))
+    before = module.flatten(found.student["params"])
+    squares = np.zeros(2)
+    for path, parameter in module.leaves(rival.step.student).items():
+        if path not in learned:  # running statistics
+            continue
+        gradient = learned[path] - distillation.DECAY * np.asarray(before[path])
+        wanted = parameter.grad.float().cpu().numpy()
+        difference = module.as_torch(gradient).reshape(wanted.shape) - wanted
+        squares += (difference**2).sum(), (wanted**2).sum()
+    worst["gradient"] = float(np.sqrt(squares[0] / squares[1]))
+    wrong = {name: value for name, value in worst.items() if not value <= TOLERANCE}
+    if wrong:
+        raise Unequal(f"ours and PyTorch's differ by more than {TOLERANCE}: {wrong}")
+    return worst
+
+
+def _momentum(state) -> Mapping:
+    """The trace of SGD, after one update the gradient plus the decay."""
+    traces = [part.trace for part in jax.tree.leaves(state.opt_state, is_leaf=_is_trace)]
+    return traces[0]["model"]
+
+
+def _is_trace(node) -> bool:
+    return hasattr(node, "trace")
+
+
+def compare(
+    sizes: Sizes, half: bool, repeats: int, inner: int, rivals: list[str], module
+) -> tuple[dict[str, Timing], Cost]:
+    """Times of `inner` updates of ours and of every rival in turns, and what one of ours costs."""
+    found, batch = distillation.networks(sizes, half), distillation.make_batch(sizes)
+    ours = distillation.Step(found, batch)
+    lowered = ours.lower()
+    steps = {"ours": ours}
+    for name in rivals if module else []:
+        steps[name] = make_rival(module, found, batch, half, compiled=name == "compile")
+
+    def times(step) -> Callable[[], None]:
+        def call() -> None:
+            for _ in range(inner):
+                step()
+            step.wait()
+
+        return call
+
+    calls = {name: times(step) for name, step in steps.items()}
+    return alternate(calls, repeats), cost(lowered, lowered.compile())
+
+
+def parts(sizes: Sizes, half: bool, repeats: int) -> dict[str, tuple[Timing, Cost]]:
+    """The two halves of the step alone: the teacher's forward pass, the student's update."""
+    found, batch = distillation.networks(sizes, half), distillation.make_batch(sizes)
+    model, teacher = without_norms(found.teacher_model, found.teacher)
+    teacher, clips = jax.device_put((teacher, {"rgb": batch["rgb"]}))
+
+    @jax.jit
+    def taught(teacher, clips):
+        out = model.apply(teacher, distillation.prepare(clips, None)["rgb"], train=False)
+        return out.logits, [out.features[name].mean() for name in ("stage1", "stage2", "stage3")]
+
+    update = distillation.parallel(distillation.bound_step(found.model, None, ()))
+    own = {name: batch[name] for name in ("infrared", "label")}
+    holder = [distillation.replicate(distillation.state_of(found.student, ()))]
+    step_input = distillation.as_step_input(own)
+    programs = {
+        "teacher forward": taught.lower(teacher, clips),
+        "student update": update.lower(holder[0], None, step_input),
+    }
+
+    def learn() -> None:
+        holder[0], _ = update(holder[0], None, step_input)
+        jax.block_until_ready(holder[0])
+
+    calls = {
+        "teacher forward": lambda: jax.block_until_ready(taught(teacher, clips)),
+        "student update": learn,
+    }
+    timings = alternate(calls, repeats)
+    return {
+        name: (timings[name], cost(lowered, lowered.compile()))
+        for name, lowered in programs.items()
+    }
+
+
+def speed_figures(title: str, timings: Mapping[str, Timing], inner: int) -> list[Figure]:
+    """Milliseconds of every side and how often ours fits into each rival's time."""
+    made = []
+    for name, timing in timings.items():
+        label = RIVALS.get(name, name)
+        wall = spread(1e3 * value / inner for value in timing.wall)
+        made.append(wall.figure(f"{title}: {label}", "ms"))
+    for name in timings:
+        if name == "ours":
+            continue
+        faster = ratio(timings[name], timings["ours"])
+        processor = ratio(timings[name], timings["ours"], "processor").median
+        made.append(
+            faster.figure(
+                f"{title}: speed against {RIVALS[name]}",
+                "×",
+                TARGETS.get((platform(), name), ""),
+                f"by processor time {number(processor)}" if platform() == "cpu" else "",
+            )
+        )
+    return made
+
+
+def limit_figures(
+    title: str, timing: Timing, inner: int, needs: Cost, limits: Ceilings, target: str = ""
+) -> list[Figure]:
+    """What a program reached of the device's operations, bytes and of its own roofline."""
+    seconds = spread(value / inner for value in timing.wall).median
+    return [
+        Figure(f"{title}: operations", needs.flops / seconds / 1e9, "GFLOP/s"),
+        Figure(f"{title}: bytes counted", needs.bytes / seconds / 1e9, "GB/s"),
+        Figure(
+            f"{title}: share of the machine's limit",
+            100 * needs.seconds(limits) / seconds,
+            "%",
+            target,
+            note=f"{number(needs.flops / 1e9)} GFLOP, {number(needs.bytes / 1e9)} GB",
+        ),
+        Figure(f"{title}: memory of the program", needs.memory / 1e9, "GB"),
+    ]
+
+
+def figures(arguments: argparse.Namespace) -> list[Figure]:
+    """Everything this benchmark measures, printed as it comes. Raises Unequal."""
+    devices.start("off")
+    half = platform() != "cpu" if arguments.dtype == "auto" else arguments.dtype == "bfloat16"
+    inner = arguments.inner or (1 if platform() == "cpu" else 10)
+    module = rival_module() if arguments.rivals else None
+    made = []
+    if module:
+        worst = check_equal(module)
+        made.append(
+            Figure(
+                "ours and PyTorch's after one update: difference of gradients",
+                worst["gradient"],
+                "",
+                f"≤ {TOLERANCE}",
+                note=", ".join(f"{name} {value:.1e}" for name, value in worst.items()),
+            )
+        )
+        show(made)
+    limits = ceilings(half)
+    kind = "bfloat16" if half else "float32"
+    peaks = [
+        Figure(f"ceiling: {kind} matrix product", limits.flops / 1e9, "GFLOP/s"),
+        Figure("ceiling: copy", limits.bytes / 1e9, "GB/s"),
+    ]
+    show(peaks)
+    made += peaks
+    for clips in arguments.clips:
+        for resolution in arguments.resolution:
+            sizes = Sizes(clips, arguments.segments, resolution)
+            made += _one_size(arguments, sizes, half, inner, module, limits)
+    return made
+
+
+def _one_size(arguments, sizes: Sizes, half: bool, inner: int, module, limits) -> list[Figure]:
+    title = f"step {sizes} {'bfloat16' if half else 'float32'}"
+    timings, needs = compare(sizes, half, arguments.repeats, inner, arguments.rivals, module)
+    made = speed_figures(title, timings, inner)
+    wanted = "≥ 50" if platform() == "gpu" and sizes.clips >= 32 else ""
+    made += limit_figures(title, timings["ours"], inner, needs, limits, wanted)
+    if arguments.parts:
+        for name, (timing, cost_of_part) in parts(sizes, half, arguments.repeats).items():
+            made += speed_figures(title, {name: timing}, 1)
+            made += limit_figures(f"{title}, {name}", timing, 1, cost_of_part, limits)[2:3]
+    show(made)
+    return made
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers with commas between them."""
+    return [int(part) for part in text.split(",")]
+
+
+def names(text: str) -> list[str]:
+    """Rivals with commas between them; none at all may be asked for."""
+    chosen = [part for part in text.split(",") if part]
+    unknown = set(chosen) - set(RIVALS)
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{sorted(unknown)}; choose from {sorted(RIVALS)}")
+    return chosen
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    made.add_argument("--clips", type=numbers, default=None, help="8, on GPUs 8,32")
+    made.add_argument("--segments", type=int, default=8)
+    made.add_argument("--resolution", type=numbers, default=None, help="224, on CPUs 112,224")
+    made.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    made.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    made.add_argument("--repeats", type=int, default=5)
+    made.add_argument("--inner", type=int, default=0, help="updates between two looks at the clock")
+    made.add_argument("--rivals", type=names, default=None, help="eager, on GPUs eager,compile")
+    made.add_argument("--json", type=Path, help="write the figures here too")
+    made.add_argument("--parts", action=argparse.BooleanOptionalAction, default=True)
+    return made
+
+
+def complete(arguments: argparse.Namespace) -> argparse.Namespace:
+    """Defaults that depend on the device."""
+    if arguments.device != "auto":
+        jax.config.update("jax_platforms", {"gpu": "cuda,cpu"}.get(arguments.device, "cpu"))
+    on_cpu = platform() == "cpu"
+    arguments.clips = arguments.clips or ([8] if on_cpu else [8, 32])
+    arguments.resolution = arguments.resolution or ([112, 224] if on_cpu else [224])
+    if arguments.rivals is None:
+        arguments.rivals = ["eager"] if on_cpu else ["eager", "compile"]
+    return arguments
+
+
+def main() -> int:
+    arguments = complete(parser().parse_args())
+    try:
+        run("step", figures, arguments, arguments.json)
+    except Unequal as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

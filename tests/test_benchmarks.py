@@ -1,0 +1,192 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import benchmarks.__main__ as everything
+from benchmarks import _distillation, _measure, _roofline, growth
+from benchmarks._measure import Figure, Timing
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_figure_knows_whether_it_reached_its_target():
+    assert Figure("speed", 1.3, "×", "≥ 1.3").met and Figure("share", 3.0, "%", "≤ 3 %").met
+    assert not Figure("speed", 1.2, "×", ">= 1.3").met and not Figure("share", 3.1, "%", "<= 3").met
+    assert Figure("free", 1.0).met is None
+    with pytest.raises(ValueError, match=r"target '3' of 'odd' starts with neither ≥ nor ≤"):
+        _ = Figure("odd", 1.0, "", "3").met
+
+
+def test_calls_take_turns_and_every_round_begins_with_another():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "abc"}
+    timings = _measure.alternate(calls, repeats=3, warm=1)
+    assert "".join(order) == "abc" + "abc" + "bca" + "cab"
+    assert all(len(t.wall) == len(t.processor) == 3 for t in timings.values())
+
+
+def test_waiting_costs_time_on_the_clock_and_none_of_the_processor():
+    [timing] = _measure.alternate({"sleep": lambda: time.sleep(0.05)}, repeats=2).values()
+    assert min(timing.wall) >= 0.05 > 10 * max(timing.processor)
+
+
+def test_a_ratio_is_taken_round_by_round():
+    # The second round met a neighbour; both sides did, so the ratio does not show it.
+    slow, quick = Timing([2.0, 20.0, 2.2], []), Timing([1.0, 10.0, 1.0], [])
+    found = _measure.ratio(slow, quick)
+    assert found.median == 2.0 and found.high == pytest.approx(2.1)
+    assert found.figure("gain", "×", "≥ 1").met
+
+
+def test_operations_of_the_step_are_those_counted_by_hand():
+    sizes = _distillation.Sizes(clips=2, segments=1, resolution=224)
+    half = _distillation.networks(sizes, half=True)  # bfloat16: no shorter convolutions
+    lowered = _distillation.Step(half, _distillation.make_batch(sizes)).lower()
+    # ResNet-50 has 4.09 and ResNet-18 1.81 G products a frame; the student needs three times as
+    # many, for the gradients to its maps and kernels.
+    by_hand = 2 * 2 * (4.09 + 3 * 1.81) * 1e9
+    counted = _roofline._analysis(lowered)["flops"]
+    assert counted == pytest.approx(by_hand, rel=0.1)
+
+
+def test_a_roofline_takes_the_nearer_ceiling():
+    limits = _roofline.Ceilings(flops=100.0, bytes=10.0)
+    assert _roofline.Cost(200.0, 10.0, 0.0).seconds(limits) == 2.0
+    assert _roofline.Cost(200.0, 30.0, 0.0).seconds(limits) == 3.0
+    measured = _roofline.ceilings(half=False, size=64, megabytes=1)
+    assert measured.flops > 1e6 and measured.bytes > 1e6
+
+
+BARE = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ImportError(f"{{name}} is not on this machine")
+
+sys.meta_path.insert(0, Missing())
+import jax
+from benchmarks import _distillation, growth, losses, seeds, step
+arguments = step.complete(step.parser().parse_args(["--device=cpu"]))
+assert arguments.rivals == ["eager"] and arguments.resolution == [112, 224]
+assert step.rival_module() is None
+sizes = _distillation.Sizes(clips=1, segments=1, resolution=32, width=4)
+found = _distillation.networks(sizes, half=False)
+made = _distillation.Step(found, _distillation.make_batch(sizes))
+assert jax.eval_shape(made.update, made.state, made.teacher, made.batch)
+print("loaded", sorted({blocked!r} & set(sys.modules)))
+"""
+
+
+def test_compute_benchmarks_run_where_only_jax_flax_and_optax_are():
+    blocked = {"grain", "tensorflow_datasets", "cv2", "av", "ml_collections", "matplotlib"}
+    blocked |= {"torch", "tensorflow", "sklearn", "array_record"}
+    done = subprocess.run(
+        [sys.executable, "-c", BARE.format(blocked=blocked)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "PyTorch is not installed: only our own step is timed" in done.stdout
+    assert done.stdout.splitlines()[-1] == "loaded []"
+
+
+def test_the_rival_computes_the_same():
+    pytest.importorskip("torch")
+    from benchmarks import step, torch_rival
+
+    sizes = _distillation.Sizes(clips=3, segments=2, resolution=96, width=8)
+    worst = step.check_equal(torch_rival, sizes)
+    assert set(worst) == {"ce", "dkd", "mgcam", "gradient"}
+    assert max(worst.values()) < 1e-4
+
+
+def _result(name: str, value: float, accelerator: str = "") -> dict:
+    machine = {
+        "processor": "slow one",
+        "cores": 2,
+        "memory_gb": 24.0,
+        "accelerator": accelerator,
+        "system": "Linux",
+        "versions": {"jax": "0.10.2"},
+        "commit": "abc",
+        "date": "2026-11-23",
+    }
+    figure = Figure("ours", value, "×", "≥ 1", 0.5, 2.0, "so many")
+    rows = [figure._asdict() | {"met": figure.met}]
+    return {"benchmark": name, "machine": machine, "seconds": 3, "figures": rows}
+
+
+def test_the_page_keeps_its_text_and_gets_the_new_table(tmp_path):
+    marks = f"{everything.BEGIN}\nold\n{everything.END}"
+    (tmp_path / "performance.md").write_text(f"# Speed\n\nbefore\n\n{marks}\n\nafter\n")
+    everything.write(tmp_path, [_result("seeds", 0.9), _result("step", 0.8)])
+    everything.write(tmp_path, [_result("step", 1.2), _result("step", 3.0, "GPU")])
+    page = (tmp_path / "performance.md").read_text()
+    assert page.startswith("# Speed\n\nbefore\n") and page.endswith("\nafter\n")
+    assert "old" not in page and page.index("distillation step") < page.index("Several students")
+    assert "| ours (so many) | 1.20 × | 0.50 to 2.00 | ≥ 1 | yes |" in page
+    assert "| ours (so many) | 0.90 × | 0.50 to 2.00 | ≥ 1 | **no** |" in page
+    kept = json.loads((tmp_path / "performance.json").read_text())
+    machines = [(result["benchmark"], result["machine"]["accelerator"]) for result in kept]
+    assert machines == [("step", ""), ("step", "GPU"), ("seeds", "")]
+
+
+def test_a_page_without_marks_is_left_alone(tmp_path):
+    (tmp_path / "performance.md").write_text("my own words")
+    with pytest.raises(SystemExit, match=r"performance.md lacks the marks"):
+        everything.write(tmp_path, [_result("step", 1.0)])
+    assert (tmp_path / "performance.md").read_text() == "my own words"
+
+
+def test_a_benchmark_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    def run_one(name, options):
+        return None if name == "inputs" else _result(name, 1.0)
+
+    monkeypatch.setattr(everything, "run_one", run_one)
+    monkeypatch.setattr(sys, "argv", ["x", f"--out={tmp_path}", "--only=inputs,step"])
+    assert everything.main() == 1
+    assert "failed: inputs" in capsys.readouterr().err
+    assert "| ours" in (tmp_path / "performance.md").read_text()
+
+
+def test_cases_that_axes_share_are_measured_once(monkeypatch):
+    seen = []
+
+    def child(case, repeats):
+        seen.append(dict(case))
+        return {"seconds": float(len(seen))}
+
+    monkeypatch.setattr(growth, "child", child)
+    rows = growth.sweep({"clips": (4, 8), "segments": (4, 8)}, growth.CASE, repeats=1)
+    assert len(seen) == 3 and [row["seconds"] for row in rows] == [1.0, 2.0, 1.0, 3.0]
+
+
+def test_growth_draws_its_plot(tmp_path):
+    rows = [
+        {"axis": axis, "value": value, "seconds": value / 10, "process": 1e9 * value}
+        for axis in ("clips", "devices")
+        for value in (1, 2)
+    ]
+    of_loss = [
+        {"stages": k, "pairs": p, "milliseconds": k} for k in (1, 2) for p in ("all", "same")
+    ]
+    growth.plot(rows, of_loss, tmp_path / "deep" / "growth.png")
+    assert (tmp_path / "deep" / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_batches_show_different_clips():
+    batch = _distillation.make_batch(_distillation.Sizes(2, 3, 40))
+    assert batch["rgb"].shape == (2, 3, 40, 40, 3) and batch["infrared"].shape == (2, 3, 40, 40, 1)
+    assert batch["rgb"].dtype == np.uint8
+    means = batch["infrared"].mean((1, 2, 3, 4))
+    assert abs(means[0] - means[1]) > 1
+    assert jax.tree.leaves(_distillation.as_step_input(batch))[0].shape[0] == 1
