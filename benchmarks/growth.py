@@ -101,9 +101,8 @@ def losses(repeats: int, resolution: int, clips: int) -> list[dict]:
     from benchmarks.losses import outputs
     from jax_irkd import distillers
 
-    sizes = argparse.Namespace(clips=clips, segments=8, resolution=resolution)
-    keys = jax.random.split(jax.random.key(0))
-    student, teacher = outputs(keys[0], sizes, 64), outputs(keys[1], sizes, 256)
+    shape, keys = (clips, 8, resolution), jax.random.split(jax.random.key(0))
+    student, teacher = outputs(keys[0], shape, 64), outputs(keys[1], shape, 256)
     labels = jax.numpy.zeros(clips, jax.numpy.int32)
 
     def make(stages: int, pairs: str):

@@ -36,6 +36,7 @@ class TSN(nn.Module):
     input_offset: bool = False
     zero_init_residual: bool = False
     remat: bool = False
+    winograd: bool = False
     head_std: float = 0.001
 
     def __post_init__(self):
@@ -63,6 +64,7 @@ class TSN(nn.Module):
             input_offset=self.input_offset,
             zero_init_residual=self.zero_init_residual,
             remat=self.remat,
+            winograd=self.winograd,
             name="backbone",
         )
         features = backbone(clips.reshape(batch * segments, *clips.shape[2:]), train=train)

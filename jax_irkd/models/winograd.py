@@ -1,0 +1,185 @@
+"""3x3 convolutions by Winograd's minimal filtering, which CPUs do in about half the time.
+
+F(2x2, 3x3) of Lavin and Gray (CVPR 2016, arXiv:1509.09308): a tile of 2x2 outputs needs 16
+products for each pair of channels instead of 36,
+
+    y = A' [(G w G') * (B' x B)] A
+
+with x a 4x4 tile of the input; the sum over input channels is a matrix product for each of the
+16 places. The same function up to rounding (about 1e-6 of the largest output in float32). XLA
+computes 3x3 convolutions on CPUs at the speed of a matrix product, so fewer products are what
+helps; on GPUs cuDNN chooses by itself and nothing changes.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+NARROWEST = 128  # channels; with fewer, the transforms cost what the products save
+LARGEST_SHARE = 0.65  # of the direct products: 0.44 for maps of even size, 0.58 at 7x7
+FEWEST_TILES = 32
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+_SAME = ((1, 1), (1, 1))
+
+
+def conv_general_dilated(
+    lhs: Float[Array, "n h w c"],
+    rhs: Float[Array, "kh kw c2 d"],
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **options,
+) -> Float[Array, "n h2 w2 d"]:
+    """`jax.lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=...)`.
+
+    On CPUs a 3x3 convolution with stride 1 and padding 1 goes the short way where that pays.
+    Differentiable in reverse mode, once.
+    """
+    same = tuple(map(tuple, padding)) == _SAME and tuple(window_strides) == (1, 1)
+    plain = options.get("feature_group_count", 1) == 1 and all(
+        set(options.get(name) or (1,)) == {1} for name in ("lhs_dilation", "rhs_dilation")
+    )
+    if same and plain and pays(lhs, rhs):
+        return conv3x3(lhs, rhs)
+    return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
+
+
+def pays(maps: Array | jax.ShapeDtypeStruct, kernel: Array | jax.ShapeDtypeStruct) -> bool:
+    """Whether the short way is expected to be the quicker one: float32, wide, not too small."""
+    if kernel.shape[:2] != (3, 3) or min(kernel.shape[2:]) < NARROWEST:
+        return False
+    n, height, width, _ = maps.shape
+    tiles = _tiles(height) * _tiles(width)
+    share = 16 * tiles / (9 * height * width)
+    right = maps.dtype == kernel.dtype == jnp.float32
+    return right and share <= LARGEST_SHARE and n * tiles >= FEWEST_TILES
+
+
+@jax.custom_vjp
+def conv3x3(
+    maps: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]
+) -> Float[Array, "n h w d"]:
+    """3x3 convolution, stride 1, padding 1: the short way on CPUs, the library's elsewhere.
+
+    Gradients flow to both arguments; both take the short way too.
+    """
+    return lax.platform_dependent(maps, kernel, cpu=minimal, default=_direct)
+
+
+def _forward(maps: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return conv3x3(maps, kernel), (maps, kernel)
+
+
+def _backward(kept: tuple[Array, Array], change: Array) -> tuple[Array, Array]:
+    return lax.platform_dependent(*kept, change, cpu=_minimal_pull, default=_direct_pull)
+
+
+conv3x3.defvjp(_forward, _backward)
+
+
+def _direct(maps: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(maps, kernel, (1, 1), _SAME, dimension_numbers=_LAYOUT)
+
+
+def _direct_pull(maps: Array, kernel: Array, change: Array) -> tuple[Array, Array]:
+    return jax.vjp(_direct, maps, kernel)[1](change)
+
+
+def _minimal_pull(maps: Array, kernel: Array, change: Array) -> tuple[Array, Array]:
+    # The gradient to the input is a convolution with the kernel turned round.
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    return minimal(change, turned), minimal_kernel_gradient(maps, change)
+
+
+def minimal(
+    maps: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]
+) -> Float[Array, "n h w d"]:
+    """The convolution by 16 matrix products."""
+    n, height, width, _ = maps.shape
+    products = [
+        lax.dot_general(tile, weight, (((3,), (0,)), ((), ())))
+        for tile, weight in zip(_input_tiles(maps), _kernel_tiles(kernel))
+    ]
+    rows = [_shrink(products[4 * i : 4 * i + 4]) for i in range(4)]
+    pixels = [_shrink([row[column] for row in rows]) for column in range(2)]
+    # pixels[q][p] is the output at row p and column q of every tile, `n th tw d`.
+    lines = [jnp.stack([pixels[q][p] for q in range(2)], axis=3) for p in range(2)]
+    whole = jnp.stack(lines, axis=2)
+    tiles = _tiles(height), _tiles(width)
+    whole = whole.reshape(n, 2 * tiles[0], 2 * tiles[1], kernel.shape[-1])
+    return whole[:, :height, :width]
+
+
+def minimal_kernel_gradient(
+    maps: Float[Array, "n h w c"], change: Float[Array, "n h w d"]
+) -> Float[Array, "3 3 c d"]:
+    """The gradient to the kernel by 16 matrix products; `change` is that to the output."""
+    over_tiles = (((0, 1, 2), (0, 1, 2)), ((), ()))
+    products = [
+        lax.dot_general(tile, back, over_tiles)
+        for tile, back in zip(_input_tiles(maps), _output_tiles(change))
+    ]
+    columns = [_gather(products[4 * i : 4 * i + 4]) for i in range(4)]
+    rows = [[_gather([columns[i][k] for i in range(4)])[j] for k in range(3)] for j in range(3)]
+    return jnp.stack([jnp.stack(row) for row in rows])
+
+
+def _tiles(length: int) -> int:
+    return -(-length // 2)
+
+
+def _input_tiles(maps: Array) -> list[Array]:
+    """B' x B at each of the 16 places, `n th tw c`, of maps padded with zeros."""
+    height, width = (_tiles(length) for length in maps.shape[1:3])
+    margins = [(1, 1 + 2 * count - size) for count, size in zip((height, width), maps.shape[1:3])]
+    maps = jnp.pad(maps, ((0, 0), *margins, (0, 0)))
+    return [place for row in _spread(maps, 1, height) for place in _spread(row, 2, width)]
+
+
+def _spread(maps: Array, axis: int, tiles: int) -> list[Array]:
+    """B' along one axis: of every four pixels, two apart from tile to tile."""
+    first, second, third, fourth = (
+        lax.slice_in_dim(maps, start, start + 2 * tiles - 1, 2, axis) for start in range(4)
+    )
+    return [first - third, second + third, third - second, second - fourth]
+
+
+def _kernel_tiles(kernel: Array) -> list[Array]:
+    """G w G' at each of the 16 places, `c d`. Sums, as an einsum would transpose the kernel."""
+    rows = [_widen([kernel[i, j] for i in range(3)]) for j in range(3)]
+    return [place for i in range(4) for place in _widen([row[i] for row in rows])]
+
+
+def _widen(weights: list[Array]) -> list[Array]:
+    """G along one axis: three weights to four."""
+    first, second, third = weights
+    return [first, (first + second + third) / 2, (first - second + third) / 2, third]
+
+
+def _gather(places: list[Array]) -> list[Array]:
+    """G' along one axis, the transpose of `_widen`."""
+    first, second, third, fourth = places
+    return [first + (second + third) / 2, (second - third) / 2, (second + third) / 2 + fourth]
+
+
+def _shrink(places: list[Array]) -> list[Array]:
+    """A' along one axis: four places to two outputs."""
+    first, second, third, fourth = places
+    return [first + second + third, second - third - fourth]
+
+
+def _output_tiles(change: Array) -> list[Array]:
+    """A g A' at each of the 16 places, `n th tw d`: the transpose of `_shrink` in both axes."""
+    sizes = change.shape[1:3]
+    margins = [(0, 2 * _tiles(size) - size) for size in sizes]
+    change = jnp.pad(change, ((0, 0), *margins, (0, 0)))
+    return [place for row in _grow(change, 1) for place in _grow(row, 2)]
+
+
+def _grow(change: Array, axis: int) -> list[Array]:
+    """A along one axis: the two outputs of every tile to four places."""
+    size = change.shape[axis]
+    even, odd = (lax.slice_in_dim(change, start, size, 2, axis) for start in (0, 1))
+    return [even, even + odd, even - odd, -odd]

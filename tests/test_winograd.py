@@ -1,0 +1,85 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jax_irkd.models import winograd
+from jax_irkd.models.resnet import ResNet
+
+
+def draw(*shape: int, seed: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def direct(maps, kernel):
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(maps, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (7, 7), (5, 6), (1, 3)])
+def test_it_is_the_convolution_and_its_gradients(size):
+    maps, kernel = draw(2, *size, 5, seed=0), draw(3, 3, 5, 4, seed=1)
+    change = draw(2, *size, 4, seed=2)
+    wanted, pull = jax.vjp(direct, maps, kernel)
+    found, pull_back = jax.vjp(winograd.conv3x3, maps, kernel)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    for ours, plain in zip(pull_back(change), pull(change)):
+        np.testing.assert_allclose(ours, plain, atol=3e-5)
+
+
+def test_a_kernel_by_hand():
+    # A kernel that looks at the right neighbour shifts the map to the left.
+    kernel = jnp.zeros((3, 3, 1, 1)).at[1, 2, 0, 0].set(1.0)
+    maps = jnp.arange(1.0, 10.0).reshape(1, 3, 3, 1)
+    shifted = winograd.minimal(maps, kernel)[0, :, :, 0]
+    np.testing.assert_array_equal(shifted, [[2, 3, 0], [5, 6, 0], [8, 9, 0]])
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "wanted"),
+    [
+        ((16, 14, 14), 128, True),
+        ((16, 7, 7), 128, True),
+        ((16, 3, 3), 128, False),  # tiles of 2x2 would cover 16 pixels for 9
+        ((16, 14, 14), 64, False),
+        ((1, 4, 4), 512, False),
+    ],
+)
+def test_where_it_pays(shape, channels, wanted):
+    maps = jax.ShapeDtypeStruct((*shape, channels), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, channels, channels), jnp.float32)
+    assert winograd.pays(maps, kernel) is wanted
+    half = jax.ShapeDtypeStruct(maps.shape, jnp.bfloat16)
+    assert not winograd.pays(half, kernel)
+
+
+def test_gpus_keep_the_librarys_convolution():
+    def loss(maps, kernel):
+        return winograd.conv3x3(maps, kernel).sum()
+
+    maps, kernel = draw(2, 8, 8, 128, seed=0), draw(3, 3, 128, 128, seed=1)
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1))).trace(maps, kernel)
+    on_gpu = traced.lower(lowering_platforms=("cuda",)).as_text()
+    on_cpu = traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert on_gpu.count("stablehlo.convolution") == 2 and "dot_general" not in on_gpu
+    assert on_cpu.count("stablehlo.dot_general") == 32 and "convolution" not in on_cpu
+
+
+def test_networks_train_with_it_and_export_without():
+    frames = jax.ShapeDtypeStruct((8, 64, 64, 1), jnp.float32)
+
+    def convolutions(train: bool, **fields) -> int:
+        network = ResNet(depth=18, width=64, **fields)
+        key = jax.random.key(0)
+        variables = jax.eval_shape(lambda x: network.init(key, x, train=False), frames)
+
+        def forward(variables, x):
+            return network.apply(variables, x, train=train, mutable=["batch_stats"])[0]
+
+        return jax.jit(forward).lower(variables, frames).as_text().count("stablehlo.convolution")
+
+    plain = convolutions(False)
+    assert plain == 1 + 16  # the stem and two in each block; projections are matrix products
+    # Stage 2 has three wide convolutions of stride 1 at 8x8 pixels, stage 3 as many at 4x4.
+    assert convolutions(True) == convolutions(False, winograd=True) == plain - 6
