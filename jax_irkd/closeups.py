@@ -110,7 +110,7 @@ def _before_and_after(
     right = after.argmax(1) == labels
     won = right & (before.argmax(1) != labels)
     margin = np.take_along_axis(after, labels[:, None].astype(int), 1)[:, 0] - after.mean(1)
-    ranked = order[np.lexsort((-margin, ~won, ~right))][:COUNT]
+    ranked = order[_one_of_each(np.lexsort((-margin, ~won, ~right)), labels)[:COUNT]]
     clips = [_clip(run, run.logits, int(index), reader, names) for index in ranked]
     clips = [clip for clip in clips if clip.infrared is not None]
     if not clips:
@@ -126,6 +126,12 @@ def _before_and_after(
     crops = _crops(frames, config)
     clips = [clip._replace(infrared=crop) for clip, crop in zip(clips, crops)]
     return [sections.gradcam_section(clips, *maps)]
+
+
+def _one_of_each(ranked: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`ranked` with the first clip of every class in front, in their order."""
+    first = np.sort(np.unique(labels[ranked], return_index=True)[1])
+    return np.concatenate([ranked[first], np.delete(ranked, first)])
 
 
 def _prepare(config: ConfigDict):

@@ -9,7 +9,7 @@ import glob
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ SUFFIXES = (
     *(".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
 )
 SHORT_SIDE = 256  # as the builders store frames
+COLOURS_EVERY = 16  # frames that a network reads, one is looked at for colours
 _WILD = ("*", "?", "[")
 
 
@@ -104,10 +105,9 @@ class Footage:
             ) from error
         with container:
             if not container.streams.video:
-                kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
-                raise VideoError(
-                    self.path, f"has no video stream, only {', '.join(kinds)}; give a video file"
-                )
+                kinds = sorted({stream.type for stream in container.streams})
+                held = f"has no video stream, only {', '.join(kinds)}" if kinds else "holds nothing"
+                raise VideoError(self.path, f"{held}; give a video file")
             yield container, container.streams.video[0]
 
     @property
@@ -140,7 +140,7 @@ class Footage:
                     self.broken += 1
                     continue
                 if not self.read:
-                    self.rotation = getattr(frame, "rotation", 0)
+                    self.rotation = 90 * round(getattr(frame, "rotation", 0) / 90)
                 self.read += 1
                 yield frame
         if not self.read:
@@ -166,22 +166,28 @@ class Footage:
                 continue
             yield from decoded
 
-    def image(self, frame: av.VideoFrame, short_side: int = 0) -> np.ndarray:
-        """The frame upright, RGB uint8 `h w 3`, shrunk to `short_side` unless that is 0."""
-        return self._picture(frame, self.rotation, short_side)
+    def image(self, frame: av.VideoFrame, short_side: int = 0, *, grey: bool = False) -> np.ndarray:
+        """The frame upright, RGB uint8 `h w 3`, shrunk to `short_side` unless that is 0.
+
+        `grey` allows `h w` instead, where that is quicker.
+        """
+        return self._picture(frame, self.rotation, short_side, grey)
 
 
 class Picture:
     """Decoded frames to upright RGB images.
 
     The conversion shrinks in passing, by area as the builders do: a tenth of the time that a whole
-    1080p image takes, and the same picture but for one grey level of rounding.
+    1080p image takes, and the same picture but for one grey level of rounding. Grey pictures take
+    the luma alone, a third of it.
     """
 
     def __init__(self):
         self._reformatter = VideoReformatter()
 
-    def __call__(self, frame: av.VideoFrame, rotation: int, short_side: int = 0) -> np.ndarray:
+    def __call__(
+        self, frame: av.VideoFrame, rotation: int, short_side: int = 0, grey: bool = False
+    ) -> np.ndarray:
         shorter = min(frame.height, frame.width)
         if not 0 < short_side < shorter:
             return upright(frame.to_ndarray(format="rgb24"), rotation)
@@ -189,7 +195,14 @@ class Picture:
             max(short_side, round(side * (short_side / shorter)))
             for side in (frame.height, frame.width)
         )
-        small = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="AREA")
+        small = self._reformatter.reformat(
+            frame,
+            width,
+            height,
+            "gray" if grey else "rgb24",
+            interpolation="AREA",
+            dst_color_range="JPEG",  # 0 to 255; grey would otherwise keep the video's range
+        )
         return upright(small.to_ndarray(), rotation)
 
 
@@ -251,35 +264,43 @@ def windows(footage: Footage, wanted: Wanted, length: int, stride: int) -> Itera
     positions = segment_positions(wanted.num_segments)
     needed = [start + frame_indices(positions, stop - start) for start, stop in planned]
     kept: dict[int, np.ndarray] = {}
-    colours: list[float] = []
-    ahead, current, total = 0, 0, 0  # `ahead`: the first window that index has not reached
-    for index, frame in enumerate(footage.frames()):
-        total = index + 1
-        while ahead < len(planned) and planned[ahead][1] <= index:
-            ahead += 1
-        if any(index in window for window in _covering(needed, planned, ahead, index)):
-            image = footage.image(frame, SHORT_SIDE)
-            if len(colours) < 64:
-                colours.append(colourfulness(image))
-                footage.colour = float(np.mean(colours))
-            kept[index] = prepare_frame(image, wanted)
+    current = 0
+    # Decoding goes on in a thread of its own while frames are converted here.
+    for index, image in _converted(footage, wanted, ahead(_chosen(footage, needed), depth=4)):
+        kept[index] = prepare_frame(image, wanted)
         while current < len(planned) and needed[current][-1] <= index:
             yield _window(planned[current], needed[current], kept)
             current += 1
-            oldest = planned[current][0] if current < len(planned) else total
+            oldest = planned[current][0] if current < len(planned) else index + 1
             for old in [old for old in kept if old < oldest]:
                 del kept[old]
+    total = footage.read
     if current < len(planned) and planned[current][0] < total and kept:
         start = planned[current][0]
         yield _window((start, total), start + frame_indices(positions, total - start), kept)
 
 
-def _covering(needed, planned, first: int, index: int) -> Iterator[np.ndarray]:
-    """The frames of the windows that `index` lies in."""
-    for number in range(first, len(planned)):
-        if planned[number][0] > index:
-            return
-        yield needed[number]
+def _chosen(footage: Footage, needed: Sequence[np.ndarray]) -> Iterator[tuple[int, av.VideoFrame]]:
+    """The frames that one of the windows needs, with their numbers."""
+    wanted = set(np.concatenate(needed).tolist())
+    for index, frame in enumerate(footage.frames()):
+        if index in wanted:
+            yield index, frame
+
+
+def _converted(
+    footage: Footage, wanted: Wanted, frames: Iterable[tuple[int, av.VideoFrame]]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Images of frames, shrunk; for infrared only some in colour, to tell whether there is any."""
+    total, seen = 0.0, 0
+    for count, (index, frame) in enumerate(frames):
+        looked_at = count < wanted.num_segments or count % COLOURS_EVERY == 0
+        grey = wanted.modality == "infrared" and not looked_at
+        image = footage.image(frame, SHORT_SIDE, grey=grey)
+        if looked_at:
+            total, seen = total + colourfulness(image), seen + 1
+            footage.colour = total / seen
+        yield index, image
 
 
 def _window(span: tuple[int, int], indices, kept: dict[int, np.ndarray]) -> Window:

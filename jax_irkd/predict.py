@@ -80,7 +80,7 @@ def predict(classifier: Classifier, path: str | Path, settings: Settings = DEFAU
     warnings = film.warnings + footage.modality_warning(film.colour, wanted.modality)
     if film.read < wanted.num_segments:
         warnings.append(
-            f"has {film.read} frames, fewer than the {wanted.num_segments} segments; some repeat"
+            f"has {_frames(film.read)}, fewer than the {wanted.num_segments} segments; some repeat"
         )
     return Result(Path(path), trimmed, film.read, film.rate, scores, spans, rows, warnings)
 
@@ -153,7 +153,7 @@ def as_text(result: Result, names: Sequence[str], topk: int) -> str:
     """A table for people."""
     found = as_json(result, names, topk)
     seconds = result.frames / result.rate
-    lines = [f"{result.path}  ({result.frames} frames, {seconds:.1f} s)"]
+    lines = [f"{result.path}  ({_frames(result.frames)}, {seconds:.1f} s)"]
     if result.trimmed:
         for row in found["predictions"]:
             lines.append(f"  {row['probability']:6.1%}  {row['class']}")
@@ -164,6 +164,10 @@ def as_text(result: Result, names: Sequence[str], topk: int) -> str:
         if not found["segments"]:
             lines.append("  no action reaches the threshold; try a lower --threshold")
     return "\n".join(lines)
+
+
+def _frames(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count} frames"
 
 
 def _clock(seconds: float) -> str:

@@ -184,6 +184,7 @@ def kind_of(source: str) -> str:
 
 
 def _camera(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # What fails is said here.
     capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
     try:
         if not capture.isOpened():

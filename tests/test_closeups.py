@@ -75,6 +75,11 @@ def test_most_confident_mistakes_by_hand():
     assert closeups.most_confident(logits, labels, 1) == [2]
 
 
+def test_one_clip_of_each_class_comes_first():
+    ranked, labels = np.array([4, 0, 2, 1, 3]), np.array([1, 0, 1, 1, 1])
+    assert closeups._one_of_each(ranked, labels).tolist() == [4, 1, 0, 2, 3]
+
+
 def test_a_clip_is_found_behind_one_that_was_left_out(runs):
     _, config, dataset = runs
     reader = make_reader(config, dataset, "test", ("infrared", "rgb"))

@@ -6,6 +6,7 @@ import wave
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -106,6 +107,26 @@ def test_shrinking_in_passing_gives_the_builders_picture(tmp_path):
     assert got.shape == expected.shape == (256, 329, 3)
     assert np.abs(got.astype(int) - expected).mean() < 1.5
     assert number_of(got) == 0 and film.image(frame, 700).shape == (700, 900, 3)
+
+
+def test_luma_alone_is_the_same_grey_picture(tmp_path):
+    """Full and limited range, eight and ten bits: what colours would have given, but quicker."""
+    kinds = (("h264", "yuv420p"), ("mjpeg", "yuvj420p"), ("ffv1", "yuv420p10le"))
+    for codec, pixels in kinds:
+        path = tmp_path / f"{codec}.mkv"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=30)
+            stream.width, stream.height, stream.pix_fmt = 900, 700, pixels
+            slope = np.linspace(0, 255, 900).astype(np.uint8)
+            image = np.repeat(np.tile(slope, (700, 1))[..., None], 3, axis=2)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+        film = Footage(path)
+        frame = next(film.frames())
+        grey = film.image(frame, 256, grey=True)
+        colours = cv2.cvtColor(film.image(frame, 256), cv2.COLOR_RGB2GRAY)
+        assert grey.shape == colours.shape and grey.min() < 4 and grey.max() > 251
+        assert np.abs(grey.astype(int) - colours).max() <= 1
 
 
 def test_no_more_frames_are_kept_than_a_window_needs(folder, monkeypatch):
@@ -267,7 +288,7 @@ def test_a_turned_video_is_turned_back(folder, tmp_path):
     reader = Reader()
     result = predict.predict(reader, path)
     assert reader.seen == [[5, 15, 25, 35]]
-    assert "is stored rotated" in result.warnings[0]
+    assert "is stored rotated; turned by" in result.warnings[0]
 
 
 def test_few_frames_and_odd_sizes(tmp_path, command):

@@ -36,7 +36,7 @@ def confusion_picture(
     axes = figure.add_subplot()
     percent = 100 * np.nan_to_num(row_shares(matrix))
     axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set(xlabel="predicted class, percent of the true one", ylabel="true class")
     axes.set_title(title, fontsize=11, parse_math=False)
     if classes <= 60:
         size = 9 if classes <= 20 else 5.5
