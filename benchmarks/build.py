@@ -21,6 +21,7 @@ import av
 import cv2
 import numpy as np
 
+from benchmarks._measure import Figure, run, show, spread
 from jax_irkd.data import raw_trees, video
 from jax_irkd.memory import keep_freed_memory
 
@@ -150,14 +151,14 @@ def peak(path: Path, queue: multiprocessing.Queue) -> None:
     queue.put((time.perf_counter() - begin, total, megabytes))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=12)
-    parser.add_argument("--frames", type=int, default=70)
-    parser.add_argument("--long", type=int, default=10_000)
-    parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp())
+def figures(arguments: argparse.Namespace) -> list[Figure]:
+    """Everything this benchmark measures, printed as it comes."""
+    folder, made = Path(tempfile.mkdtemp()), []
+
+    def tell(*found: Figure) -> None:
+        show(found)
+        made.extend(found)
+
     try:
         raw = folder / "raw"
         make_clips(raw, arguments.clips, arguments.frames)
@@ -167,15 +168,15 @@ def main() -> None:
         ours = seconds(
             lambda: [video.encode_clip(path, infrared="_ir" in path.stem) for path in pair]
         )
-        print(f"one clip pair: PyAV + OpenCV {plain:.2f} s, encoder {ours:.2f} s", end=" ")
-        print(f"= {plain / ours:.0%} of the bare throughput")
+        note = f"PyAV + OpenCV {plain:.2f} s a clip pair, ours {ours:.2f} s"
+        tell(Figure("encoder: share of the bare throughput", 100 * plain / ours, "%", note=note))
         paths = sorted(raw.rglob("*.avi"))
         alone = seconds(lambda: [bare(path) for path in paths], repeats=1)
         _, used, size = build_seconds(raw, 1)
-        print(
-            f"{arguments.clips} clips: bare {alone:.1f} s of processor time, whole build ", end=""
+        note = f"{arguments.clips} clips, {size:.2f} MB a record"
+        tell(
+            Figure("whole build: share of the bare throughput", 100 * alone / used, "%", note=note)
         )
-        print(f"{used:.1f} s = {alone / used:.0%}; {size:.2f} MB per record")
         scaling = {"two workers": lambda n: build_seconds(raw, n)[0]}
         scaling["bare in two processes"] = lambda n: bare_seconds(paths, n)
         gains = {name: [] for name in scaling}
@@ -183,16 +184,30 @@ def main() -> None:
             for name, step in scaling.items():
                 gains[name].append(step(1) / step(2))
         for name, found in gains.items():
-            print(f"{name}: {np.median(found):.2f} x one ({min(found):.2f} to {max(found):.2f})")
+            tell(spread(found).figure(f"{name} / one", "×"))
         queue = multiprocessing.get_context("spawn").Queue()
         path = long_video(folder, arguments.long)
         child = multiprocessing.get_context("spawn").Process(target=peak, args=(path, queue))
         child.start()
         spent, total, megabytes = queue.get()
         child.join()
-        print(f"{total} frames of 1080p: {spent:.0f} s, peak memory {megabytes:.0f} MB")
+        tell(
+            Figure(f"{total} frames of 1080p: peak memory", megabytes, "MB", note=f"{spent:.0f} s")
+        )
     finally:
         shutil.rmtree(folder)
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=12)
+    parser.add_argument("--frames", type=int, default=70)
+    parser.add_argument("--long", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    arguments = parser.parse_args()
+    run("build", figures, arguments, arguments.json)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ decoded from the AVI files. "Per core" is one over the processor time of a clip.
 import argparse
 import functools
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -40,7 +41,7 @@ NAME = "ntu_rgbd_ir/ten"
 SEGMENTS, BATCH, RESOLUTION = 8, 8, 224
 SIZES = {"rgb": (256, 340), "infrared": (256, 308)}
 SMALL = {"rgb": (112, 150), "infrared": (112, 135)}  # what half of a stored frame covers
-SPLITS = ("train_subjects_c1", "train_subjects_c23")
+WARM, SETTLE = 3, 0.5  # batches before the clock starts; seconds to fill the buffers
 STAGES = ("read", "parse", "decode", "fit", "stack")
 
 
@@ -155,6 +156,15 @@ def consume(batches: Iterator, count: int) -> None:
         next(batches)
 
 
+def _processor_time(stream: Iterator, batches: int) -> float:
+    """Seconds of the processors for a clip; the buffer of clips read ahead is full at both ends."""
+    time.sleep(SETTLE)
+    begin = time.process_time()
+    consume(stream, batches)
+    time.sleep(SETTLE)
+    return (time.process_time() - begin) / (batches * BATCH)
+
+
 class Read:
     """A `ClipReader` that can be sent to a process: it opens its files there."""
 
@@ -197,22 +207,24 @@ def pipelines(
             first_step=0,
             threads=number,
         )
+    threads_of = list(makers)
     for number in processes:
         makers[f"{number} processes"] = functools.partial(through_processes, folder, number, count)
-    walls, cores = {name: [] for name in makers}, {name: [] for name in makers}
+    walls, cores = {name: [] for name in makers}, {name: [] for name in threads_of}
     for _ in range(repeats):
         for name, maker in makers.items():
             stream = maker()
-            consume(stream, 1)
-            wall, processor = time.perf_counter(), time.process_time()
+            consume(stream, WARM)
+            wall = time.perf_counter()
             consume(stream, batches)
-            cores[name].append(batches * BATCH / (time.process_time() - processor))
             walls[name].append(batches * BATCH / (time.perf_counter() - wall))
+            if name in threads_of:
+                cores[name].append(1 / _processor_time(stream, batches))
             if hasattr(stream, "close"):
                 stream.close()
             del stream
     made = [spread(walls[name]).figure(f"Grain, {name}", "clips/s") for name in makers]
-    best = max((name for name in makers if "threads" in name), key=lambda n: np.median(cores[n]))
+    best = max(cores, key=lambda name: np.median(cores[name]))
     return [
         *made,
         spread(cores[best]).figure("input path, per core", "clips/s", "≥ 120", f"Grain, {best}"),
@@ -324,8 +336,6 @@ MALLOC = {
 
 def malloc(folder: Path, batches: int, repeats: int) -> list[Figure]:
     """Processor time of a clip under three settings of malloc, each in its own process."""
-    import os
-
     found = {name: [] for name in MALLOC}
     for _ in range(repeats):
         for name, (variables, start) in MALLOC.items():
@@ -355,12 +365,11 @@ def work(folder: Path, batches: int, start: bool) -> None:
     stream = loading.training_batches(
         make_reader(folder), seed=0, batch_size=BATCH, first_step=0, threads=2
     )
-    consume(stream, 3)
-    begin, faults = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    consume(stream, batches)
-    clips = batches * BATCH
-    spent = 1e3 * (time.process_time() - begin) / clips
-    faults = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) / clips
+    consume(stream, WARM)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    spent = 1e3 * _processor_time(stream, batches)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+    faults /= batches * BATCH
     print(json.dumps({"milliseconds": spent, "faults": faults}))
 
 

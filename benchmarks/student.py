@@ -7,6 +7,7 @@ was learned. The comparison with PyTorch needs the extra `torch`, which has the 
 """
 
 import argparse
+import functools
 import json
 import logging
 import os
@@ -20,6 +21,8 @@ import av
 import jax
 import numpy as np
 
+from benchmarks import _measure
+from benchmarks._measure import Figure
 from benchmarks.build import scene
 from configs import base
 from jax_irkd import bench_student, export
@@ -55,31 +58,28 @@ def make_run(folder: Path) -> Path:
     return folder
 
 
-def network(run: Path, student: Path, repeats: int) -> None:
+def network(run: Path, student: Path, repeats: int) -> list[Figure]:
     """Flax, the exported file and PyTorch eager, in turns."""
     found = {"run": open_classifier(run), "student.irkd": open_classifier(student)}
     eager = torch_student()
     if eager is None:
         print("PyTorch is not installed: pip install torch to compare")
     timings = bench_student.measure(found, 1, 1)  # Compiles.
-    calls = {name: [] for name in (*found, "torch")}
     clips = np.random.default_rng(0).integers(0, 256, (1, 8, 256, 308, 1), dtype=np.uint8)
-    for _ in range(repeats):
-        for name, step in (*found.items(), ("torch", eager)):
-            if step is not None:
-                start = time.perf_counter()
-                step(clips)
-                calls[name].append(time.perf_counter() - start)
-    print(bench_student.machine())
-    print(
-        f"parameters {timings[0].parameters / 1e6:.2f} M, {timings[0].flops / 1e9:.2f} GFLOP/clip"
-    )
-    for name, taken in calls.items():
-        if taken:
-            print(f"{name:14s} {1e3 * np.median(taken):7.1f} ms/clip, best {1e3 * min(taken):.1f}")
-    if calls["torch"]:
-        ratio = np.median(calls["student.irkd"]) / np.median(calls["torch"])
-        print(f"exported / PyTorch eager: {ratio:.2f} (at most 1.1 wanted)")
+    steps = found | ({"PyTorch eager": eager} if eager else {})
+    calls = {name: functools.partial(step, clips) for name, step in steps.items()}
+    taken = _measure.alternate(calls, repeats)
+    note = f"{timings[0].parameters / 1e6:.2f} M parameters, {timings[0].flops / 1e9:.2f} GFLOP"
+    made = [
+        _measure.spread(1e3 * value for value in timing.wall).figure(
+            f"a clip by the student, {name}", "ms", note="" if name.startswith("Py") else note
+        )
+        for name, timing in taken.items()
+    ]
+    if eager:
+        share = _measure.ratio(taken["student.irkd"], taken["PyTorch eager"])
+        made.append(share.figure("exported student / PyTorch eager", "×", "≤ 1.1"))
+    return made
 
 
 def torch_student():
@@ -126,7 +126,7 @@ def torch_student():
     return step
 
 
-def stream(student: Path, predictions: int = 8) -> None:
+def stream(student: Path, predictions: int = 8) -> list[Figure]:
     """What `Recognizer.push` adds to the network's own time, with frames of 1080p."""
     recognizer = Recognizer(str(student), stride=16)
     recognizer.warm_up()
@@ -145,10 +145,10 @@ def stream(student: Path, predictions: int = 8) -> None:
         assert recognizer.push(frames[-1])
         pushed.append(time.perf_counter() - start)
     own, all_in, other = (1e3 * np.median(times) for times in (alone, pushed, prepared))
-    print(
-        f"stream: network {own:.1f} ms, push of the last frame {all_in:.1f} ms "
-        f"({all_in / own - 1:+.1%}, at most +10% wanted), other frames {other:.1f} ms"
-    )
+    note = f"network {own:.1f} ms, push {all_in:.1f} ms, other frames {other:.1f} ms"
+    return [
+        Figure("stream: push of the last frame / network", all_in / own, "×", "≤ 1.1", note=note)
+    ]
 
 
 VIDEO = """
@@ -177,9 +177,9 @@ print(took, memory, result.frames)
 """
 
 
-def video(student: Path, folder: Path, frames: int) -> None:
+def video(student: Path, folder: Path, frames: int) -> list[Figure]:
     """A long 1080p video: memory, and speed beside PyAV alone."""
-    memories = []
+    memories, made = [], []
     for count in (frames // 4, frames):
         path = folder / f"long_{count}.avi"
         write_video(path, _looped(count), size=(1920, 1080), codec="h264")
@@ -187,15 +187,17 @@ def video(student: Path, folder: Path, frames: int) -> None:
         stride = 64
         pause = plain / (count / stride) / 2  # The network is idle half of the time.
         took, memory, _ = _child(VIDEO, path, pause, "idle", stride)
-        print(
-            f"{count} frames of 1080p: PyAV alone {count / plain:.0f} frames/s, predict "
-            f"{count / took:.0f} frames/s ({plain / took:.0%}, at least 80% wanted), "
-            f"memory {memory:.2f} GB without a network"
-        )
+        title = f"{count} frames of 1080p: speed of PyAV alone"
+        note = f"{count / took:.0f} frames/s, {memory:.2f} GB without a network"
+        made.append(Figure(title, 100 * plain / took, "%", "≥ 80", note=note))
         memories.append(memory)
     took, memory, _ = _child(VIDEO, path, 0, student, 256)
-    print(f"with the student, stride 256: {frames / took:.0f} frames/s, memory {memory:.2f} GB")
-    print(f"memory of {frames} frames / of {frames // 4}: {memories[1] / memories[0]:.2f}")
+    growth = memories[1] / memories[0]
+    return [
+        *made,
+        Figure("with the student, stride 256", frames / took, "frames/s", note=f"{memory:.2f} GB"),
+        Figure(f"memory of {frames} frames / of {frames // 4}", growth, "×"),
+    ]
 
 
 def _looped(count: int):
@@ -222,16 +224,38 @@ def _child(code: str, *arguments) -> list[float]:
     return [float(word) for word in done.stdout.splitlines()[-1].split()]
 
 
-def start_up(student: Path, folder: Path) -> None:
+def start_up(student: Path, folder: Path) -> list[Figure]:
     """From the command to the first answer, the first time and with a compiled program at hand."""
     clip = write_video(folder / "clip.avi", 60, infrared=True, size=(512, 424))
     command = [sys.executable, "-m", "jax_irkd.predict", f"--run={student}", str(clip)]
+    made = []
     for name in ("first", "second"):
         start = time.perf_counter()
         environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
         subprocess.run(command, check=True, capture_output=True, env=environment)
         took = time.perf_counter() - start
-        print(f"start to first prediction, {name} time: {took:.2f} s (at most 3 wanted)")
+        made.append(Figure(f"start to first prediction, {name} time", took, "s", "≤ 3"))
+    return made
+
+
+def figures(flags: argparse.Namespace) -> list[Figure]:
+    """Everything that `flags.only` names, printed as it comes."""
+    made = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run, student = make_run(folder / "run"), folder / "student.irkd"
+        export.export_run(run, student)
+        parts = {
+            "network": lambda: network(run, student, flags.repeats),
+            "stream": lambda: stream(student),
+            "video": lambda: video(student, folder, flags.frames),
+            "start": lambda: start_up(student, folder),
+        }
+        for part in flags.only.split(","):
+            found = parts[part]()
+            _measure.show(found)
+            made += found
+    return made
 
 
 def main() -> None:
@@ -239,21 +263,10 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--only", default="network,stream,video,start")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
     flags = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
-    chosen = flags.only.split(",")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        run, student = make_run(folder / "run"), folder / "student.irkd"
-        export.export_run(run, student)
-        if "network" in chosen:
-            network(run, student, flags.repeats)
-        if "stream" in chosen:
-            stream(student)
-        if "video" in chosen:
-            video(student, folder, flags.frames)
-        if "start" in chosen:
-            start_up(student, folder)
+    _measure.run("student", figures, flags, flags.json)
 
 
 if __name__ == "__main__":
