@@ -74,6 +74,20 @@ def test_two_processes_with_two_devices_each_give_what_one_gives(tmp_path):
         assert len(set(scores["clip_id"])) == len(scores["label"]) == 7
 
 
+@pytest.mark.skipif(not LONG, reason="make chaos")
+def test_one_to_eight_devices_give_the_same(tmp_path):
+    options = ["--sync_bn", "--epochs=7"]  # 21 steps
+    run(tmp_path / "1", "ours", *options)
+    for devices in (2, 4, 8):
+        run(tmp_path / str(devices), "ours", *options, devices=devices)
+        for folder in ("teacher", "ours"):
+            left, right = tmp_path / "1" / folder, tmp_path / str(devices) / folder
+            np.testing.assert_allclose(losses(left), losses(right), rtol=1e-4)
+            one, many = chaos.final_leaves(left), chaos.final_leaves(right)
+            for name in one:
+                np.testing.assert_allclose(one[name], many[name], rtol=1e-3, atol=2e-5)
+
+
 def test_a_signal_to_one_of_two_processes_stops_both_and_one_continues_alone(tmp_path):
     options = ["--sync_bn", "--epochs=40"]
     processes = chaos.start_together(tmp_path, "baseline", 2, 1, *options)
