@@ -110,12 +110,12 @@ def _distance(first: Callable, second: Callable, clips: np.ndarray) -> float:
     return float(worst) if np.isfinite(difference).all() else np.inf
 
 
-def serialize(program: Program) -> bytes:
-    """StableHLO for CPUs and CUDA, with a symbolic batch."""
+def stablehlo(program: Program) -> tuple[bytes, int]:
+    """The module for CPUs and CUDA, with a symbolic batch, and its calling convention's number."""
     batch = jax.export.symbolic_shape("b")
     clips = jax.ShapeDtypeStruct((*batch, *program.rules.shape), jnp.uint8)
     made = jax.export.export(jax.jit(program.function), platforms=PLATFORMS)(clips)
-    return bytes(made.serialize())
+    return made.mlir_module_serialized, made.calling_convention_version
 
 
 def make_manifest(program: Program, meta: Mapping, results: Mapping, precision: str) -> dict:
@@ -159,14 +159,15 @@ def make_manifest(program: Program, meta: Mapping, results: Mapping, precision: 
     }
 
 
-def write_irkd(path: Path, manifest: dict, serialized: bytes) -> None:
+def write_irkd(path: Path, manifest: dict, module: bytes) -> None:
     """The archive, complete or not at all."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with zipfile.ZipFile(temporary, "w") as archive:
             archive.writestr(exported.MANIFEST, json.dumps(manifest, indent=1))
             archive.writestr(exported.CARD, model_card(manifest))
-            archive.writestr(exported.PROGRAM, serialized)
+            archive.writestr(exported.PROGRAM, module)
+            archive.write(exported.__file__, exported.READER)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -217,12 +218,12 @@ def export_run(
             out, program, manifest, lambda path: check(OnnxClassifier(path), program, "float32")
         )
         return manifest
-    serialized = serialize(program)
-    loaded = jax.jit(jax.export.deserialize(bytearray(serialized)).call)
+    module, manifest["calling_convention"] = stablehlo(program)
+    loaded = jax.jit(exported.program_of(manifest, module).call)
     manifest["distance"] = check(loaded, program, precision)
     if measure and precision != "float32":
         manifest["accuracy"] = accuracy_change(loaded, program.reference, meta, program.rules)
-    write_irkd(out, manifest, serialized)
+    write_irkd(out, manifest, module)
     return manifest
 
 

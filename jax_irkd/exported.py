@@ -2,20 +2,26 @@
 
 This file needs nothing else of jax_irkd and may be copied into another project. An exported file
 is a zip archive of `program.stablehlo` (uint8 frames in, probabilities out), `manifest.json` (class
-names, sampling rules, origin) and `MODEL_CARD.md`.
+names, sampling rules, origin), `MODEL_CARD.md` and a copy of this file.
 """
 
+import dataclasses
 import json
 import zipfile
 from pathlib import Path
 
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 
-FORMAT = 1  # of the archive; raised when an older reader would misunderstand a newer file
-NEEDED = ("class_names", "modality", "num_segments", "height", "width")
+FORMAT = 2  # of the archive; raised when an older reader would misunderstand a newer file
+NEEDED = (
+    *("class_names", "modality", "num_segments", "height", "width"),
+    *("platforms", "calling_convention"),
+)
 PROGRAM, MANIFEST, CARD = "program.stablehlo", "manifest.json", "MODEL_CARD.md"
+READER = "exported.py"
 
 
 class ExportedError(ValueError):
@@ -35,11 +41,11 @@ class Exported:
         self.modality = self.manifest["modality"]
         self.num_segments = self.manifest["num_segments"]
         self.size = (self.manifest["height"], self.manifest["width"])
-        self._program = jax.jit(_deserialize(path, serialized, self.manifest).call)
+        self._program = _compilable(path, serialized, self.manifest)
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
         """Probabilities `b k`, float32, of uint8 clips `b t h w c`. Any b; each compiles once."""
-        wanted = (self.num_segments, *self.size, 3 if self.modality == "rgb" else 1)
+        wanted = _shape(self.manifest)
         if clips.dtype != np.uint8 or clips.shape[1:] != wanted:
             shape = ", ".join(map(str, wanted))
             raise ValueError(f"clips are {clips.dtype} {clips.shape}; give uint8 (b, {shape})")
@@ -71,19 +77,49 @@ def _read(path: Path) -> tuple[dict, bytes]:
         ) from error
 
 
-def _deserialize(path, serialized: bytes, manifest: dict) -> jax.export.Exported:
-    written = manifest.get("versions", {}).get("jax", "unknown")
+def _compilable(path, module: bytes, manifest: dict):
+    """The program, translated for one clip: what cannot be read is known at once."""
+    platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    if platform not in manifest["platforms"]:
+        raise ExportedError(
+            f"{path} runs on {', '.join(manifest['platforms'])}, this machine is {platform}; "
+            "set JAX_PLATFORMS=cpu"
+        )
     try:
-        program = jax.export.deserialize(bytearray(serialized))
+        program = jax.jit(program_of(manifest, module).call)
+        program.lower(jax.ShapeDtypeStruct((1, *_shape(manifest)), jnp.uint8))
     except Exception as error:  # The reader of the format raises whatever it stumbles over.
+        written = manifest.get("versions", {}).get("jax", "unknown")
         raise ExportedError(
             f"{path} was exported by jax {written} and jax {jax.__version__} cannot read it "
             f"({type(error).__name__}); install jax {written} or export the run again"
         ) from error
-    platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
-    if platform not in program.platforms:
-        raise ExportedError(
-            f"{path} runs on {', '.join(program.platforms)}, this machine is {platform}; "
-            "set JAX_PLATFORMS=cpu"
-        )
     return program
+
+
+def program_of(manifest: dict, module: bytes) -> jax.export.Exported:
+    """The program `clips -> probabilities` whose StableHLO is `module`.
+
+    jax.export's own container needs the package flatbuffers, which jax does not bring. So a program
+    of the same signature is exported here and the StableHLO put in place of its own.
+    """
+    (batch,) = jax.export.symbolic_shape("b")
+    classes = len(manifest["class_names"])
+
+    def same_signature(clips):
+        brightness = jnp.mean(clips.astype(jnp.float32), axis=(1, 2, 3, 4))
+        return brightness[:, None] * jnp.ones((1, classes))
+
+    frames = jax.ShapeDtypeStruct((batch, *_shape(manifest)), jnp.uint8)
+    export = jax.export.export(jax.jit(same_signature), platforms=manifest["platforms"])
+    return dataclasses.replace(
+        export(frames),
+        mlir_module_serialized=module,
+        calling_convention_version=manifest["calling_convention"],
+    )
+
+
+def _shape(manifest: dict) -> tuple[int, int, int, int]:
+    """(t, h, w, c) of a clip."""
+    channels = 3 if manifest["modality"] == "rgb" else 1
+    return manifest["num_segments"], manifest["height"], manifest["width"], channels

@@ -10,20 +10,8 @@ _CARD = """\
 {classes} classes, {segments} {modality} frames of {height}x{width} pixels per clip, {precision},
 {parameters:.2f} million parameters, {flops:.2f} billion operations per clip.
 
-## Run it with jax alone
-
-```python
-import json, zipfile, jax, jax.export, numpy as np
-
-with zipfile.ZipFile("student.irkd") as file:
-    program = jax.export.deserialize(bytearray(file.read("program.stablehlo")))
-    names = json.loads(file.read("manifest.json"))["class_names"]
-clips = np.zeros((1, {segments}, {height}, {width}, {channels}), np.uint8)  # your frames here
-probabilities = np.asarray(jax.jit(program.call)(clips))
-print(names[probabilities[0].argmax()])
-```
-
-With jax_irkd: `python -m jax_irkd.predict --run=student.irkd video.avi`.
+{running}
+With jax_irkd: `python -m jax_irkd.predict --run={file} video.avi`.
 
 ## What it expects
 
@@ -55,9 +43,38 @@ Classes: {names}
 </details>
 """
 
+_WITH_JAX = """\
+## Run it with jax alone
 
-def model_card(manifest: Mapping[str, Any]) -> str:
-    """Markdown from a manifest."""
+The file is a zip archive and holds its reader: `python -m zipfile -e student.irkd .`, then
+
+```python
+import numpy as np
+from exported import Exported
+
+network = Exported("student.irkd")
+clips = np.zeros((1, {segments}, {height}, {width}, {channels}), np.uint8)  # your frames here
+probabilities = network(clips)
+print(network.class_names[probabilities[0].argmax()])
+```
+"""
+_WITH_ONNX = """\
+## Run it with onnxruntime alone
+
+```python
+import json, numpy as np, onnxruntime
+
+session = onnxruntime.InferenceSession("student.onnx")
+manifest = json.loads(session.get_modelmeta().custom_metadata_map["jax_irkd"])
+clips = np.zeros((1, {segments}, {height}, {width}, {channels}), np.uint8)  # your frames here
+(probabilities,) = session.run(None, {{"clips": clips}})
+print(manifest["class_names"][probabilities[0].argmax()])
+```
+"""
+
+
+def model_card(manifest: Mapping[str, Any], kind: str = "irkd") -> str:
+    """Markdown from a manifest; `kind` is irkd or onnx."""
     metrics = manifest.get("metrics") or {}
     rows = [
         f"| {name} | {value:.4f} |" for name, value in metrics.items() if isinstance(value, float)
@@ -66,15 +83,16 @@ def model_card(manifest: Mapping[str, Any]) -> str:
     accuracy = manifest.get("accuracy")
     distance = manifest.get("distance")
     config = manifest["config"]
+    clip = {name: manifest[name] for name in ("height", "width", "channels")}
+    clip["segments"] = manifest["num_segments"]
     return _CARD.format(
         method=manifest.get("method") or "a network",
         dataset=config["dataset"]["name"],
         modality=manifest["modality"],
         classes=len(manifest["class_names"]),
-        segments=manifest["num_segments"],
-        height=manifest["height"],
-        width=manifest["width"],
-        channels=manifest["channels"],
+        running=(_WITH_ONNX if kind == "onnx" else _WITH_JAX).format(**clip),
+        file=f"student.{kind}",
+        **clip,
         precision=manifest["precision"],
         parameters=manifest["parameters"] / 1e6,
         flops=manifest["flops"] / 1e9,

@@ -51,6 +51,7 @@ def _store(onnx, made, manifest: dict, path: Path) -> None:
     from jax_irkd.model_card import model_card
 
     del made.metadata_props[:]
-    for key, value in (("jax_irkd", json.dumps(manifest)), ("model_card", model_card(manifest))):
+    held = {"jax_irkd": json.dumps(manifest), "model_card": model_card(manifest, "onnx")}
+    for key, value in held.items():
         made.metadata_props.add(key=key, value=value)
     onnx.save(made, str(path))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import student_runs
 
-from jax_irkd import classifier, export, export_check, exported, model_card, precision, runs
+from jax_irkd import classifier, export, export_check, exported, precision, runs
 from jax_irkd.classifier import Rules, open_classifier
 from jax_irkd.data import augment
 from jax_irkd.errors import UserError
@@ -79,10 +79,10 @@ def test_what_travels_with_the_file(student):
     with zipfile.ZipFile(student) as archive:
         card = archive.read("MODEL_CARD.md").decode()
         manifest = json.loads(archive.read("manifest.json"))
-    assert manifest["format"] == 1 and manifest["class_names"] == student_runs.CLASSES
+    assert manifest["format"] == 2 and manifest["class_names"] == student_runs.CLASSES
     assert manifest["platforms"] == ["cpu", "cuda"] and manifest["metrics"] == {"top1": 0.5}
     assert "data_dir" not in manifest["config"]["dataset"]
-    for text in ("jax.export.deserialize", "| top1 | 0.5000 |", "fake/three", "eat meal"):
+    for text in ("from exported import Exported", "| top1 | 0.5000 |", "fake/three", "eat meal"):
         assert text in card
 
 
@@ -93,8 +93,8 @@ class Refuse:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
         ours = name not in ("jax_irkd", "jax_irkd.exported")
-        heavy = ("flax", "orbax", "tensorflow_datasets", "grain", "optax", "cv2", "av", "absl",
-                 "ml_collections", "rich", "matplotlib", "jaxtyping", "tensorboardX")
+        heavy = ("flatbuffers", "flax", "orbax", "tensorflow_datasets", "grain", "optax", "cv2",
+                 "av", "absl", "ml_collections", "rich", "matplotlib", "jaxtyping", "tensorboardX")
         if top in heavy or (top == "jax_irkd" and ours):
             raise ImportError(f"{name} is not installed here")
 
@@ -116,13 +116,15 @@ def alone(code: str, path: Path) -> np.ndarray:
     return np.array(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_it_loads_where_only_jax_is(run, student):
-    """Once through `exported`, once by the lines of the model card, without any of our code."""
-    manifest = exported.Exported(student).manifest
-    code = model_card.model_card(manifest).split("```python\n")[1].split("```")[0]
+def test_it_loads_where_only_jax_is(run, student, tmp_path):
+    """Once through our package, once by the lines of the model card, with what the file holds."""
+    with zipfile.ZipFile(student) as archive:
+        archive.extract("exported.py", tmp_path)
+        code = archive.read("MODEL_CARD.md").decode().split("```python\n")[1].split("```")[0]
     lines = code.replace('"student.irkd"', "sys.argv[1]").splitlines()
     code = "\n".join(line for line in lines if not line.startswith(("clips =", "print(")))
-    card = alone(code + "\nprint(probabilities.tolist())\n", student)
+    code = f"sys.path.insert(0, {str(tmp_path)!r})\n{code}\nprint(probabilities.tolist())\n"
+    card = alone(code, student)
     expected = open_classifier(run)(np.full((2, 4, 48, 56, 1), 99, np.uint8))
     np.testing.assert_allclose(card, expected, atol=1e-5)
     np.testing.assert_allclose(alone(WITH_US, student), expected, atol=1e-5)
@@ -141,14 +143,14 @@ def test_files_that_cannot_be_used(student, tmp_path):
     newer = json.dumps(manifest | {"format": 9}).encode()
     path = rewritten(student, tmp_path / "newer.irkd", manifest=newer)
     with pytest.raises(
-        UserError, match=r"has format 9, this version of jax_irkd reads format 1; ex"
+        UserError, match=r"has format 9, this version of jax_irkd reads format 2; ex"
     ):
         open_classifier(path)
     later = json.dumps(manifest | {"versions": {"jax": "9.9"}}).encode()
     path = rewritten(student, tmp_path / "later.irkd", manifest=later, program=b"nonsense")
     with pytest.raises(UserError, match=r"was exported by jax 9\.9 and jax .* cannot read it"):
         open_classifier(path)
-    path = rewritten(student, tmp_path / "poor.irkd", manifest=b'{"format": 1}')
+    path = rewritten(student, tmp_path / "poor.irkd", manifest=b'{"format": 2}')
     with pytest.raises(
         UserError, match=r"poor\.irkd is not a complete .* manifest has no class_na"
     ):
@@ -181,12 +183,12 @@ def test_commands_say_what_is_wrong(run, tmp_path, capsys):
 
 def test_a_mismatch_is_never_written(run, tmp_path, monkeypatch, capsys):
     """A program that is wrong by 0.001 stands in for a faulty exporter."""
-    honest = export.serialize
+    honest = export.stablehlo
 
     def faulty(program):
         return honest(program._replace(function=lambda clips: program.function(clips) * 1.001))
 
-    monkeypatch.setattr(export, "serialize", faulty)
+    monkeypatch.setattr(export, "stablehlo", faulty)
     assert export.main([f"--run={run}", f"--out={tmp_path}/a.irkd"]) == 2
     assert "differ from the Flax model's by" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
