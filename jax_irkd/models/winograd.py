@@ -65,7 +65,7 @@ def conv3x3(
 
     Gradients flow to both arguments; both take the short way too.
     """
-    return lax.platform_dependent(maps, kernel, cpu=minimal, default=_direct)
+    return lax.platform_dependent(maps, kernel, cpu=_minimal, default=_direct)
 
 
 def _forward(maps: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -87,19 +87,32 @@ def _direct_pull(maps: Array, kernel: Array, change: Array) -> tuple[Array, Arra
     return jax.vjp(_direct, maps, kernel)[1](change)
 
 
+def _minimal(maps: Array, kernel: Array) -> Array:
+    # Without the barriers the compiler computes what comes before once for each of the 16 places,
+    # and puts the tiles together again in everything that reads the result.
+    return lax.optimization_barrier(minimal(lax.optimization_barrier(maps), kernel))
+
+
 def _minimal_pull(maps: Array, kernel: Array, change: Array) -> tuple[Array, Array]:
+    maps, change = lax.optimization_barrier((maps, change))
     # The gradient to the input is a convolution with the kernel turned round.
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    return minimal(change, turned), minimal_kernel_gradient(maps, change)
+    turned = jnp.flip(kernel, (0, 1))
+    to_maps = minimal(change, turned, backwards=True)
+    pulled = to_maps, minimal_kernel_gradient(maps, change)
+    return lax.optimization_barrier(pulled)
 
 
 def minimal(
-    maps: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]
-) -> Float[Array, "n h w d"]:
-    """The convolution by 16 matrix products."""
+    maps: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c2 d"], *, backwards: bool = False
+) -> Float[Array, "n h w d2"]:
+    """The convolution by 16 matrix products; `backwards` goes from output to input channels.
+
+    Transposing the kernel instead would cost as much as a product.
+    """
     n, height, width, _ = maps.shape
+    channels = (((3,), (int(backwards),)), ((), ()))
     products = [
-        lax.dot_general(tile, weight, (((3,), (0,)), ((), ())))
+        lax.dot_general(tile, weight, channels)
         for tile, weight in zip(_input_tiles(maps), _kernel_tiles(kernel))
     ]
     rows = [_shrink(products[4 * i : 4 * i + 4]) for i in range(4)]
@@ -108,7 +121,7 @@ def minimal(
     lines = [jnp.stack([pixels[q][p] for q in range(2)], axis=3) for p in range(2)]
     whole = jnp.stack(lines, axis=2)
     tiles = _tiles(height), _tiles(width)
-    whole = whole.reshape(n, 2 * tiles[0], 2 * tiles[1], kernel.shape[-1])
+    whole = whole.reshape(n, 2 * tiles[0], 2 * tiles[1], -1)
     return whole[:, :height, :width]
 
 
