@@ -11,6 +11,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -58,25 +59,26 @@ def init_state(
     shape = (2, segments, resolution, resolution)
     alone = _alone(model)
     # Parameters do not depend on the size of the frames, and this program runs once: small
-    # frames and little optimisation make for a quick start.
+    # frames and little optimisation make for a quick start. NumPy's zeros need no program.
     init = jax.jit(functools.partial(alone.init, train=False), compiler_options=_QUICK)
-    variables = init(model_key, jnp.zeros((2, 1, 32, 32, channels)))
+    variables = init(model_key, np.zeros((2, 1, 32, 32, channels), np.float32))
     params = {"model": variables["params"], "distillers": {}}
     batch_stats = {"model": variables.get("batch_stats", {}), "distillers": {}}
     if distillers:
         forward = functools.partial(alone.apply, train=False)
-        student = _zeros(forward, variables, jnp.zeros((*shape, channels)))
-        taught = _zeros(teacher, jnp.zeros((*shape, 3)))
+        student = _zeros(forward, variables, np.zeros((*shape, channels), np.float32))
+        taught = _zeros(teacher, np.zeros((*shape, 3), np.float32))
     for (name, distiller), one_key in zip(distillers.items(), keys):
         init = functools.partial(_alone(distiller).init, epoch=jnp.ones(()))
-        example = (one_key, student, taught, jnp.zeros(2, jnp.int32))
+        example = (one_key, student, taught, np.zeros(2, np.int32))
         learns = jax.tree.leaves(jax.eval_shape(init, *example))
         learned = jax.jit(init, compiler_options=_QUICK)(*example) if learns else {}
         params["distillers"][name] = learned.get("params", {})
         batch_stats["distillers"][name] = learned.get("batch_stats", {})
     zero = jnp.zeros((), jnp.int32)
     average = jax.tree.map(jnp.copy, params["model"]) if ema else {}
-    return TrainState(zero, params, batch_stats, tx.init(params), average, jnp.copy(zero))
+    opt_state = jax.jit(tx.init, compiler_options=_QUICK)(params)
+    return TrainState(zero, params, batch_stats, opt_state, average, jnp.copy(zero))
 
 
 def _alone(module: nn.Module) -> nn.Module:
@@ -86,7 +88,7 @@ def _alone(module: nn.Module) -> nn.Module:
 
 def _zeros(function: Callable, *args) -> PyTree:
     """What `function` returns, as zeros, without running it."""
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *args))
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(function, *args))
 
 
 def cross_entropy(

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from jax_irkd import metrics, steps
+from jax_irkd import memory, metrics, steps
 from jax_irkd.checkpoints import Checkpoints
 from jax_irkd.data import augment, loading
 from jax_irkd.errors import UserError
@@ -121,6 +121,8 @@ def evaluate(network: Network, config: ConfigDict, reader: loading.ClipReader) -
         for batch in batches:
             names = _gather_names(batch.pop("clip_id"))
             scores = jax.device_get(step(variables, _split(batch, len(devices))))
+            if not parts:
+                memory.hand_back()  # it may have compiled
             parts.append(scores | {"clip_id": names})
             progress.update(min(len(parts) * batch_size, len(reader.records)))
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -358,6 +360,7 @@ class Trainer:
 
     def _log_time(self, step: int, first: bool) -> None:
         if first:
+            memory.hand_back()
             self.clock.lap(step)  # it has compiled: no lap like the others
         elif self.log and step % self.config.log_every == 0:
             self.log.write(step, "time", self.clock.lap(step))
