@@ -273,7 +273,9 @@ def test_from_frames_to_results(tmp_path, data, monkeypatch):
     assert "Streams" in (folder / "report.html").read_text()
     assert list((tmp_path / "data" / "flow").rglob("*.npz"))
     monkeypatch.setattr(tstdd, "_train_and_test", None)
+    (folder / "report.html").unlink()  # as if killed before it
     assert main.run(made, tmp_path / "runs") == results
+    assert "Streams" in (folder / "report.html").read_text()
 
 
 def test_nothing_is_learned_from_test_clips(tmp_path, monkeypatch):

@@ -94,6 +94,10 @@ def test_detection_asked_for_later_trains_nothing(raw, built, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "detect", None)
         assert main.run(config(raw, built), tmp_path) == results  # held, not sought again
+        for name in ("report.html", "report_sections.json"):  # as if killed before its page
+            (tmp_path / "baseline" / name).unlink()
+        assert main.run(config(raw, built), tmp_path) == results
+    assert "mAP of trimmed" in (tmp_path / "baseline" / "report.html").read_text()
     stricter = config(raw, built)
     stricter.eval.overlap = 1.0
     other = main.run(stricter, tmp_path)["detection"]
