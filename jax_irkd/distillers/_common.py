@@ -134,6 +134,9 @@ def flat_features(outputs: Outputs, layer: str, vertex: str = "clip") -> Float[A
 
 def pooled_features(outputs: Outputs, layer: str, vertex: str = "clip") -> Float[Array, "n d"]:
     """`flat_features` with maps averaged over space."""
+    maps = feature(outputs, layer)
+    if maps.ndim == 5 and vertex == "clip":  # at once: faster than by way of a clip's map
+        return jnp.mean(maps.astype(jnp.float32), axis=(1, 2, 3))
     features = flat_features(outputs, layer, vertex)
     return features if features.ndim == 2 else jnp.mean(features, axis=(1, 2))
 

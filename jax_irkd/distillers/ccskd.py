@@ -24,6 +24,7 @@ from jax_irkd.distillers._checks import (
 from jax_irkd.distillers._common import (
     current_epoch,
     gather,
+    pooled_features,
     stage_maps,
     without_gradient,
 )
@@ -185,10 +186,9 @@ class Distiller(Method):
         """Channel and relation part, each summed over the stages."""
         channel = relation = jnp.zeros(())
         for layer in self.layers:
-            target = stage_maps(teacher, layer)
+            target = pooled_features(teacher, layer)
             connector = Connector(target.shape[-1], self.axis_name, name=f"connector_{layer}")
-            maps = connector(stage_maps(student, layer)), target
-            pooled = [jnp.mean(part, axis=(1, 2)) for part in maps]
+            pooled = jnp.mean(connector(stage_maps(student, layer)), axis=(1, 2)), target
             channel += ccskd_channel_loss(*pooled)
             relation += rkd_loss(
                 *gather(pooled, self.axis_name),
