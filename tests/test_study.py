@@ -455,3 +455,4 @@ def test_the_command_from_plan_to_tables(tmp_path, monkeypatch, capsys):
 
 def test_tables_escape_what_would_break_them():
     assert tables._markdown_table(["a|b"], [["c\nd"]]) == "| a\\|b |\n| --- |\n| c d |"
+    assert [tables._signed(value) for value in (-1e-9, -0.04, 0.06)] == ["+0.0", "+0.0", "+0.1"]

@@ -123,7 +123,7 @@ def class_gains(summary: Mapping[str, Any]) -> Table | None:
     for index, name in enumerate(summary["class_names"]):
         gains = [row["class_gains"][index] for row in compared.values()]
         own = "–" if before[index] is None else percent(before[index])
-        rows.append([name, own, *("–" if g is None else f"{100 * g:+.1f}" for g in gains)])
+        rows.append([name, own, *("–" if g is None else _signed(100 * g) for g in gains)])
     return headers, rows
 
 
@@ -209,18 +209,23 @@ def _figure(metric: str, value: float | None) -> str:
 def _difference(found: Mapping[str, Any] | None) -> str:
     if not found:
         return "–"
-    low, high = (f"{100 * found[key]:+.1f}" for key in ("low", "high"))
-    return f"{100 * found['difference']:+.1f} [{low}, {high}]"
+    low, high, middle = (_signed(100 * found[key]) for key in ("low", "high", "difference"))
+    return f"{middle} [{low}, {high}]"
+
+
+def _signed(value: float, digits: int = 1) -> str:
+    """With its sign, but no minus before a zero."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def _paired_t(metric: str, found: Mapping[str, Any] | None) -> str:
     if not found:
         return "–"
     scale, digits = (1, 3) if metric == "mAP" else (100, 1)
-    text = f"{scale * found['mean']:+.{digits}f}"
+    text = _signed(scale * found["mean"], digits)
     if found["p_value"] is None:
         return text
-    low, high = (f"{scale * found[key]:+.{digits}f}" for key in ("low", "high"))
+    low, high = (_signed(scale * found[key], digits) for key in ("low", "high"))
     return f"{text} [{low}, {high}], p = {found['p_value']:.2g}"
 
 
