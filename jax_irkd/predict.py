@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jax_irkd import devices, footage
@@ -385,8 +384,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("--annotate and --out are for video files, not for --stream")
         logging.getLogger("absl").setLevel(logging.ERROR)
         devices.start("off")
-        # A student compiles in less than the second from which on JAX keeps programs.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         return stream(flags) if flags.stream else predict_all(flags)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
