@@ -99,6 +99,7 @@ def devices_of(config: ConfigDict, batch_size: int = 0) -> list[jax.Device]:
 
 def evaluate(network: Network, config: ConfigDict, reader: loading.ClipReader) -> Scores:
     """Centre-crop logits of every clip of `reader`, each once, in order."""
+    memory.hand_back()  # what training has freed, and below what a compiler has
     devices = devices_of(config)
     total = len(devices) * jax.process_count()
     batch_size = math.ceil(config.input.eval_batch_size / total) * total
@@ -122,7 +123,7 @@ def evaluate(network: Network, config: ConfigDict, reader: loading.ClipReader) -
             names = _gather_names(batch.pop("clip_id"))
             scores = jax.device_get(step(variables, _split(batch, len(devices))))
             if not parts:
-                memory.hand_back()  # it may have compiled
+                memory.hand_back()
             parts.append(scores | {"clip_id": names})
             progress.update(min(len(parts) * batch_size, len(reader.records)))
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -207,6 +208,7 @@ class Trainer:
         Raises Interrupted after a signal, with the state saved, and UserError when updates keep
         being rejected because they are not finite or the last checkpoint could not be written.
         """
+        memory.hand_back()  # of an earlier phase
         keep = self.config.checkpoints
         folder = self.folder / "checkpoints"
         with Checkpoints(folder, latest=keep.latest, best=keep.best) as self.checkpoints:
