@@ -56,7 +56,7 @@ def kill_repeatedly(
 ) -> int:
     """Run to the end through `kills` signals at random moments; how many struck a living run.
 
-    A third of the moments fall into start-up, the others up to four seconds into the steps that
+    A third of the moments fall into start-up, the others up to 1.5 s into the steps that
     this start added, saving and evaluation among them.
     """
     rng = random.Random(seed)
@@ -65,7 +65,7 @@ def kill_repeatedly(
         if struck % 3:
             while process.poll() is None and logged(workdir) == before:
                 time.sleep(0.01)
-            time.sleep(rng.uniform(0, 4))
+            time.sleep(rng.uniform(0, 1.5))
         else:
             time.sleep(rng.uniform(0, 8))
         if process.poll() is not None:
