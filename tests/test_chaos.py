@@ -34,7 +34,7 @@ def wait_for_step(process, folder, step: int) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("method", ["baseline", "ours"])
 def test_thirty_kills_at_random_moments(tmp_path, number, method):
-    options = ["--epochs=600"]
+    options = [{"baseline": "--epochs=500", "ours": "--epochs=250"}[method]]
     run(tmp_path / "whole", method, *options)
     struck = chaos.kill_repeatedly(tmp_path / "cut", method, 30, *options, number=number)
     assert struck == 30, f"only {struck} signals fell into the run; make it longer"
