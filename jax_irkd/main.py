@@ -73,6 +73,8 @@ def run_method(
     taught_by = ""
     teacher, teacher_results = None, runs.finished(workdir / "teacher")
     if made:
+        if not config.teacher and not runs.finished(workdir / "teacher"):
+            runs.check_fit(config, made, len(dataset.class_names))
         teacher, teacher_results = get_teacher(config, dataset, workdir)
         taught_by = teacher_results["identity"]
     folder = workdir / config.method

@@ -1,6 +1,7 @@
 """A run's folder: whose configuration it holds, what came out, and how to load it again."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -12,13 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jax_irkd import distillers, metrics
+from jax_irkd import distillers, metrics, steps
 from jax_irkd.checkpoints import Checkpoints, DamagedCheckpoint, select
+from jax_irkd.data.loading import MODALITIES
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
 from jax_irkd.steps import AXIS
@@ -61,6 +64,25 @@ def make_distillers(section: Mapping[str, Mapping[str, Any]]) -> dict:
         except (TypeError, ValueError) as error:
             raise UserError(f"distiller {name}: {str(error).splitlines()[0]}") from error
     return made
+
+
+def check_fit(config: ConfigDict, made: Mapping[str, nn.Module], num_classes: int) -> None:
+    """Raises UserError when a distiller asks for what the two networks do not give.
+
+    Traces shapes only: nobody trains a teacher for hours to read then that a layer does not exist.
+    """
+    inputs, key, outputs = config.input, jax.random.key(0), []
+    for section, modality in ((config.student_model, "infrared"), (config.teacher_model, "rgb")):
+        model = steps.alone(make_model(section, num_classes, config.dtype))
+        size = (2, inputs.num_segments, inputs.resolution, inputs.resolution, MODALITIES[modality])
+        forward = functools.partial(model.init_with_output, train=False)
+        outputs.append(jax.eval_shape(forward, key, jax.ShapeDtypeStruct(size, jnp.float32))[0])
+    labels = jax.ShapeDtypeStruct((2,), jnp.int32)
+    for distiller in made.values():
+        try:
+            jax.eval_shape(steps.alone(distiller).init, key, *outputs, labels)
+        except ValueError as error:
+            raise UserError(str(error).splitlines()[0]) from error
 
 
 def identity(config: ConfigDict, phase: str, teacher: str = "") -> dict[str, Any]:

@@ -57,19 +57,19 @@ def init_state(
     """
     model_key, *keys = jax.random.split(key, len(distillers) + 1)
     shape = (2, segments, resolution, resolution)
-    alone = _alone(model)
+    single = alone(model)
     # Parameters do not depend on the size of the frames, and this program runs once: small
     # frames and little optimisation make for a quick start. NumPy's zeros need no program.
-    init = jax.jit(functools.partial(alone.init, train=False), compiler_options=_QUICK)
+    init = jax.jit(functools.partial(single.init, train=False), compiler_options=_QUICK)
     variables = init(model_key, np.zeros((2, 1, 32, 32, channels), np.float32))
     params = {"model": variables["params"], "distillers": {}}
     batch_stats = {"model": variables.get("batch_stats", {}), "distillers": {}}
     if distillers:
-        forward = functools.partial(alone.apply, train=False)
+        forward = functools.partial(single.apply, train=False)
         student = _zeros(forward, variables, np.zeros((*shape, channels), np.float32))
         taught = _zeros(teacher, np.zeros((*shape, 3), np.float32))
     for (name, distiller), one_key in zip(distillers.items(), keys):
-        init = functools.partial(_alone(distiller).init, epoch=jnp.ones(()))
+        init = functools.partial(alone(distiller).init, epoch=jnp.ones(()))
         example = (one_key, student, taught, np.zeros(2, np.int32))
         learns = jax.tree.leaves(jax.eval_shape(init, *example))
         learned = jax.jit(init, compiler_options=_QUICK)(*example) if learns else {}
@@ -81,7 +81,7 @@ def init_state(
     return TrainState(zero, params, batch_stats, opt_state, average, jnp.copy(zero))
 
 
-def _alone(module: nn.Module) -> nn.Module:
+def alone(module: nn.Module) -> nn.Module:
     """`module` without its device axis: there is none outside pmap."""
     return module.clone(axis_name=None) if hasattr(module, "axis_name") else module
 

@@ -184,6 +184,7 @@ def test_bad_distillers_are_named(tmp_path, change, message):
     bad.distillers.update(change)
     with pytest.raises(UserError, match=message):
         main.run(bad, tmp_path)
+    assert not (tmp_path / "teacher").exists(), "a teacher was trained for nothing"
 
 
 def test_no_write_permission(tmp_path, monkeypatch):
