@@ -66,7 +66,7 @@ def test_gpus_keep_the_librarys_convolution():
     assert on_cpu.count("stablehlo.dot_general") == 32 and "convolution" not in on_cpu
 
 
-def test_networks_take_it_where_they_are_told_to():
+def test_networks_train_with_it_and_export_without():
     frames = jax.ShapeDtypeStruct((8, 64, 64, 1), jnp.float32)
 
     def convolutions(train: bool, **fields) -> int:
@@ -82,4 +82,4 @@ def test_networks_take_it_where_they_are_told_to():
     plain = convolutions(False)
     assert plain == 1 + 16  # the stem and two in each block; projections are matrix products
     # Stage 2 has three wide convolutions of stride 1 at 8x8 pixels, stage 3 as many at 4x4.
-    assert convolutions(True, winograd=True) == convolutions(False, winograd=True) == plain - 6
+    assert convolutions(True) == convolutions(False, winograd=True) == plain - 6

@@ -10,14 +10,14 @@ from jax_irkd.models.tsn import TSN
 
 
 def without_norms(model: nn.Module | None, variables: Any) -> tuple[nn.Module | None, Any]:
-    """A frozen TSN in its lightest form: batch norms folded on the host, `norm=False`.
+    """A frozen TSN in its lightest form: batch norms folded on the host, quick convolutions.
 
     Other models come back as they are, for only TSN's layer names say which convolution a norm
     follows, and so does a TSN without norms.
     """
     if not isinstance(model, TSN) or not model.norm:
         return model, variables
-    return model.clone(norm=False), fold_batch_norm(jax.device_get(variables))
+    return model.clone(norm=False, winograd=True), fold_batch_norm(jax.device_get(variables))
 
 
 def fold_batch_norm(variables: dict[str, Any]) -> dict[str, Any]:

@@ -157,7 +157,8 @@ class ResNet(nn.Module):
     zero_init_residual: the last norm of every block starts at scale 0, so that a block starts
         as its shortcut (Goyal et al., arXiv:1706.02677): quicker training from scratch.
     remat: recomputes the blocks in the backward pass: less memory, one more forward.
-    winograd: fewer products for wide 3x3 convolutions on CPUs (`winograd`).
+    winograd: fewer products for wide 3x3 convolutions on CPUs (`winograd`) in inference too;
+        training always takes them. Exported networks keep the plain convolutions.
 
     Raises ValueError for a depth other than 18, 34, 50 and 101.
     """
@@ -188,7 +189,7 @@ class ResNet(nn.Module):
             )
             for layer in (nn.Conv, nn.Dense)
         )
-        if self.winograd:
+        if train or self.winograd:
             quick = winograd.conv_general_dilated
             conv = functools.partial(conv, conv_general_dilated=quick)
         frames = frames.astype(self.dtype)
