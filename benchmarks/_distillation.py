@@ -47,15 +47,20 @@ class Networks(NamedTuple):
     student: dict
 
 
-def networks(sizes: Sizes, half: bool, depths: tuple[int, int] = (50, 18)) -> Networks:
-    """Teacher and student; drawn, as a network's speed does not depend on what it learned."""
+def networks(sizes: Sizes, half: bool, lift: float = 0.0) -> Networks:
+    """Teacher and student; drawn, as a network's speed does not depend on what it learned.
+
+    `lift` is added to the biases of the norms. At 1 few units are near zero, where rounding alone
+    decides whether a gradient passes.
+    """
     dtype = jnp.bfloat16 if half else jnp.float32
     options = {"num_classes": CLASSES, "width": sizes.width, "dropout": 0.0, "dtype": dtype}
-    teacher, student = (TSN(depth=depth, **options) for depth in depths)
-    return Networks(teacher, draw(teacher, 3, seed=1), student, draw(student, 1, seed=2))
+    teacher, student = (TSN(depth=depth, **options) for depth in (50, 18))
+    variables = draw(teacher, 3, seed=1, lift=lift), draw(student, 1, seed=2, lift=lift)
+    return Networks(teacher, variables[0], student, variables[1])
 
 
-def draw(model: nn.Module, channels: int, seed: int) -> dict:
+def draw(model: nn.Module, channels: int, seed: int, lift: float = 0.0) -> dict:
     """Variables of a residual network whose maps keep their size from stage to stage."""
     clips = jax.ShapeDtypeStruct((1, 1, 64, 64, channels), jnp.float32)
     shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), clips)
@@ -66,7 +71,8 @@ def draw(model: nn.Module, channels: int, seed: int) -> dict:
         if name == "kernel":
             deviation = (2 / np.prod(shape.shape[:-1])) ** 0.5
             return rng.normal(0, deviation, shape.shape).astype(np.float32)
-        low, high = {"var": (0.8, 1.2), "scale": (0.3, 0.7)}.get(name, (-0.2, 0.2))
+        bounds = {"var": (0.8, 1.2), "scale": (0.3, 0.7), "mean": (-0.2, 0.2)}
+        low, high = bounds.get(name, (lift - 0.2, lift + 0.2))
         return rng.uniform(low, high, shape.shape).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(leaf, shapes)
