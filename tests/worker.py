@@ -21,7 +21,7 @@ def main() -> int:
 
     from jax_irkd import devices, main, runs
     from jax_irkd.data import loading
-    from jax_irkd.errors import UserError
+    from jax_irkd.errors import FULL, UserError
     from jax_irkd.interrupts import INTERRUPTED, Interrupted
 
     devices.start("auto")
@@ -44,6 +44,11 @@ def main() -> int:
         return INTERRUPTED
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # as the command does it
+        if error.errno not in FULL:
+            raise
+        print(f"error: the disk is full: {error}", file=sys.stderr)
         return 2
     return 0
 
