@@ -23,10 +23,11 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
     if deterministic:
         options = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{options} --xla_gpu_deterministic_ops=true".strip()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jax_irkd" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    # Not only what takes JAX's whole second: starting compiles dozens of smaller programs.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else its owner decides
+        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jax_irkd" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        # Not only what takes JAX's whole second: starting compiles dozens of smaller programs.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     plain = all(name in os.environ for name in _PLAIN)
     slurm = int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ
     if distributed == "off" or (distributed == "auto" and not (plain or slurm)):

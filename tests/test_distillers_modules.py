@@ -277,7 +277,7 @@ def test_wrong_fields_are_named(name, unchecked):
     [
         ("at", {"reduce": "max"}, r"unknown reduce 'max'; choose one of \['mean', 'sum'\]"),
         ("sp", {"vertex": "pixel"}, r"unknown vertex 'pixel'; choose one of \['clip', 'frame'\]"),
-        ("cc", {"form": "td"}, r"unknown form 'td'; choose one of \['kernel', 'embedding'\]"),
+        ("cc", {"form": "td"}, r"unknown form 'td'; choose one of \['kernel', 'embedding'"),
         ("ccskd", {"schedule": "step"}, r"unknown schedule 'step'; choose one of \['constant'"),
         ("ccskd", {"num_epochs": 0}, "num_epochs must be positive, got 0"),
         ("mgcam", {"sigma": "half"}, "unknown sigma 'half'; give a positive number or 'median'"),
