@@ -1,5 +1,6 @@
-"""Eight virtual CPU devices, and shape checks on the pure modules, for the whole suite."""
+"""Eight virtual CPU devices, shape checks on the pure modules, and bounded memory, for all."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -15,7 +16,20 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
+import jax
 import jaxtyping
+import pytest
 
 CHECKED = ["distillers", "models", "steps", "metrics", "data.sampling", "data.augment"]
 jaxtyping.install_import_hook([f"jax_irkd.{name}" for name in CHECKED], "beartype.beartype")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def free_compiled_programs():
+    """Every compiled program holds memory mappings, and Linux lets a process have 65,530.
+
+    One worker of the whole suite reaches them; XLA then crashes where an allocation fails.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
