@@ -104,12 +104,8 @@ def evaluate(network: Network, config: ConfigDict, reader: loading.ClipReader) -
     total = len(devices) * jax.process_count()
     batch_size = math.ceil(config.input.eval_batch_size / total) * total
     modality = reader.modalities[0]
-    prepare = functools.partial(
-        augment.prepare_evaluation,
-        resolution=config.input.resolution,
-        scale=config.input.eval_scale,
-    )
-    step = _eval_on(tuple(devices), network.model, prepare, modality)
+    sizes = config.input.resolution, config.input.eval_scale
+    step = _eval_on(tuple(devices), network.model, modality, *sizes)
     batches = loading.evaluation_batches(
         reader,
         batch_size=batch_size // jax.process_count(),
@@ -133,7 +129,9 @@ def evaluate(network: Network, config: ConfigDict, reader: loading.ClipReader) -
 
 
 @functools.lru_cache(maxsize=8)
-def _eval_on(devices: tuple, model: nn.Module, prepare, modality: str):
+def _eval_on(devices: tuple, model: nn.Module, modality: str, resolution: int, scale: float):
+    fields = {"resolution": resolution, "scale": scale}
+    prepare = functools.partial(augment.prepare_evaluation, **fields)
     step = functools.partial(steps.eval_step, model=model, prepare=prepare, modality=modality)
     return _parallel(step, devices, in_axes=(None, 0))
 
@@ -289,7 +287,8 @@ class Trainer:
     def _train(self, state: steps.TrainState, first: int) -> steps.TrainState:
         teacher, variables = without_norms(*(self.phase.teacher or (None, None)))
         update = self._update(teacher)
-        variables = _replicate(variables, self.devices)
+        # The state too: the first step would compile for one device, the second for all again.
+        state, variables = _replicate((state, variables), self.devices)
         batches = loading.training_batches(
             self.reader,
             seed=self.config.seed,

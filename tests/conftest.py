@@ -31,5 +31,7 @@ def free_compiled_programs():
     One worker of the whole suite reaches them; XLA then crashes where an allocation fails.
     """
     yield
-    jax.clear_caches()
-    gc.collect()
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or maps.read_bytes().count(b"\n") > 15_000:
+        jax.clear_caches()
+        gc.collect()

@@ -1,3 +1,4 @@
+import functools
 import gzip
 import json
 import os
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from jax_irkd import runs
+from jax_irkd import runs, steps, train
 from jax_irkd.errors import UserError
 from jax_irkd.interrupts import Interrupted
 from jax_irkd.logs import read_log
@@ -69,6 +70,20 @@ def test_training_learns(tmp_path):
     assert np.mean(scores.logits.argmax(1) == scores.labels) >= 6 / 7
     losses = [line["loss"] for line in scalars(tmp_path, "train")]
     assert np.mean(losses[-10:]) < 0.85 * np.mean(losses[:10])
+
+
+def test_step_and_evaluation_are_compiled_once(tmp_path, monkeypatch):
+    traced = []
+
+    def counting(step, *args, **fields):
+        traced.append(step.__name__)
+        return step(*args, **fields)
+
+    for step in (steps.train_step, steps.eval_step):
+        monkeypatch.setattr(steps, step.__name__, functools.partial(counting, step))
+    train._eval_on.cache_clear()
+    trainer(tmp_path, ema_decay=0.9).run()
+    assert traced == ["train_step", "eval_step"]
 
 
 @pytest.mark.parametrize(
