@@ -21,7 +21,11 @@ from jax_irkd.optimizers import make_optimizer
 from jax_irkd.train import Network, Trainer
 
 # Two optimisers' worth of state, randomness in crops and dropout, and a learnable distiller.
-DISTILLERS = {"dkd": {}, "mgcam": {}, "ccskd": {}}
+DISTILLERS = {
+    "dkd": {},
+    "mgcam": {"layers": ("stage3", "stage4")},
+    "ccskd": {"layers": ("stage4",)},
+}
 
 
 def trainer(folder, *, distill=False, config=None, profile=False, **training) -> Trainer:
