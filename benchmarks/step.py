@@ -174,16 +174,20 @@ def parts(sizes: Sizes, half: bool, repeats: int) -> dict[str, tuple[Timing, Cos
     }
 
 
-def speed_figures(title: str, timings: Mapping[str, Timing], inner: int) -> list[Figure]:
-    """Milliseconds of every side and how often ours fits into each rival's time."""
+def time_figures(title: str, timings: Mapping[str, Timing], inner: int) -> list[Figure]:
+    """Milliseconds of everything that was timed."""
+    return [
+        spread(1e3 * value / inner for value in timing.wall).figure(
+            f"{title}: {RIVALS.get(name, name)}", "ms"
+        )
+        for name, timing in timings.items()
+    ]
+
+
+def speed_figures(title: str, timings: Mapping[str, Timing]) -> list[Figure]:
+    """How often ours fits into the time of each rival."""
     made = []
-    for name, timing in timings.items():
-        label = RIVALS.get(name, name)
-        wall = spread(1e3 * value / inner for value in timing.wall)
-        made.append(wall.figure(f"{title}: {label}", "ms"))
-    for name in timings:
-        if name == "ours":
-            continue
+    for name in [rival for rival in timings if rival != "ours"]:
         faster = ratio(timings[name], timings["ours"])
         processor = ratio(timings[name], timings["ours"], "processor").median
         made.append(
@@ -253,12 +257,12 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
 def _one_size(arguments, sizes: Sizes, half: bool, inner: int, module, limits) -> list[Figure]:
     title = f"step {sizes} {'bfloat16' if half else 'float32'}"
     timings, needs = compare(sizes, half, arguments.repeats, inner, arguments.rivals, module)
-    made = speed_figures(title, timings, inner)
+    made = time_figures(title, timings, inner) + speed_figures(title, timings)
     wanted = "≥ 50" if platform() == "gpu" and sizes.clips >= 32 else ""
     made += limit_figures(title, timings["ours"], inner, needs, limits, wanted)
     if arguments.parts:
         for name, (timing, cost_of_part) in parts(sizes, half, arguments.repeats).items():
-            made += speed_figures(title, {name: timing}, 1)
+            made += time_figures(title, {name: timing}, 1)
             made += limit_figures(f"{title}, {name}", timing, 1, cost_of_part, limits)[2:3]
     show(made)
     return made
