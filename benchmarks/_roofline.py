@@ -1,12 +1,17 @@
 """What a device can do at most, and what a compiled program asks of it."""
 
+import contextlib
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jax_irkd.models import winograd
 
 
 class Ceilings(NamedTuple):
@@ -59,6 +64,28 @@ def _best(call: Callable[[], object], repeats: int = 5) -> float:
         call()
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+def needs_of(lower: Callable[[], object]) -> Cost:
+    """What the program that `lower` returns needs, were its convolutions the plain ones.
+
+    Winograd's have fewer operations and lie in loops, whose bodies XLA counts once. The memory is
+    that of the program as it runs.
+    """
+    with plain_convolutions():
+        lowered = lower()
+        plain = cost(lowered, lowered.compile())
+    lowered = lower()
+    return plain._replace(memory=cost(lowered, lowered.compile()).memory)
+
+
+@contextlib.contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Programs traced inside convolve as the compiler would."""
+    jax.clear_caches()  # a program that was traced before would be taken from there
+    with mock.patch.object(winograd, "NARROWEST", sys.maxsize):
+        yield
+    jax.clear_caches()
 
 
 def cost(lowered, compiled) -> Cost:

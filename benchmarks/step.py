@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks import _distillation as distillation
 from benchmarks._distillation import Networks, Sizes
 from benchmarks._measure import Figure, Timing, alternate, number, ratio, run, show, spread
-from benchmarks._roofline import Ceilings, Cost, ceilings, cost
+from benchmarks._roofline import Ceilings, Cost, ceilings, needs_of
 from jax_irkd import devices
 from jax_irkd.models.folding import without_norms
 
@@ -122,7 +122,7 @@ def compare(
     """Times of `inner` updates of ours and of every rival in turns, and what one of ours costs."""
     found, batch = distillation.networks(sizes, half), distillation.make_batch(sizes)
     ours = distillation.Step(found, batch)
-    lowered = ours.lower()
+    needs = needs_of(ours.lower)
     steps = {"ours": ours}
     for name in rivals if module else []:
         steps[name] = make_rival(module, found, batch, half, compiled=name == "compile")
@@ -136,7 +136,7 @@ def compare(
         return call
 
     calls = {name: times(step) for name, step in steps.items()}
-    return alternate(calls, repeats), cost(lowered, lowered.compile())
+    return alternate(calls, repeats), needs
 
 
 def parts(sizes: Sizes, half: bool, repeats: int) -> dict[str, tuple[Timing, Cost]]:
@@ -154,9 +154,9 @@ def parts(sizes: Sizes, half: bool, repeats: int) -> dict[str, tuple[Timing, Cos
     own = {name: batch[name] for name in ("infrared", "label")}
     holder = [distillation.replicate(distillation.state_of(found.student, ()))]
     step_input = distillation.as_step_input(own)
-    programs = {
-        "teacher forward": taught.lower(teacher, clips),
-        "student update": update.lower(holder[0], None, step_input),
+    needs = {
+        "teacher forward": needs_of(lambda: taught.lower(teacher, clips)),
+        "student update": needs_of(lambda: update.lower(holder[0], None, step_input)),
     }
 
     def learn() -> None:
@@ -168,10 +168,7 @@ def parts(sizes: Sizes, half: bool, repeats: int) -> dict[str, tuple[Timing, Cos
         "student update": learn,
     }
     timings = alternate(calls, repeats)
-    return {
-        name: (timings[name], cost(lowered, lowered.compile()))
-        for name, lowered in programs.items()
-    }
+    return {name: (timings[name], needs[name]) for name in calls}
 
 
 def time_figures(title: str, timings: Mapping[str, Timing], inner: int) -> list[Figure]:

@@ -42,7 +42,8 @@ def test_a_kernel_by_hand():
         ((16, 14, 14), 128, True),
         ((16, 7, 7), 128, True),
         ((16, 3, 3), 128, False),  # tiles of 2x2 would cover 16 pixels for 9
-        ((16, 14, 14), 64, False),
+        ((16, 14, 14), 64, True),
+        ((16, 14, 14), 32, False),
         ((1, 4, 4), 512, False),
     ],
 )
@@ -52,6 +53,33 @@ def test_where_it_pays(shape, channels, wanted):
     assert winograd.pays(maps, kernel) is wanted
     half = jax.ShapeDtypeStruct(maps.shape, jnp.bfloat16)
     assert not winograd.pays(half, kernel)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "wanted"),
+    [
+        ((64, 56, 56, 64), 64, 2),  # 8 MiB / (16 places x 4 bytes x 28 x 28 tiles x 64) = 2.6
+        ((64, 28, 28, 128), 128, 4),  # 5.2, and 5 is no divisor
+        ((10, 28, 28, 128), 128, 5),
+        ((64, 7, 7, 512), 512, 16),  # exactly
+        ((11, 14, 14, 256), 256, 1),
+        ((62, 4, 4, 2048), 2048, 62),  # two frames at a time would be 8 tiles
+    ],
+)
+def test_frames_at_once_fit_into_the_cache(shape, channels, wanted):
+    assert winograd.frames_at_once(shape, channels) == wanted
+
+
+def test_groups_of_frames_give_what_all_frames_give(monkeypatch):
+    maps, kernel = draw(6, 7, 9, 8, seed=0), draw(3, 3, 8, 12, seed=1)
+    change = draw(6, 7, 9, 12, seed=2)
+    whole, pull = jax.vjp(winograd.conv3x3, maps, kernel)
+    monkeypatch.setattr(winograd, "FEWEST_TILES", 1)
+    monkeypatch.setattr(winograd, "CACHE", 2 * 16 * 4 * 20 * 12)  # two frames of 4 x 5 tiles
+    grouped, pull_grouped = jax.vjp(winograd.conv3x3, maps, kernel)
+    np.testing.assert_allclose(grouped, whole, rtol=1e-6, atol=1e-6)
+    for ours, other in zip(pull_grouped(change), pull(change)):
+        np.testing.assert_allclose(ours, other, rtol=1e-5, atol=1e-5)
 
 
 def test_gpus_keep_the_librarys_convolution():
@@ -81,5 +109,6 @@ def test_networks_train_with_it_and_export_without():
 
     plain = convolutions(False)
     assert plain == 1 + 16  # the stem and two in each block; projections are matrix products
-    # Stage 2 has three wide convolutions of stride 1 at 8x8 pixels, stage 3 as many at 4x4.
-    assert convolutions(True) == convolutions(False, winograd=True) == plain - 6
+    # Stage 1 has four wide convolutions of stride 1 at 16x16 pixels, stage 2 three at 8x8 and
+    # stage 3 as many at 4x4.
+    assert convolutions(True) == convolutions(False, winograd=True) == plain - 10
