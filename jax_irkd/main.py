@@ -137,6 +137,7 @@ def get_teacher(config: ConfigDict, dataset: loading.Dataset, workdir: Path):
         results = {"metrics": figures, "identity": identity}
     else:
         results = train_teacher(config, dataset, workdir)
+        jax.clear_caches()  # its programs hold memory, and the student has no use for them
     top1, chance = results["metrics"]["top1"], 1 / len(dataset.class_names)
     if top1 <= 1.5 * chance and not config.allow_weak_teacher:
         raise UserError(

@@ -5,12 +5,17 @@ import ctypes
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks: handed back, the kernel clears them again at every use."""
-    trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
+    """Let glibc reuse large blocks: handed back, the kernel clears them again at every use.
+
+    A step of training takes and frees a gigabyte or more. Only the first arena can keep blocks of
+    that size, so all threads share it; to be called before they are started.
+    """
+    trim_threshold, mmap_max, arena_max = -1, -4, -8  # of malloc.h, with M_ before them
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(arena_max, 1)
         libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, -1)  # never by itself
 
 
 def hand_back() -> None:
