@@ -11,8 +11,11 @@ own step is timed.
 
 import argparse
 import functools
+import json
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -29,6 +32,7 @@ from jax_irkd import devices
 from jax_irkd.models.folding import without_norms
 
 CHECK = Sizes(clips=4, segments=2, resolution=96)
+WARM = 3  # rounds; gigabytes find their place in the memory after a few steps
 TOLERANCE = 1e-4  # of a gradient's length; rounding takes 1e-6 on a CPU
 RIVALS = {"eager": "PyTorch eager", "compile": "torch.compile"}
 TARGETS = {("gpu", "eager"): "≥ 2", ("gpu", "compile"): "≥ 1.3", ("cpu", "eager"): "≥ 1"}
@@ -136,7 +140,7 @@ def compare(
         return call
 
     calls = {name: times(step) for name, step in steps.items()}
-    return alternate(calls, repeats), needs
+    return alternate(calls, repeats, WARM), needs
 
 
 def parts(sizes: Sizes, half: bool, repeats: int) -> dict[str, tuple[Timing, Cost]]:
@@ -167,7 +171,7 @@ def parts(sizes: Sizes, half: bool, repeats: int) -> dict[str, tuple[Timing, Cos
         "teacher forward": lambda: jax.block_until_ready(taught(teacher, clips)),
         "student update": learn,
     }
-    timings = alternate(calls, repeats)
+    timings = alternate(calls, repeats, WARM)
     return {name: (timings[name], needs[name]) for name in calls}
 
 
@@ -224,7 +228,7 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
     inner = arguments.inner or (1 if platform() == "cpu" else 10)
     module = rival_module() if arguments.rivals else None
     made = []
-    if module:
+    if module and not arguments.alone:
         worst = check_equal(module)
         made.append(
             Figure(
@@ -236,19 +240,34 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
             )
         )
         show(made)
+    sizes = [
+        Sizes(clips, arguments.segments, resolution)
+        for clips in arguments.clips
+        for resolution in arguments.resolution
+    ]
+    if len(sizes) > 1:
+        return made + [figure for size in sizes for figure in _in_its_own_process(size)]
     limits = ceilings(half)
     kind = "bfloat16" if half else "float32"
     peaks = [
-        Figure(f"ceiling: {kind} matrix product", limits.flops / 1e9, "GFLOP/s"),
-        Figure("ceiling: copy", limits.bytes / 1e9, "GB/s"),
+        Figure(f"ceiling beside {sizes[0]}: {kind} matrix product", limits.flops / 1e9, "GFLOP/s"),
+        Figure(f"ceiling beside {sizes[0]}: copy", limits.bytes / 1e9, "GB/s"),
     ]
     show(peaks)
-    made += peaks
-    for clips in arguments.clips:
-        for resolution in arguments.resolution:
-            sizes = Sizes(clips, arguments.segments, resolution)
-            made += _one_size(arguments, sizes, half, inner, module, limits)
-    return made
+    return made + peaks + _one_size(arguments, sizes[0], half, inner, module, limits)
+
+
+def _in_its_own_process(sizes: Sizes) -> list[Figure]:
+    """The figures of one size, measured where no other has left holes in the memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "figures.json")
+        options = [
+            f"--{name}={getattr(sizes, name)}" for name in ("clips", "segments", "resolution")
+        ]
+        command = [sys.executable, "-m", "benchmarks.step", *sys.argv[1:], *options]
+        subprocess.run([*command, f"--json={path}", "--alone"], check=True)
+        found = json.loads(path.read_text())["figures"]
+    return [Figure(**{name: row[name] for name in Figure._fields}) for row in found]
 
 
 def _one_size(arguments, sizes: Sizes, half: bool, inner: int, module, limits) -> list[Figure]:
@@ -292,6 +311,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--inner", type=int, default=0, help="updates between two looks at the clock")
     made.add_argument("--rivals", type=names, default=None, help="eager, on GPUs eager,compile")
     made.add_argument("--json", type=Path, help="write the figures here too")
+    made.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     made.add_argument("--parts", action=argparse.BooleanOptionalAction, default=True)
     return made
 
