@@ -223,7 +223,6 @@ def limit_figures(
 
 def figures(arguments: argparse.Namespace) -> list[Figure]:
     """Everything this benchmark measures, printed as it comes. Raises Unequal."""
-    devices.start("off")
     half = platform() != "cpu" if arguments.dtype == "auto" else arguments.dtype == "bfloat16"
     inner = arguments.inner or (1 if platform() == "cpu" else 10)
     module = rival_module() if arguments.rivals else None
@@ -329,7 +328,9 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
 
 
 def main() -> int:
-    arguments = complete(parser().parse_args())
+    arguments = parser().parse_args()
+    devices.start("off")  # before the first look at the devices, which starts threads
+    arguments = complete(arguments)
     try:
         run("step", figures, arguments, arguments.json)
     except Unequal as error:

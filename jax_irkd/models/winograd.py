@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 NARROWEST = 64  # channels; with fewer, the transforms cost what the products save
 LARGEST_SHARE = 0.65  # of the direct products: 0.44 for maps of even size, 0.58 at 7x7
 FEWEST_TILES = 32
-CACHE = 8 << 20  # bytes of tiles at once; 4 to 16 MiB are within a tenth of it
+CACHE = 8 << 20  # bytes of tiles at once: the best of 2, 4, 8 and 16 MiB
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _SAME = ((1, 1), (1, 1))
 
