@@ -9,6 +9,8 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     # The programs are tiny: compiling them takes longer than running them.
     " --xla_backend_optimization_level=1"
+    # The other core runs tests of its own.
+    " --xla_cpu_parallel_codegen_split_count=1"
 ).strip()
 # Many tests build the same program: compile it once.
 os.environ.setdefault(
