@@ -52,7 +52,8 @@ class Figure(NamedTuple):
         sign, bound = self.target[:1], self.target.lstrip("<>=≤≥ ").split()[0]
         if sign not in "≥≤<>":
             raise ValueError(f"target {self.target!r} of {self.name!r} starts with neither ≥ nor ≤")
-        return self.value >= float(bound) if sign in "≥>" else self.value <= float(bound)
+        value = float(self.value)  # NumPy's would compare to a bool that JSON does not know
+        return value >= float(bound) if sign in "≥>" else value <= float(bound)
 
 
 class Spread(NamedTuple):

@@ -25,7 +25,7 @@ from benchmarks import _measure
 from benchmarks._measure import Figure
 from benchmarks.build import scene
 from configs import base
-from jax_irkd import bench_student, export
+from jax_irkd import bench_student, devices, export
 from jax_irkd.checkpoints import Checkpoints
 from jax_irkd.classifier import open_classifier
 from jax_irkd.data.raw_trees import write_video
@@ -266,6 +266,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here too")
     flags = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
+    devices.start("off")  # as `predict` does
     _measure.run("student", figures, flags, flags.json)
 
 
