@@ -19,7 +19,6 @@ Needs two trained runs and their data. Nothing here is a time.
 """
 
 import argparse
-import functools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -31,13 +30,12 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from jax_irkd import runs, steps
-from jax_irkd.data import augment, loading
+from jax_irkd.data import loading
 from jax_irkd.distillers import mgcam
 from jax_irkd.distillers._common import stage_maps
 from jax_irkd.models.outputs import Outputs
-from jax_irkd.train import Network, make_reader
+from jax_irkd.train import Network, make_augmentation, make_reader
 
-SHARP = {"sigma": 0.3, "temperature": 0.1}
 SHARP = {"sigma": 0.3, "temperature": 0.1}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -83,14 +81,7 @@ def batches(
     stream = loading.training_batches(
         reader, seed=seed, batch_size=size, first_step=0, threads=config.input.threads
     )
-    inputs = config.input
-    prepare = functools.partial(
-        augment.prepare_training,
-        resolution=inputs.resolution,
-        scales=tuple(inputs.scales),
-        flip=inputs.flip,
-        colour_jitter=inputs.colour_jitter,
-    )
+    prepare = make_augmentation(config.input)
 
     @jax.jit
     def outputs(variables, taught_by, batch):

@@ -82,6 +82,17 @@ def make_reader(
     )
 
 
+def make_augmentation(inputs: ConfigDict) -> Callable:
+    """`augment.prepare_training` as the section `input` of a configuration asks for it."""
+    return functools.partial(
+        augment.prepare_training,
+        resolution=inputs.resolution,
+        scales=tuple(inputs.scales),
+        flip=inputs.flip,
+        colour_jitter=inputs.colour_jitter,
+    )
+
+
 def devices_of(config: ConfigDict, batch_size: int = 0) -> list[jax.Device]:
     """This process's devices. Raises UserError when the batch cannot be split over all of them."""
     local = jax.local_devices()
@@ -251,14 +262,8 @@ class Trainer:
         )
 
     def _update(self, teacher: nn.Module | None):
-        phase, training, inputs = self.phase, self.phase.training, self.config.input
-        prepare = functools.partial(
-            augment.prepare_training,
-            resolution=inputs.resolution,
-            scales=tuple(inputs.scales),
-            flip=inputs.flip,
-            colour_jitter=inputs.colour_jitter,
-        )
+        phase, training = self.phase, self.phase.training
+        prepare = make_augmentation(self.config.input)
         step = functools.partial(
             steps.train_step,
             model=phase.model,

@@ -15,7 +15,7 @@ from jax_irkd.data.loading import ClipReader, Dataset
 from jax_irkd.errors import UserError
 from jax_irkd.models.normalization import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
 from jax_irkd.reporting.figures import strip
-from jax_irkd.train import make_reader
+from jax_irkd.train import make_augmentation, make_reader
 
 HEIGHT = 96  # of a frame, in pixels
 LINE = 20  # of the text above a pair
@@ -95,13 +95,7 @@ def _augmented(config: ConfigDict, batch: list[dict], training: bool) -> list[di
     inputs = config.input
     clips = {name: np.stack([clip["clips"][name] for clip in batch]) for name in loading.MODALITIES}
     if training:
-        prepare = functools.partial(
-            augment.prepare_training,
-            resolution=inputs.resolution,
-            scales=tuple(inputs.scales),
-            flip=inputs.flip,
-            colour_jitter=inputs.colour_jitter,
-        )
+        prepare = make_augmentation(inputs)
         seeds = np.array([clip["seed"] for clip in batch])
         keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.key(config.seed), s))(seeds)
         prepared = jax.jit(prepare)(clips, keys)

@@ -102,21 +102,27 @@ def _minimal_pull(maps: Array, kernel: Array, change: Array) -> tuple[Array, Arr
     # The gradient to the input is a convolution with the kernel turned round.
     turned = jnp.flip(kernel, (0, 1))
     to_maps = _in_groups(functools.partial(minimal, backwards=True), change, turned)
-    size = frames_at_once(maps.shape, max(kernel.shape[2:]))
-    groups = maps.reshape(-1, size, *maps.shape[1:]), change.reshape(-1, size, *change.shape[1:])
 
     def add(total: Array, group: tuple[Array, Array]) -> tuple[Array, None]:
         return total + minimal_kernel_gradient(*lax.optimization_barrier(group)), None
 
-    to_kernel, _ = lax.scan(add, jnp.zeros_like(kernel), groups)
+    to_kernel, _ = lax.scan(
+        add, jnp.zeros_like(kernel), (_groups(maps, kernel), _groups(change, kernel))
+    )
     return lax.optimization_barrier((to_maps, to_kernel))
 
 
 def _in_groups(convolve, maps: Array, kernel: Array) -> Array:
-    size = frames_at_once(maps.shape, max(kernel.shape[2:]))
-    groups = maps.reshape(-1, size, *maps.shape[1:])
-    done = lax.map(lambda group: convolve(lax.optimization_barrier(group), kernel), groups)
+    def one(group: Array) -> Array:
+        return convolve(lax.optimization_barrier(group), kernel)
+
+    done = lax.map(one, _groups(maps, kernel))
     return done.reshape(maps.shape[0], *done.shape[2:])
+
+
+def _groups(maps: Array, kernel: Array) -> Array:
+    size = frames_at_once(maps.shape, max(kernel.shape[2:]))
+    return maps.reshape(-1, size, *maps.shape[1:])
 
 
 def frames_at_once(shape: tuple[int, int, int, int], channels: int) -> int:
