@@ -33,8 +33,9 @@ from jax_irkd import runs, steps
 from jax_irkd.data import loading
 from jax_irkd.distillers import mgcam
 from jax_irkd.distillers._common import stage_maps
+from jax_irkd.evaluation import Network
 from jax_irkd.models.outputs import Outputs
-from jax_irkd.train import Network, make_augmentation, make_reader
+from jax_irkd.runs import make_augmentation, make_reader
 
 SHARP = {"sigma": 0.3, "temperature": 0.1}
 VARIANTS: dict[str, dict[str, Any]] = {

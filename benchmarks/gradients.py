@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from benchmarks import _measure
 from benchmarks.attention import Pair, batches, make_pull
 from jax_irkd import distillers, runs, steps
+from jax_irkd.evaluation import Network
 from jax_irkd.models.outputs import Outputs
-from jax_irkd.train import Network
 
 
 def figures(student: Network, pairs: list[Pair]) -> list[_measure.Figure]:

@@ -17,10 +17,11 @@ from jax_irkd.data import augment, loading
 from jax_irkd.distillers import mgcam
 from jax_irkd.distillers._common import stage_maps
 from jax_irkd.errors import UserError
+from jax_irkd.evaluation import Network
 from jax_irkd.gradcam import grad_cam
 from jax_irkd.reporting import sections
 from jax_irkd.reporting.runs import Run, paired
-from jax_irkd.train import Network, make_reader
+from jax_irkd.runs import make_reader
 
 COUNT = 4
 

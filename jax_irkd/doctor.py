@@ -115,7 +115,7 @@ def check_devices(config: ConfigDict | None) -> list[Line]:
     """What JAX computes on, and whether the config's batches can be divided by it."""
     import jax
 
-    from jax_irkd.train import devices_of
+    from jax_irkd.parallel import devices_of
 
     try:
         devices = jax.local_devices()
@@ -217,7 +217,7 @@ def check_cache() -> list[Line]:
 def check_data(config: ConfigDict | None) -> list[Line]:
     """Is the config's dataset there, and can its clips be read."""
     from jax_irkd.data import loading
-    from jax_irkd.train import make_reader
+    from jax_irkd.runs import make_reader
 
     if config is None:
         return [Line(YELLOW, "data", "not looked for", "name a config: --config=configs/demo.py")]

@@ -27,11 +27,11 @@ from jaxtyping import PyTree
 from jax_irkd import devices, exported, runs
 from jax_irkd.classifier import CHANNELS, OnnxClassifier, Rules, cost, probabilities, rules_of
 from jax_irkd.errors import UserError
+from jax_irkd.evaluation import Network
 from jax_irkd.export_check import accuracy_change
 from jax_irkd.model_card import model_card
 from jax_irkd.models.folding import fold_batch_norm
 from jax_irkd.precision import PRECISIONS, dequantise, with_precision
-from jax_irkd.train import Network
 
 TOLERANCE = 1e-4  # largest difference of a probability from the Flax model's
 PLATFORMS = ("cpu", "cuda")

@@ -12,7 +12,7 @@ from jax_irkd.data import loading, staging
 from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.errors import UserError
-from jax_irkd.train import make_reader
+from jax_irkd.runs import make_reader
 
 SAMPLES = 10
 

@@ -29,9 +29,11 @@ from jax_irkd import (
 )
 from jax_irkd.data import loading
 from jax_irkd.errors import FULL, UserError
+from jax_irkd.evaluation import Network, evaluate
 from jax_irkd.interrupts import INTERRUPTED, Interrupted
 from jax_irkd.logs import console
-from jax_irkd.train import Network, Phase, Trainer, evaluate, make_reader
+from jax_irkd.runs import make_reader
+from jax_irkd.train import Phase, Trainer
 
 
 def define(values: flags.FlagValues) -> None:

@@ -1,4 +1,4 @@
-"""A run's folder: whose configuration it holds, what came out, and how to load it again."""
+"""What a configuration asks for, and a run's folder: what came out, and how to load it again."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from ml_collections import ConfigDict
 
 from jax_irkd import distillers, metrics, steps
 from jax_irkd.checkpoints import Checkpoints, DamagedCheckpoint, select
+from jax_irkd.data import augment, loading
 from jax_irkd.data.loading import MODALITIES
 from jax_irkd.errors import UserError
+from jax_irkd.evaluation import Network, Scores
 from jax_irkd.models.tsn import TSN
 from jax_irkd.steps import AXIS
-from jax_irkd.train import Network, Scores
 
 # Fields that change where or how fast a run computes, not what.
 _CIRCUMSTANCES = ("data_dir", "cache_dir", "threads", "eval_batch_size", "eval_every")
@@ -64,6 +65,34 @@ def make_distillers(section: Mapping[str, Mapping[str, Any]]) -> dict:
         except (TypeError, ValueError) as error:
             raise UserError(f"distiller {name}: {str(error).splitlines()[0]}") from error
     return made
+
+
+def make_reader(
+    config: ConfigDict, dataset: loading.Dataset, split: str, modalities: tuple[str, ...]
+) -> loading.ClipReader:
+    """Reads the clips of the protocol's `split` (train or test)."""
+    protocols = config.dataset.protocols
+    if config.protocol not in protocols:
+        raise UserError(f"unknown protocol {config.protocol!r}; choose one of {sorted(protocols)}")
+    sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
+    return loading.ClipReader(
+        records=dataset.records(protocols[config.protocol][split]),
+        modalities=modalities,
+        num_segments=config.input.num_segments,
+        sizes={name: tuple(sizes[name]) for name in modalities},
+        faults=loading.Faults(config.input.max_broken),
+    )
+
+
+def make_augmentation(inputs: ConfigDict) -> Callable:
+    """`augment.prepare_training` as the section `input` of a configuration asks for it."""
+    return functools.partial(
+        augment.prepare_training,
+        resolution=inputs.resolution,
+        scales=tuple(inputs.scales),
+        flip=inputs.flip,
+        colour_jitter=inputs.colour_jitter,
+    )
 
 
 def check_fit(config: ConfigDict, made: Mapping[str, nn.Module], num_classes: int) -> None:

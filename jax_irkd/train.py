@@ -1,51 +1,35 @@
 """The loop of both phases: restore, update, log, evaluate, save.
 
-The only file that calls `jax.pmap`. A phase without distillers trains a network alone (the teacher
-on RGB, the baseline on infrared); with distillers a student learns from a frozen teacher.
+A phase without distillers trains a network alone (the teacher on RGB, the baseline on infrared);
+with distillers a student learns from a frozen teacher.
 """
 
 import collections
 import dataclasses
 import functools
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from jax_irkd import memory, metrics, steps
 from jax_irkd.checkpoints import Checkpoints
-from jax_irkd.data import augment, loading
+from jax_irkd.data import loading
 from jax_irkd.errors import UserError
+from jax_irkd.evaluation import Network, Scores, evaluate
 from jax_irkd.interrupts import Interrupted, StopRequest
 from jax_irkd.logs import Progress, RunLog, console
 from jax_irkd.models.folding import without_norms
 from jax_irkd.optimizers import make_optimizer
+from jax_irkd.parallel import devices_of, on_devices, replicate, split
 from jax_irkd.profiling import Clock, StepTrace
-
-
-class Network(NamedTuple):
-    """A model and its trained variables."""
-
-    model: nn.Module
-    variables: PyTree
-
-
-class Scores(NamedTuple):
-    """Logits and labels of every clip of a split, in the split's order."""
-
-    clip_ids: np.ndarray
-    labels: np.ndarray
-    logits: np.ndarray
+from jax_irkd.runs import make_augmentation, make_reader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,111 +47,6 @@ class Phase:
     @property
     def modalities(self) -> tuple[str, ...]:
         return ("rgb", "infrared") if self.distillers else (self.modality,)
-
-
-def make_reader(
-    config: ConfigDict, dataset: loading.Dataset, split: str, modalities: tuple[str, ...]
-) -> loading.ClipReader:
-    """Reads the clips of the protocol's `split` (train or test)."""
-    protocols = config.dataset.protocols
-    if config.protocol not in protocols:
-        raise UserError(f"unknown protocol {config.protocol!r}; choose one of {sorted(protocols)}")
-    sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
-    return loading.ClipReader(
-        records=dataset.records(protocols[config.protocol][split]),
-        modalities=modalities,
-        num_segments=config.input.num_segments,
-        sizes={name: tuple(sizes[name]) for name in modalities},
-        faults=loading.Faults(config.input.max_broken),
-    )
-
-
-def make_augmentation(inputs: ConfigDict) -> Callable:
-    """`augment.prepare_training` as the section `input` of a configuration asks for it."""
-    return functools.partial(
-        augment.prepare_training,
-        resolution=inputs.resolution,
-        scales=tuple(inputs.scales),
-        flip=inputs.flip,
-        colour_jitter=inputs.colour_jitter,
-    )
-
-
-def devices_of(config: ConfigDict, batch_size: int = 0) -> list[jax.Device]:
-    """This process's devices. Raises UserError when the batch cannot be split over all of them."""
-    local = jax.local_devices()
-    if config.num_devices > len(local):
-        raise UserError(f"num_devices={config.num_devices}, but {len(local)} devices are here")
-    local = local[: config.num_devices or None]
-    total = len(local) * jax.process_count()
-    if batch_size % total:
-        raise UserError(
-            f"a batch of {batch_size} clips cannot be divided by {total} devices; "
-            f"choose a multiple of {total}, or fewer devices with --config.num_devices"
-        )
-    return local
-
-
-def evaluate(network: Network, config: ConfigDict, reader: loading.ClipReader) -> Scores:
-    """Centre-crop logits of every clip of `reader`, each once, in order."""
-    memory.hand_back()  # what training has freed, and below what a compiler has
-    devices = devices_of(config)
-    total = len(devices) * jax.process_count()
-    batch_size = math.ceil(config.input.eval_batch_size / total) * total
-    modality = reader.modalities[0]
-    sizes = config.input.resolution, config.input.eval_scale
-    step = _eval_on(tuple(devices), network.model, modality, *sizes)
-    batches = loading.evaluation_batches(
-        reader,
-        batch_size=batch_size // jax.process_count(),
-        process=(jax.process_index(), jax.process_count()),
-        threads=config.input.threads,
-    )
-    parts, variables = [], _replicate(network.variables, devices)
-    quiet = jax.process_index() > 0
-    with Progress(f"evaluate {modality}", len(reader.records), 0, "clips", quiet) as progress:
-        for batch in batches:
-            names = _gather_names(batch.pop("clip_id"))
-            scores = jax.device_get(step(variables, _split(batch, len(devices))))
-            if not parts:
-                memory.hand_back()
-            parts.append(scores | {"clip_id": names})
-            progress.update(min(len(parts) * batch_size, len(reader.records)))
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    kept = joined["mask"] > 0
-    order = np.argsort(joined["index"][kept], kind="stable")
-    return Scores(*(joined[key][kept][order] for key in ("clip_id", "label", "logits")))
-
-
-@functools.lru_cache(maxsize=8)
-def _eval_on(devices: tuple, model: nn.Module, modality: str, resolution: int, scale: float):
-    fields = {"resolution": resolution, "scale": scale}
-    prepare = functools.partial(augment.prepare_evaluation, **fields)
-    step = functools.partial(steps.eval_step, model=model, prepare=prepare, modality=modality)
-    return _parallel(step, devices, in_axes=(None, 0))
-
-
-def _parallel(step, devices, *, in_axes, donate=()):
-    """`step` on every device: state whole on each, batch split.
-
-    With several processes pmap takes all devices, and hands back arrays that it must not be given
-    as donations again.
-    """
-    alone = jax.process_count() == 1
-    return jax.pmap(
-        step,
-        axis_name=steps.AXIS,
-        in_axes=in_axes,
-        out_axes=None,
-        donate_argnums=donate if alone else (),
-        devices=list(devices) if alone else None,
-    )
-
-
-def _replicate(tree: PyTree, devices: list[jax.Device]) -> PyTree:
-    """`tree` whole on every device: given as it is, pmap would copy it there at every call."""
-    mesh = Mesh(np.asarray(devices), (steps.AXIS,))
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 class Trainer:
@@ -287,13 +166,13 @@ class Trainer:
             stop = jax.lax.pmax(stop.astype(jnp.int32)[0], steps.AXIS)
             return state, terms | {"learning_rate": rate, "stop": stop}
 
-        return _parallel(update, self.devices, in_axes=(None, None, 0, 0), donate=(0,))
+        return on_devices(update, self.devices, in_axes=(None, None, 0, 0), donate=(0,))
 
     def _train(self, state: steps.TrainState, first: int) -> steps.TrainState:
         teacher, variables = without_norms(*(self.phase.teacher or (None, None)))
         update = self._update(teacher)
         # The state too: the first step would compile for one device, the second for all again.
-        state, variables = _replicate((state, variables), self.devices)
+        state, variables = replicate((state, variables), self.devices)
         batches = loading.training_batches(
             self.reader,
             seed=self.config.seed,
@@ -348,7 +227,7 @@ class Trainer:
         with self.clock.timed("data"):
             batch = next(batches)
         self._recent.append((step, batch.pop("clip_id").tolist()))
-        return _split(batch, len(self.devices))
+        return split(batch, len(self.devices))
 
     def _observe(self, pending: tuple[int, steps.Terms] | None) -> bool:
         """Log the terms of an earlier step. True when a process was asked to stop."""
@@ -436,17 +315,3 @@ class Trainer:
             f"{asked}: saved step {newest} of {self.num_steps} in {self.folder}{lost}; "
             "run the same command again to continue"
         )
-
-
-def _split(batch: PyTree, devices: int) -> PyTree:
-    """The leading axis of every array cut into one part a device."""
-    return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
-
-
-def _gather_names(names: np.ndarray) -> np.ndarray:
-    """Clip ids of all processes, in the order in which the devices hold the clips."""
-    if jax.process_count() == 1:
-        return names
-    codes = np.char.encode(names).astype("S128").view(np.uint8).reshape(len(names), 128)
-    gathered = np.asarray(multihost_utils.process_allgather(codes, tiled=True))
-    return np.char.decode(np.ascontiguousarray(gathered).view("S128")[:, 0])

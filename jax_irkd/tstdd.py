@@ -34,14 +34,15 @@ from ml_collections import ConfigDict
 from jax_irkd import metrics, report, runs
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
+from jax_irkd.evaluation import Scores
 from jax_irkd.interrupts import Interrupted, StopRequest
 from jax_irkd.logs import Progress, console
 from jax_irkd.reporting import sections
 from jax_irkd.reporting.runs import percent
+from jax_irkd.runs import make_reader
 from jax_irkd.three_streams import encoding, training
 from jax_irkd.three_streams.flow import FlowCache
 from jax_irkd.three_streams.pictures import STREAMS, Clip, check
-from jax_irkd.train import Scores, make_reader
 
 _DAMAGE = (ValueError, LookupError, TypeError, cv2.error, OSError, RuntimeError)
 

@@ -27,10 +27,10 @@ from jax_irkd.data import augment, untrimmed
 from jax_irkd.data.video import VideoError
 from jax_irkd.detection import Row
 from jax_irkd.errors import UserError
+from jax_irkd.evaluation import Network
 from jax_irkd.logs import Progress, console
 from jax_irkd.reporting import sections
 from jax_irkd.reporting.runs import percent
-from jax_irkd.train import Network
 
 TITLE = "Detection in untrimmed videos"
 FIGURES = ("F1", "AP", "mAP_action", "mAP_video", "2D-AP")

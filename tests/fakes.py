@@ -9,9 +9,10 @@ import numpy as np
 
 from configs import base
 from jax_irkd.data.loading import Dataset
+from jax_irkd.evaluation import Network
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.models.tsn import _drop
-from jax_irkd.train import Network, Phase
+from jax_irkd.train import Phase
 
 CLASSES = ("top", "bottom", "side")
 SPLITS = ("train_subjects_c1", "train_subjects_c23", "test_subjects_c1", "test_subjects_c23")

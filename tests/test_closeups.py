@@ -8,8 +8,9 @@ from networks import draw
 
 from jax_irkd import closeups, report
 from jax_irkd.errors import UserError
+from jax_irkd.evaluation import Network
 from jax_irkd.models.tsn import TSN
-from jax_irkd.train import Network, make_reader
+from jax_irkd.runs import make_reader
 
 
 def _network(channels):

@@ -17,7 +17,7 @@ from jax_irkd import classifier, export, export_check, exported, precision, runs
 from jax_irkd.classifier import Rules, open_classifier
 from jax_irkd.data import augment
 from jax_irkd.errors import UserError
-from jax_irkd.train import Network
+from jax_irkd.evaluation import Network
 
 RULES = Rules("infrared", 2, (40, 48), 32, 0.8)
 

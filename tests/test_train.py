@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from jax_irkd import runs, steps, train
+from jax_irkd import evaluation, runs, steps
 from jax_irkd.errors import UserError
+from jax_irkd.evaluation import Network
 from jax_irkd.interrupts import Interrupted
 from jax_irkd.logs import read_log
 from jax_irkd.models.tsn import TSN
 from jax_irkd.optimizers import make_optimizer
-from jax_irkd.train import Network, Trainer
+from jax_irkd.train import Trainer
 
 # Two optimisers' worth of state, randomness in crops and dropout, and a learnable distiller.
 DISTILLERS = {
@@ -85,7 +86,7 @@ def test_step_and_evaluation_are_compiled_once(tmp_path, monkeypatch):
 
     for step in (steps.train_step, steps.eval_step):
         monkeypatch.setattr(steps, step.__name__, functools.partial(counting, step))
-    train._eval_on.cache_clear()
+    evaluation._eval_on.cache_clear()
     trainer(tmp_path, ema_decay=0.9).run()
     assert traced == ["train_step", "eval_step"]
 

@@ -14,8 +14,8 @@ from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.interrupts import Interrupted, StopRequest
 from jax_irkd.models import three_stream
+from jax_irkd.runs import make_reader
 from jax_irkd.three_streams import encoding, flow, pictures, training
-from jax_irkd.train import make_reader
 
 
 def config():

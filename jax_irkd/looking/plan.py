@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from jax_irkd import runs
 from jax_irkd.data.loading import MODALITIES, Dataset
 from jax_irkd.optimizers import make_optimizer
+from jax_irkd.runs import make_reader
 from jax_irkd.steps import cross_entropy
-from jax_irkd.train import make_reader
 
 UNKNOWN_STEPS = 100  # an epoch's, for the shape of the curve, when the clips are not known
 

@@ -15,7 +15,7 @@ from jax_irkd.data.loading import ClipReader, Dataset
 from jax_irkd.errors import UserError
 from jax_irkd.models.normalization import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
 from jax_irkd.reporting.figures import strip
-from jax_irkd.train import make_augmentation, make_reader
+from jax_irkd.runs import make_augmentation, make_reader
 
 HEIGHT = 96  # of a frame, in pixels
 LINE = 20  # of the text above a pair
