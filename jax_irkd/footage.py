@@ -31,6 +31,8 @@ SUFFIXES = (
 SHORT_SIDE = 256  # as the builders store frames
 COLOURS_EVERY = 16  # frames that a network reads, one is looked at for colours
 _WILD = ("*", "?", "[")
+# Titles in another encoding than UTF-8 are no reason to refuse a video; since 19 PyAV agrees.
+_OPTIONS = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "ignore"}
 
 
 class Wanted(NamedTuple):
@@ -97,7 +99,7 @@ class Footage:
         try:
             if not self.path.stat().st_size:
                 raise VideoError(self.path, "is empty (0 bytes); copy it again")
-            container = av.open(str(self.path), metadata_errors="ignore")
+            container = av.open(str(self.path), **_OPTIONS)
         except (av.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise VideoError(

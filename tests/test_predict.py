@@ -252,6 +252,14 @@ def test_a_cut_off_video_is_used_as_far_as_it_goes(folder, command, tmp_path):
     assert command(path, "--untrimmed")[0] == 0
 
 
+def test_a_title_in_an_old_encoding_is_no_damage(folder, command, tmp_path):
+    path, content = tmp_path / "titled.avi", (folder / "long_ir.avi").read_bytes()
+    assert b"Lavf" in content
+    path.write_bytes(content.replace(b"Lavf", b"L\xe9\xffv"))  # The writer's name, no UTF-8 now.
+    code, _, errors = command(path, "--trimmed")
+    assert code == 0 and not errors
+
+
 def test_damage_in_the_middle_is_passed_over(folder, tmp_path):
     path = tmp_path / "hole.avi"
     content = bytearray((folder / "long_ir.avi").read_bytes())
