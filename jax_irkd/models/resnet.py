@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_irkd.models import winograd
+from jax_irkd.models import convolutions
 
 EPSILON = 1e-5  # of every batch norm
 STAGES = ("stage1", "stage2", "stage3", "stage4")
@@ -190,7 +190,7 @@ class ResNet(nn.Module):
             for layer in (nn.Conv, nn.Dense)
         )
         if train or self.winograd:
-            quick = winograd.conv_general_dilated
+            quick = convolutions.conv_general_dilated
             conv = functools.partial(conv, conv_general_dilated=quick)
         frames = frames.astype(self.dtype)
         norm = self._norm(train=train, frozen=False)

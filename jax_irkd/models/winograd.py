@@ -14,7 +14,6 @@ them costs what the products save.
 """
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -29,36 +28,17 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _SAME = ((1, 1), (1, 1))
 
 
-def conv_general_dilated(
-    lhs: Float[Array, "n h w c"],
-    rhs: Float[Array, "kh kw c2 d"],
-    window_strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
-    **options,
-) -> Float[Array, "n h2 w2 d"]:
-    """`jax.lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=...)`.
-
-    On CPUs a 3x3 convolution with stride 1 and padding 1 goes the short way where that pays.
-    Differentiable in reverse mode, once.
-    """
-    same = tuple(map(tuple, padding)) == _SAME and tuple(window_strides) == (1, 1)
-    plain = options.get("feature_group_count", 1) == 1 and all(
-        set(options.get(name) or (1,)) == {1} for name in ("lhs_dilation", "rhs_dilation")
-    )
-    if same and plain and pays(lhs, rhs):
-        return conv3x3(lhs, rhs)
-    return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
-
-
 def pays(maps: Array | jax.ShapeDtypeStruct, kernel: Array | jax.ShapeDtypeStruct) -> bool:
     """Whether the short way is expected to be the quicker one: float32, wide, not too small."""
-    if kernel.shape[:2] != (3, 3) or min(kernel.shape[2:]) < NARROWEST:
-        return False
     n, height, width, _ = maps.shape
     tiles = _tiles(height) * _tiles(width)
     share = 16 * tiles / (9 * height * width)
-    right = maps.dtype == kernel.dtype == jnp.float32
-    return right and share <= LARGEST_SHARE and n * tiles >= FEWEST_TILES
+    return is_wide(maps, kernel) and share <= LARGEST_SHARE and n * tiles >= FEWEST_TILES
+
+
+def is_wide(maps: Array | jax.ShapeDtypeStruct, kernel: Array | jax.ShapeDtypeStruct) -> bool:
+    """float32, with channels enough for matrix products to be what counts."""
+    return maps.dtype == kernel.dtype == jnp.float32 and min(kernel.shape[2:]) >= NARROWEST
 
 
 @jax.custom_vjp

@@ -1,0 +1,99 @@
+"""3x3 convolutions for training on CPUs, where XLA's own are slow; elsewhere its own are kept.
+
+With stride 1 they take `winograd`'s short way. With stride 2 the forward pass is XLA's, and the
+gradient to the kernel is a matrix product: XLA would first swap the frames and the channels of the
+maps, one number at a time and with all that computed the maps in the same loop, which takes several
+times as long as the convolution.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jax_irkd.models import winograd
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+_AROUND = ((1, 1), (1, 1))
+
+
+def conv_general_dilated(
+    lhs: Float[Array, "n h w c"],
+    rhs: Float[Array, "kh kw c2 d"],
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **options,
+) -> Float[Array, "n h2 w2 d"]:
+    """`jax.lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=...)`.
+
+    On CPUs a 3x3 convolution with padding 1 and stride 1 or 2 goes another way where that pays.
+    Differentiable in reverse mode, once.
+    """
+    strides = tuple(window_strides)
+    padded = rhs.shape[:2] == (3, 3) and tuple(map(tuple, padding)) == _AROUND
+    plain = options.get("feature_group_count", 1) == 1 and all(
+        set(options.get(name) or (1,)) == {1} for name in ("lhs_dilation", "rhs_dilation")
+    )
+    if padded and plain and strides == (1, 1) and winograd.pays(lhs, rhs):
+        return winograd.conv3x3(lhs, rhs)
+    if padded and plain and strides == (2, 2) and winograd.is_wide(lhs, rhs):
+        return strided_conv3x3(lhs, rhs)
+    return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
+
+
+@jax.custom_vjp
+def strided_conv3x3(
+    maps: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]
+) -> Float[Array, "n h2 w2 d"]:
+    """3x3 convolution, stride 2, padding 1. Gradients flow to both arguments."""
+    return _direct(maps, kernel)
+
+
+def _direct(maps: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(maps, kernel, (2, 2), _AROUND, dimension_numbers=_LAYOUT)
+
+
+def _forward(maps: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _direct(maps, kernel), (maps, kernel)
+
+
+def _backward(kept: tuple[Array, Array], change: Array) -> tuple[Array, Array]:
+    maps, kernel = kept
+    (to_maps,) = jax.vjp(lambda x: _direct(x, kernel), maps)[1](change)
+    to_kernel = lax.platform_dependent(
+        maps, kernel, change, cpu=_kernel_gradient, default=_librarys_kernel_gradient
+    )
+    return to_maps, to_kernel
+
+
+strided_conv3x3.defvjp(_forward, _backward)
+
+
+def _librarys_kernel_gradient(maps: Array, kernel: Array, change: Array) -> Array:
+    return jax.vjp(lambda w: _direct(maps, w), kernel)[1](change)[0]
+
+
+def _kernel_gradient(maps: Array, kernel: Array, change: Array) -> Array:
+    """dL/dw[i, j] = sum over outputs p of x[2p + (i, j) - 1] g[p]', all nine in one product."""
+    # Without the barrier what computes the maps would be fused into each of the nine views.
+    maps, change = lax.optimization_barrier((maps, change))
+    over_outputs = (((0, 1, 2), (0, 1, 2)), ((), ()))
+    return lax.dot_general(_views(maps), change, over_outputs).reshape(kernel.shape)
+
+
+def _views(maps: Array) -> Array:
+    """The nine pixels under the kernel at every output, `n h2 w2 9c`."""
+    n, height, width, channels = maps.shape
+    rows, columns = -(-height // 2), -(-width // 2)
+    margins = [(1, 2 * rows - height), (1, 2 * columns - width)]
+    maps = jnp.pad(maps, ((0, 0), *margins, (0, 0)))
+    views = [
+        lax.slice(
+            maps, (0, i, j, 0), (n, i + 2 * rows - 1, j + 2 * columns - 1, channels), (1, 2, 2, 1)
+        )
+        for i in range(3)
+        for j in range(3)
+    ]
+    return jnp.concatenate(views, axis=-1)

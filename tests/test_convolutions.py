@@ -1,0 +1,76 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jax_irkd.models import convolutions, winograd
+
+
+def draw(*shape: int, seed: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def direct(maps, kernel):
+    layout = ("NHWC", "HWIO", "NHWC")
+    around = ((1, 1), (1, 1))
+    return lax.conv_general_dilated(maps, kernel, (2, 2), around, dimension_numbers=layout)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (7, 7), (6, 5), (1, 2)])
+def test_with_stride_it_is_the_convolution_and_its_gradients(size):
+    maps, kernel = draw(3, *size, 5, seed=0), draw(3, 3, 5, 4, seed=1)
+    wanted, pull = jax.vjp(direct, maps, kernel)
+    found, pull_back = jax.jit(lambda *x: jax.vjp(convolutions.strided_conv3x3, *x))(maps, kernel)
+    change = draw(*wanted.shape, seed=2)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    for ours, plain in zip(pull_back(change), pull(change)):
+        np.testing.assert_allclose(ours, plain, atol=3e-5)
+
+
+def test_a_kernel_gradient_by_hand():
+    # One pixel of the map and one output changed: only the place between them has a gradient.
+    maps = jnp.zeros((1, 4, 4, 1)).at[0, 2, 3, 0].set(2.0)
+    change = jnp.zeros((1, 2, 2, 1)).at[0, 1, 1, 0].set(5.0)  # Its kernel's middle is at (2, 2).
+    _, pull = jax.vjp(lambda w: convolutions.strided_conv3x3(maps, w), jnp.ones((3, 3, 1, 1)))
+    np.testing.assert_array_equal(pull(change)[0][..., 0, 0], [[0, 0, 0], [0, 0, 10], [0, 0, 0]])
+
+
+def test_gpus_keep_the_librarys_gradients():
+    def loss(maps, kernel):
+        return convolutions.strided_conv3x3(maps, kernel).sum()
+
+    maps, kernel = draw(2, 8, 8, 64, seed=0), draw(3, 3, 64, 64, seed=1)
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1))).trace(maps, kernel)
+    on_gpu = traced.lower(lowering_platforms=("cuda",)).as_text()
+    on_cpu = traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert on_gpu.count("stablehlo.convolution") == 2 and "dot_general" not in on_gpu
+    assert on_cpu.count("stablehlo.convolution") == 1
+    assert on_cpu.count("stablehlo.dot_general") == 1
+
+
+@pytest.mark.parametrize(
+    ("strides", "padding", "options", "wanted"),
+    [
+        ((1, 1), [(1, 1), (1, 1)], {}, "conv3x3"),
+        ((2, 2), [(1, 1), (1, 1)], {}, "strided_conv3x3"),
+        ((2, 2), [(0, 1), (0, 1)], {}, ""),
+        ((2, 1), [(1, 1), (1, 1)], {}, ""),
+        ((2, 2), [(1, 1), (1, 1)], {"rhs_dilation": (2, 2)}, ""),
+    ],
+)
+def test_which_way_a_convolution_goes(strides, padding, options, wanted, monkeypatch):
+    taken = []
+    for module, name in ((winograd, "conv3x3"), (convolutions, "strided_conv3x3")):
+        kept = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *x, n=name, f=kept: taken.append(n) or f(*x))
+    maps, kernel = draw(8, 8, 8, 64, seed=0), draw(3, 3, 64, 64, seed=1)
+    options |= {
+        "dimension_numbers": lax.conv_dimension_numbers(
+            maps.shape, kernel.shape, ("NHWC", "HWIO", "NHWC")
+        )
+    }
+    found = convolutions.conv_general_dilated(maps, kernel, strides, padding, **options)
+    plain = lax.conv_general_dilated(maps, kernel, strides, padding, **options)
+    assert taken == ([wanted] if wanted else [])
+    np.testing.assert_allclose(found, plain, atol=1e-3)
