@@ -30,13 +30,15 @@ _SAME = ((1, 1), (1, 1))
 
 def pays(maps: Array | jax.ShapeDtypeStruct, kernel: Array | jax.ShapeDtypeStruct) -> bool:
     """Whether the short way is expected to be the quicker one: float32, wide, not too small."""
-    if kernel.shape[:2] != (3, 3) or min(kernel.shape[2:]) < NARROWEST:
-        return False
     n, height, width, _ = maps.shape
     tiles = _tiles(height) * _tiles(width)
     share = 16 * tiles / (9 * height * width)
-    right = maps.dtype == kernel.dtype == jnp.float32
-    return right and share <= LARGEST_SHARE and n * tiles >= FEWEST_TILES
+    return is_wide(maps, kernel) and share <= LARGEST_SHARE and n * tiles >= FEWEST_TILES
+
+
+def is_wide(maps: Array | jax.ShapeDtypeStruct, kernel: Array | jax.ShapeDtypeStruct) -> bool:
+    """float32, with channels enough for matrix products to be what counts."""
+    return maps.dtype == kernel.dtype == jnp.float32 and min(kernel.shape[2:]) >= NARROWEST
 
 
 @jax.custom_vjp
