@@ -36,3 +36,13 @@ def draw(network: nn.Module, *shape: int, seed: int = 0) -> dict:
 
 def frames(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def normal(*shape: int, seed: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def lowered(function, *arguments) -> tuple[str, str]:
+    """The program of `function` for CUDA and for CPUs, as StableHLO."""
+    traced = jax.jit(function).trace(*arguments)
+    return tuple(traced.lower(lowering_platforms=(name,)).as_text() for name in ("cuda", "cpu"))

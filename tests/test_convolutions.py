@@ -3,12 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from networks import lowered, normal
 
 from jax_irkd.models import convolutions, winograd
-
-
-def draw(*shape: int, seed: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def direct(maps, kernel):
@@ -19,10 +16,10 @@ def direct(maps, kernel):
 
 @pytest.mark.parametrize("size", [(4, 4), (7, 7), (6, 5), (1, 2)])
 def test_with_stride_it_is_the_convolution_and_its_gradients(size):
-    maps, kernel = draw(3, *size, 5, seed=0), draw(3, 3, 5, 4, seed=1)
+    maps, kernel = normal(3, *size, 5, seed=0), normal(3, 3, 5, 4, seed=1)
     wanted, pull = jax.vjp(direct, maps, kernel)
     found, pull_back = jax.jit(lambda *x: jax.vjp(convolutions.strided_conv3x3, *x))(maps, kernel)
-    change = draw(*wanted.shape, seed=2)
+    change = normal(*wanted.shape, seed=2)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     for ours, plain in zip(pull_back(change), pull(change)):
         np.testing.assert_allclose(ours, plain, atol=3e-5)
@@ -40,10 +37,8 @@ def test_gpus_keep_the_librarys_gradients():
     def loss(maps, kernel):
         return convolutions.strided_conv3x3(maps, kernel).sum()
 
-    maps, kernel = draw(2, 8, 8, 64, seed=0), draw(3, 3, 64, 64, seed=1)
-    traced = jax.jit(jax.grad(loss, argnums=(0, 1))).trace(maps, kernel)
-    on_gpu = traced.lower(lowering_platforms=("cuda",)).as_text()
-    on_cpu = traced.lower(lowering_platforms=("cpu",)).as_text()
+    maps, kernel = normal(2, 8, 8, 64, seed=0), normal(3, 3, 64, 64, seed=1)
+    on_gpu, on_cpu = lowered(jax.grad(loss, argnums=(0, 1)), maps, kernel)
     assert on_gpu.count("stablehlo.convolution") == 2 and "dot_general" not in on_gpu
     assert on_cpu.count("stablehlo.convolution") == 1
     assert on_cpu.count("stablehlo.dot_general") == 1
@@ -64,7 +59,7 @@ def test_which_way_a_convolution_goes(strides, padding, options, wanted, monkeyp
     for module, name in ((winograd, "conv3x3"), (convolutions, "strided_conv3x3")):
         kept = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *x, n=name, f=kept: taken.append(n) or f(*x))
-    maps, kernel = draw(8, 8, 8, 64, seed=0), draw(3, 3, 64, 64, seed=1)
+    maps, kernel = normal(8, 8, 8, 64, seed=0), normal(3, 3, 64, 64, seed=1)
     options |= {
         "dimension_numbers": lax.conv_dimension_numbers(
             maps.shape, kernel.shape, ("NHWC", "HWIO", "NHWC")

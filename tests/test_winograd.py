@@ -3,13 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from networks import lowered, normal
 
 from jax_irkd.models import winograd
 from jax_irkd.models.resnet import ResNet
-
-
-def draw(*shape: int, seed: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def direct(maps, kernel):
@@ -19,8 +16,8 @@ def direct(maps, kernel):
 
 @pytest.mark.parametrize("size", [(4, 4), (7, 7), (5, 6), (1, 3)])
 def test_it_is_the_convolution_and_its_gradients(size):
-    maps, kernel = draw(2, *size, 5, seed=0), draw(3, 3, 5, 4, seed=1)
-    change = draw(2, *size, 4, seed=2)
+    maps, kernel = normal(2, *size, 5, seed=0), normal(3, 3, 5, 4, seed=1)
+    change = normal(2, *size, 4, seed=2)
     wanted, pull = jax.vjp(direct, maps, kernel)
     found, pull_back = jax.vjp(winograd.conv3x3, maps, kernel)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
@@ -71,8 +68,8 @@ def test_frames_at_once_fit_into_the_cache(shape, channels, wanted):
 
 
 def test_groups_of_frames_give_what_all_frames_give(monkeypatch):
-    maps, kernel = draw(6, 7, 9, 8, seed=0), draw(3, 3, 8, 12, seed=1)
-    change = draw(6, 7, 9, 12, seed=2)
+    maps, kernel = normal(6, 7, 9, 8, seed=0), normal(3, 3, 8, 12, seed=1)
+    change = normal(6, 7, 9, 12, seed=2)
     whole, pull = jax.vjp(winograd.conv3x3, maps, kernel)
     monkeypatch.setattr(winograd, "FEWEST_TILES", 1)
     monkeypatch.setattr(winograd, "CACHE", 2 * 16 * 4 * 20 * 12)  # two frames of 4 x 5 tiles
@@ -86,10 +83,8 @@ def test_gpus_keep_the_librarys_convolution():
     def loss(maps, kernel):
         return winograd.conv3x3(maps, kernel).sum()
 
-    maps, kernel = draw(2, 8, 8, 128, seed=0), draw(3, 3, 128, 128, seed=1)
-    traced = jax.jit(jax.grad(loss, argnums=(0, 1))).trace(maps, kernel)
-    on_gpu = traced.lower(lowering_platforms=("cuda",)).as_text()
-    on_cpu = traced.lower(lowering_platforms=("cpu",)).as_text()
+    maps, kernel = normal(2, 8, 8, 128, seed=0), normal(3, 3, 128, 128, seed=1)
+    on_gpu, on_cpu = lowered(jax.grad(loss, argnums=(0, 1)), maps, kernel)
     assert on_gpu.count("stablehlo.convolution") == 2 and "dot_general" not in on_gpu
     assert on_cpu.count("stablehlo.dot_general") == 32 and "convolution" not in on_cpu
 
