@@ -1,3 +1,6 @@
+import re
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +9,7 @@ from jax import lax
 from networks import lowered, normal
 
 from jax_irkd.models import convolutions, winograd
+from jax_irkd.models.resnet import ResNet
 
 
 def direct(maps, kernel):
@@ -69,3 +73,43 @@ def test_which_way_a_convolution_goes(strides, padding, options, wanted, monkeyp
     plain = lax.conv_general_dilated(maps, kernel, strides, padding, **options)
     assert taken == ([wanted] if wanted else [])
     np.testing.assert_allclose(found, plain, atol=1e-3)
+
+
+def test_pointwise_products_are_the_layers_own():
+    maps, kernel = normal(2, 3, 4, 5, seed=0), normal(5, 6, seed=1)
+    change = normal(2, 3, 4, 6, seed=2)
+
+    def gradients(dot_general):
+        layer = nn.Dense(6, use_bias=False, dot_general=dot_general)
+
+        def apply(x, w):
+            return layer.apply({"params": {"kernel": w}}, x)
+
+        made, pull = jax.vjp(apply, maps, kernel)
+        return made, *pull(change)
+
+    for ours, plain in zip(gradients(convolutions.dot_general), gradients(None)):
+        np.testing.assert_allclose(ours, plain, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_every_product_of_a_gradient_is_one_of_matrices(depth):
+    # Over several axes of a map XLA on CPUs would transpose it, with all that computes it.
+    network = ResNet(depth=depth, width=64)
+    frames = jax.ShapeDtypeStruct((4, 96, 96, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), frames)
+
+    def loss(params, stats, x):
+        held = {"params": params, "batch_stats": stats}
+        return network.apply(held, x, train=True, mutable=["batch_stats"])[0]["pooled"].sum()
+
+    text = (
+        jax.jit(jax.grad(loss))
+        .lower(*map(variables.get, ("params", "batch_stats")), frames)
+        .as_text()
+    )
+    products = re.findall(
+        r"stablehlo\.dot_general .*: \(tensor<(.*?)xf32>, tensor<(.*?)xf32>\)", text
+    )
+    assert len(products) > 100
+    assert {shape.count("x") for pair in products for shape in pair} == {1}

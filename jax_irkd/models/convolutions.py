@@ -1,9 +1,10 @@
-"""3x3 convolutions for training on CPUs, where XLA's own are slow; elsewhere its own are kept.
+"""Convolutions for training on CPUs, where XLA's own are slow; elsewhere its own are kept.
 
-With stride 1 they take `winograd`'s short way. With stride 2 the forward pass is XLA's, and the
-gradient to the kernel is a matrix product: XLA would first swap the frames and the channels of the
-maps, one number at a time and with all that computed the maps in the same loop, which takes several
-times as long as the convolution.
+3x3 ones with stride 1 take `winograd`'s short way. With stride 2 the forward pass is XLA's, and
+the gradient to the kernel is a matrix product: XLA would first swap the frames and the channels of
+the maps, one number at a time and with all that computed the maps in the same loop, which takes
+several times as long as the convolution. For the same reason 1x1 ones are products of matrices
+and not of maps.
 """
 
 from collections.abc import Sequence
@@ -43,6 +44,20 @@ def conv_general_dilated(
     return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
 
 
+def dot_general(
+    lhs: Float[Array, "n h w c"], rhs: Float[Array, "c d"], dimension_numbers, **options
+) -> Float[Array, "n h w d"]:
+    """`jax.lax.dot_general` for `nn.Dense(dot_general=...)`, with all pixels along one axis.
+
+    The same function. Its gradient to the kernel sums over that axis; over three axes XLA on CPUs
+    would transpose the maps.
+    """
+    del dimension_numbers  # nn.Dense has one product: over the last axis and the first.
+    pixels = lhs.reshape(-1, lhs.shape[-1])
+    made = lax.dot_general(pixels, rhs, (((1,), (0,)), ((), ())), **options)
+    return made.reshape(*lhs.shape[:-1], -1)
+
+
 @jax.custom_vjp
 def strided_conv3x3(
     maps: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]
@@ -79,8 +94,8 @@ def _kernel_gradient(maps: Array, kernel: Array, change: Array) -> Array:
     """dL/dw[i, j] = sum over outputs p of x[2p + (i, j) - 1] g[p]', all nine in one product."""
     # Without the barrier what computes the maps would be fused into each of the nine views.
     maps, change = lax.optimization_barrier((maps, change))
-    over_outputs = (((0, 1, 2), (0, 1, 2)), ((), ()))
-    return lax.dot_general(_views(maps), change, over_outputs).reshape(kernel.shape)
+    views = _views(maps).reshape(-1, 9 * maps.shape[-1])
+    return (views.T @ change.reshape(-1, change.shape[-1])).reshape(kernel.shape)
 
 
 def _views(maps: Array) -> Array:

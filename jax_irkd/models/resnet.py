@@ -192,6 +192,7 @@ class ResNet(nn.Module):
         if train or self.winograd:
             quick = convolutions.conv_general_dilated
             conv = functools.partial(conv, conv_general_dilated=quick)
+            dense = functools.partial(dense, dot_general=convolutions.dot_general)
         frames = frames.astype(self.dtype)
         norm = self._norm(train=train, frozen=False)
         x = Stem(self.width, conv, norm, self.input_offset, name="stem")(frames)

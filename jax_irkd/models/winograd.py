@@ -124,9 +124,10 @@ def minimal(
     Transposing the kernel instead would cost as much as a product.
     """
     n, height, width, _ = maps.shape
-    channels = (((3,), (int(backwards),)), ((), ()))
+    tiles = _tiles(height), _tiles(width)
+    channels = (((1,), (int(backwards),)), ((), ()))
     products = [
-        lax.dot_general(tile, weight, channels)
+        lax.dot_general(tile, weight, channels).reshape(n, *tiles, -1)
         for tile, weight in zip(_input_tiles(maps), _kernel_tiles(kernel))
     ]
     rows = [_shrink(products[4 * i : 4 * i + 4]) for i in range(4)]
@@ -134,7 +135,6 @@ def minimal(
     # pixels[q][p] is the output at row p and column q of every tile, `n th tw d`.
     lines = [jnp.stack([pixels[q][p] for q in range(2)], axis=3) for p in range(2)]
     whole = jnp.stack(lines, axis=2)
-    tiles = _tiles(height), _tiles(width)
     whole = whole.reshape(n, 2 * tiles[0], 2 * tiles[1], -1)
     return whole[:, :height, :width]
 
@@ -143,7 +143,7 @@ def minimal_kernel_gradient(
     maps: Float[Array, "n h w c"], change: Float[Array, "n h w d"]
 ) -> Float[Array, "3 3 c d"]:
     """The gradient to the kernel by 16 matrix products; `change` is that to the output."""
-    over_tiles = (((0, 1, 2), (0, 1, 2)), ((), ()))
+    over_tiles = (((0,), (0,)), ((), ()))
     products = [
         lax.dot_general(tile, back, over_tiles)
         for tile, back in zip(_input_tiles(maps), _output_tiles(change))
@@ -158,11 +158,15 @@ def _tiles(length: int) -> int:
 
 
 def _input_tiles(maps: Array) -> list[Array]:
-    """B' x B at each of the 16 places, `n th tw c`, of maps padded with zeros."""
+    """B' x B at each of the 16 places, of maps padded with zeros.
+
+    Matrices `tiles c`, as XLA would transpose the operands of a product over several axes.
+    """
     height, width = (_tiles(length) for length in maps.shape[1:3])
     margins = [(1, 1 + 2 * count - size) for count, size in zip((height, width), maps.shape[1:3])]
     maps = jnp.pad(maps, ((0, 0), *margins, (0, 0)))
-    return [place for row in _spread(maps, 1, height) for place in _spread(row, 2, width)]
+    places = [place for row in _spread(maps, 1, height) for place in _spread(row, 2, width)]
+    return [place.reshape(-1, place.shape[-1]) for place in places]
 
 
 def _spread(maps: Array, axis: int, tiles: int) -> list[Array]:
@@ -198,11 +202,12 @@ def _shrink(places: list[Array]) -> list[Array]:
 
 
 def _output_tiles(change: Array) -> list[Array]:
-    """A g A' at each of the 16 places, `n th tw d`: the transpose of `_shrink` in both axes."""
+    """A g A' at each of the 16 places, `tiles d`: the transpose of `_shrink` in both axes."""
     sizes = change.shape[1:3]
     margins = [(0, 2 * _tiles(size) - size) for size in sizes]
     change = jnp.pad(change, ((0, 0), *margins, (0, 0)))
-    return [place for row in _grow(change, 1) for place in _grow(row, 2)]
+    places = [place for row in _grow(change, 1) for place in _grow(row, 2)]
+    return [place.reshape(-1, place.shape[-1]) for place in places]
 
 
 def _grow(change: Array, axis: int) -> list[Array]:
