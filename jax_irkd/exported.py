@@ -1,13 +1,17 @@
 """An exported network, loaded and run with jax and NumPy alone.
 
 This file needs nothing else of jax_irkd and may be copied into another project. An exported file
-is a zip archive of `program.stablehlo` (uint8 frames in, probabilities out), `manifest.json` (class
-names, sampling rules, origin), `MODEL_CARD.md` and a copy of this file.
+is a zip archive of `program.stablehlo` (weights and uint8 frames in, probabilities out),
+`weights.bin` (their numbers one after the other), `manifest.json` (class names, sampling rules,
+types and shapes of the weights, origin), `MODEL_CARD.md` and a copy of this file. With the weights
+inside the program the first prediction would take half a second longer, and compiling a third.
 """
 
 import dataclasses
 import json
+import math
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -15,12 +19,13 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-FORMAT = 2  # of the archive; raised when an older reader would misunderstand a newer file
+FORMAT = 3  # of the archive; raised when an older reader would misunderstand a newer file
 NEEDED = (
     *("class_names", "modality", "num_segments", "height", "width"),
-    *("platforms", "calling_convention"),
+    *("platforms", "calling_convention", "weights"),
 )
-PROGRAM, MANIFEST, CARD = "program.stablehlo", "manifest.json", "MODEL_CARD.md"
+PROGRAM, WEIGHTS = "program.stablehlo", "weights.bin"
+MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
 READER = "exported.py"
 
 
@@ -36,12 +41,13 @@ class Exported:
     """
 
     def __init__(self, path: str | Path):
-        self.manifest, serialized = _read(Path(path))
+        self.manifest, serialized, weights = _read(Path(path))
         self.class_names = tuple(self.manifest["class_names"])
         self.modality = self.manifest["modality"]
         self.num_segments = self.manifest["num_segments"]
         self.size = (self.manifest["height"], self.manifest["width"])
         self._program = _compilable(path, serialized, self.manifest)
+        self._weights = jax.device_put(weights)
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
         """Probabilities `b k`, float32, of uint8 clips `b t h w c`. Any b; each compiles once."""
@@ -49,10 +55,10 @@ class Exported:
         if clips.dtype != np.uint8 or clips.shape[1:] != wanted:
             shape = ", ".join(map(str, wanted))
             raise ValueError(f"clips are {clips.dtype} {clips.shape}; give uint8 (b, {shape})")
-        return np.asarray(self._program(clips))
+        return np.asarray(self._program(self._weights, clips))
 
 
-def _read(path: Path) -> tuple[dict, bytes]:
+def _read(path: Path) -> tuple[dict, bytes, list[np.ndarray]]:
     try:
         with zipfile.ZipFile(path) as archive:
             manifest = json.loads(archive.read(MANIFEST))
@@ -65,16 +71,36 @@ def _read(path: Path) -> tuple[dict, bytes]:
             missing = [name for name in NEEDED if name not in manifest]
             if missing:
                 raise KeyError(f"its manifest has no {missing[0]}")
-            return manifest, archive.read(PROGRAM)
+            weights = unpack(archive.read(WEIGHTS), manifest["weights"])
+            return manifest, archive.read(PROGRAM), weights
     except OSError as error:
         raise ExportedError(f"{path}: {error.strerror or error}; check the path") from error
-    except (zipfile.BadZipFile, KeyError, ValueError, AttributeError) as error:
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ExportedError):
             raise
         raise ExportedError(
             f"{path} is not a complete exported network ({error}); make one with "
             "python -m jax_irkd.export --run=RUN --out=student.irkd"
         ) from error
+
+
+def pack(weights: Sequence[np.ndarray]) -> tuple[bytes, list]:
+    """The numbers of all arrays, and the type and shape of each as JSON has them."""
+    return b"".join(weight.tobytes() for weight in weights), [
+        [weight.dtype.name, list(weight.shape)] for weight in weights
+    ]
+
+
+def unpack(numbers: bytes, layout: Sequence) -> list[np.ndarray]:
+    """What was `pack`ed. Raises ValueError when there are more or fewer numbers."""
+    weights, start = [], 0
+    for dtype, shape in layout:
+        weight = np.frombuffer(numbers, jnp.dtype(dtype), math.prod(shape), start).reshape(shape)
+        weights.append(weight)
+        start += weight.nbytes
+    if start != len(numbers):
+        raise ValueError(f"{len(numbers)} bytes of weights where {start} are described")
+    return weights
 
 
 def _compilable(path, module: bytes, manifest: dict):
@@ -87,7 +113,7 @@ def _compilable(path, module: bytes, manifest: dict):
         )
     try:
         program = jax.jit(program_of(manifest, module).call)
-        program.lower(jax.ShapeDtypeStruct((1, *_shape(manifest)), jnp.uint8))
+        program.lower(_described(manifest), _clips(manifest, 1))
     except Exception as error:  # The reader of the format raises whatever it stumbles over.
         written = manifest.get("versions", {}).get("jax", "unknown")
         raise ExportedError(
@@ -98,7 +124,7 @@ def _compilable(path, module: bytes, manifest: dict):
 
 
 def program_of(manifest: dict, module: bytes) -> jax.export.Exported:
-    """The program `clips -> probabilities` whose StableHLO is `module`.
+    """The program `(weights, clips) -> probabilities` whose StableHLO is `module`.
 
     jax.export's own container needs the package flatbuffers, which jax does not bring. So a program
     of the same signature is exported here and the StableHLO put in place of its own.
@@ -106,17 +132,26 @@ def program_of(manifest: dict, module: bytes) -> jax.export.Exported:
     (batch,) = jax.export.symbolic_shape("b")
     classes = len(manifest["class_names"])
 
-    def same_signature(clips):
+    def same_signature(weights, clips):
+        del weights
         brightness = jnp.mean(clips.astype(jnp.float32), axis=(1, 2, 3, 4))
         return brightness[:, None] * jnp.ones((1, classes))
 
-    frames = jax.ShapeDtypeStruct((batch, *_shape(manifest)), jnp.uint8)
-    export = jax.export.export(jax.jit(same_signature), platforms=manifest["platforms"])
+    jitted = jax.jit(same_signature, keep_unused=True)
+    export = jax.export.export(jitted, platforms=manifest["platforms"])
     return dataclasses.replace(
-        export(frames),
+        export(_described(manifest), _clips(manifest, batch)),
         mlir_module_serialized=module,
         calling_convention_version=manifest["calling_convention"],
     )
+
+
+def _described(manifest: dict) -> list[jax.ShapeDtypeStruct]:
+    return [jax.ShapeDtypeStruct(shape, dtype) for dtype, shape in manifest["weights"]]
+
+
+def _clips(manifest: dict, batch: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((batch, *_shape(manifest)), jnp.uint8)
 
 
 def _shape(manifest: dict) -> tuple[int, int, int, int]:

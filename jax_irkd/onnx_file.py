@@ -1,5 +1,6 @@
 """A program as an ONNX file (extra `onnx`), checked with onnxruntime before it gets its name."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ def write_onnx(path: Path, program: Any, manifest: dict, check: Callable[[Path],
         ) from error
     clips = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), *program.rules.shape), jnp.uint8)
     made = jax2onnx.to_onnx(
-        program.function,
+        functools.partial(program.function, program.weights),
         [clips],
         model_name="jax_irkd",
         opset=OPSET,

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import fakes
+import jax
 import jax.numpy as jnp
 import networks
 import numpy as np
@@ -18,6 +19,7 @@ from jax_irkd.classifier import Rules, open_classifier
 from jax_irkd.data import augment
 from jax_irkd.errors import UserError
 from jax_irkd.evaluation import Network
+from jax_irkd.models.tsn import TSN
 
 RULES = Rules("infrared", 2, (40, 48), 32, 0.8)
 
@@ -79,7 +81,7 @@ def test_what_travels_with_the_file(student):
     with zipfile.ZipFile(student) as archive:
         card = archive.read("MODEL_CARD.md").decode()
         manifest = json.loads(archive.read("manifest.json"))
-    assert manifest["format"] == 2 and manifest["class_names"] == student_runs.CLASSES
+    assert manifest["format"] == 3 and manifest["class_names"] == student_runs.CLASSES
     assert manifest["platforms"] == ["cpu", "cuda"] and manifest["metrics"] == {"top1": 0.5}
     assert "data_dir" not in manifest["config"]["dataset"]
     for text in ("from exported import Exported", "| top1 | 0.5000 |", "fake/three", "eat meal"):
@@ -143,14 +145,14 @@ def test_files_that_cannot_be_used(student, tmp_path):
     newer = json.dumps(manifest | {"format": 9}).encode()
     path = rewritten(student, tmp_path / "newer.irkd", manifest=newer)
     with pytest.raises(
-        UserError, match=r"has format 9, this version of jax_irkd reads format 2; ex"
+        UserError, match=r"has format 9, this version of jax_irkd reads format 3; ex"
     ):
         open_classifier(path)
     later = json.dumps(manifest | {"versions": {"jax": "9.9"}}).encode()
     path = rewritten(student, tmp_path / "later.irkd", manifest=later, program=b"nonsense")
     with pytest.raises(UserError, match=r"was exported by jax 9\.9 and jax .* cannot read it"):
         open_classifier(path)
-    path = rewritten(student, tmp_path / "poor.irkd", manifest=b'{"format": 2}')
+    path = rewritten(student, tmp_path / "poor.irkd", manifest=b'{"format": 3}')
     with pytest.raises(
         UserError, match=r"poor\.irkd is not a complete .* manifest has no class_na"
     ):
@@ -186,7 +188,7 @@ def test_a_mismatch_is_never_written(run, tmp_path, monkeypatch, capsys):
     honest = export.stablehlo
 
     def faulty(program):
-        return honest(program._replace(function=lambda clips: program.function(clips) * 1.001))
+        return honest(program._replace(function=lambda *args: 1.001 * program.function(*args)))
 
     monkeypatch.setattr(export, "stablehlo", faulty)
     assert export.main([f"--run={run}", f"--out={tmp_path}/a.irkd"]) == 2
@@ -206,7 +208,45 @@ def test_norms_that_cannot_be_folded_are_kept():
     program = export.make_program(tiny(), RULES)
     assert not program.folded
     clips = jnp.asarray(export.check_clips(RULES, 2))
-    np.testing.assert_allclose(program.function(clips), program.reference(clips), atol=1e-5)
+    found = program.function(program.weights, clips)
+    np.testing.assert_allclose(found, program.reference(clips), atol=1e-5)
+
+
+def test_narrow_convolutions_take_fewer_products_on_cpus():
+    """Of a ResNet-18 the four of its first stage, for any number of clips; ONNX has none."""
+    model = TSN(num_classes=3, depth=18, width=64)
+    network = Network(model, networks.draw(model, 1, 2, 64, 64, 1))
+    rules = Rules("infrared", 2, (64, 64), 64, 1.0)
+    quick, plain = (export.make_program(network, rules, winograd=width) for width in (64, 0))
+    clips = jax.ShapeDtypeStruct((1, *rules.shape), jnp.uint8)
+    programs = [
+        jax.jit(program.function).trace(program.weights, clips).lower(lowering_platforms=(name,))
+        for program, name in ((quick, "cpu"), (quick, "cuda"), (plain, "cpu"))
+    ]
+    assert [text.as_text().count("stablehlo.convolution") for text in programs] == [13, 17, 17]
+    module, convention = export.stablehlo(quick)
+    _, layout = exported.pack(quick.weights)
+    manifest = {"class_names": "abc", "platforms": export.PLATFORMS, "weights": layout}
+    manifest |= {"modality": "infrared", "num_segments": 2, "height": 64, "width": 64}
+    called = jax.jit(
+        exported.program_of(manifest | {"calling_convention": convention}, module).call
+    )
+    for count in (1, 3):
+        clips = export.check_clips(rules, count)
+        found = called(quick.weights, clips)
+        np.testing.assert_allclose(found, quick.reference(clips), atol=1e-5)
+
+
+def test_weights_are_packed_and_found_again():
+    weights = [np.float32([[1, 2], [3, 4]]), np.array(5, jnp.bfloat16), np.int8([-1, 7])]
+    numbers, layout = exported.pack(weights)
+    assert layout == [["float32", [2, 2]], ["bfloat16", []], ["int8", [2]]]
+    for found, weight in zip(exported.unpack(numbers, layout), weights, strict=True):
+        assert found.dtype == weight.dtype
+        np.testing.assert_array_equal(found, weight)
+    for wrong in (numbers + b"1", numbers[:-1]):
+        with pytest.raises(ValueError, match=r"bytes of weights where 20|buffer"):
+            exported.unpack(wrong, layout)
 
 
 def test_quantised_kernels_by_hand():

@@ -7,6 +7,7 @@ several times as long as the convolution. For the same reason 1x1 ones are produ
 and not of maps.
 """
 
+import sys
 from collections.abc import Sequence
 
 import jax
@@ -25,11 +26,14 @@ def conv_general_dilated(
     rhs: Float[Array, "kh kw c2 d"],
     window_strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
+    *,
+    widest: int = sys.maxsize,
     **options,
 ) -> Float[Array, "n h2 w2 d"]:
     """`jax.lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=...)`.
 
-    On CPUs a 3x3 convolution with padding 1 and stride 1 or 2 goes another way where that pays.
+    On CPUs a 3x3 convolution with padding 1 and stride 1 or 2 goes another way where that pays and
+    it has at most `widest` channels.
     Differentiable in reverse mode, once.
     """
     strides = tuple(window_strides)
@@ -37,9 +41,10 @@ def conv_general_dilated(
     plain = options.get("feature_group_count", 1) == 1 and all(
         set(options.get(name) or (1,)) == {1} for name in ("lhs_dilation", "rhs_dilation")
     )
-    if padded and plain and strides == (1, 1) and winograd.pays(lhs, rhs):
+    apt = padded and plain and max(rhs.shape[2:]) <= widest
+    if apt and strides == (1, 1) and winograd.pays(lhs, rhs):
         return winograd.conv3x3(lhs, rhs)
-    if padded and plain and strides == (2, 2) and winograd.is_wide(lhs, rhs):
+    if apt and strides == (2, 2) and winograd.is_wide(lhs, rhs):
         return strided_conv3x3(lhs, rhs)
     return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
 

@@ -1,5 +1,6 @@
 """Batch norms folded into the convolutions before them: a frozen network without them."""
 
+import sys
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +18,7 @@ def without_norms(model: nn.Module | None, variables: Any) -> tuple[nn.Module | 
     """
     if not isinstance(model, TSN) or not model.norm:
         return model, variables
-    return model.clone(norm=False, winograd=True), fold_batch_norm(jax.device_get(variables))
+    return model.clone(norm=False, winograd=sys.maxsize), fold_batch_norm(jax.device_get(variables))
 
 
 def fold_batch_norm(variables: dict[str, Any]) -> dict[str, Any]:

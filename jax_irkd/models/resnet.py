@@ -13,6 +13,7 @@ time of a 4x4 map), so use frames of 96 pixels or more.
 """
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -112,7 +113,7 @@ class Stem(nn.Module):
 def _max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
     """3x3 stride-2 max pool, padding 1, of a map that is nowhere negative.
 
-    Equal to `nn.max_pool`, whose gradient takes six times as long in XLA on CPUs. Padding
+    Equal to `nn.max_pool`, which takes longer in XLA on CPUs, its gradient six times. Padding
     with 0 is as good as -inf, because every window holds a pixel of the map.
     """
     for axis in (1, 2):
@@ -157,8 +158,9 @@ class ResNet(nn.Module):
     zero_init_residual: the last norm of every block starts at scale 0, so that a block starts
         as its shortcut (Goyal et al., arXiv:1706.02677): quicker training from scratch.
     remat: recomputes the blocks in the backward pass: less memory, one more forward.
-    winograd: fewer products for wide 3x3 convolutions on CPUs (`winograd`) in inference too;
-        training always takes them. Exported networks keep the plain convolutions.
+    winograd: the most channels of a 3x3 convolution that inference on CPUs computes with fewer
+        products (`winograd`), for a tenth of a second of compilation or more each; 0 keeps to the
+        plain operations that other formats know. Training takes them at any width.
 
     Raises ValueError for a depth other than 18, 34, 50 and 101.
     """
@@ -172,7 +174,7 @@ class ResNet(nn.Module):
     input_offset: bool = False
     zero_init_residual: bool = False
     remat: bool = False
-    winograd: bool = False
+    winograd: int = 0
 
     def __post_init__(self):
         check_depth(self.depth)
@@ -189,15 +191,17 @@ class ResNet(nn.Module):
             )
             for layer in (nn.Conv, nn.Dense)
         )
-        if train or self.winograd:
-            quick = convolutions.conv_general_dilated
-            conv = functools.partial(conv, conv_general_dilated=quick)
+        quick = train or self.winograd > 0
+        if quick:
+            widest = sys.maxsize if train else self.winograd
+            convolve = functools.partial(convolutions.conv_general_dilated, widest=widest)
+            conv = functools.partial(conv, conv_general_dilated=convolve)
             dense = functools.partial(dense, dot_general=convolutions.dot_general)
         frames = frames.astype(self.dtype)
         norm = self._norm(train=train, frozen=False)
         x = Stem(self.width, conv, norm, self.input_offset, name="stem")(frames)
         features = {"stem": x}
-        if train:
+        if quick:
             x = _max_pool(x)
         else:
             # ONNX's converter forgets explicit padding of a pool. The map is nowhere negative.

@@ -36,7 +36,7 @@ class TSN(nn.Module):
     input_offset: bool = False
     zero_init_residual: bool = False
     remat: bool = False
-    winograd: bool = False
+    winograd: int = 0
     head_std: float = 0.001
 
     def __post_init__(self):

@@ -14,6 +14,7 @@ them costs what the products save.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,15 @@ def pays(maps: Array | jax.ShapeDtypeStruct, kernel: Array | jax.ShapeDtypeStruc
     n, height, width, _ = maps.shape
     tiles = _tiles(height) * _tiles(width)
     share = 16 * tiles / (9 * height * width)
-    return is_wide(maps, kernel) and share <= LARGEST_SHARE and n * tiles >= FEWEST_TILES
+    return is_wide(maps, kernel) and share <= LARGEST_SHARE and _at_least(n * tiles, FEWEST_TILES)
+
+
+def _at_least(count: Any, least: int) -> bool:
+    """Whether it is; for the symbolic number of an exported program, whether it always will be."""
+    try:
+        return bool(count >= least)
+    except jax.errors.InconclusiveDimensionOperation:
+        return False
 
 
 def is_wide(maps: Array | jax.ShapeDtypeStruct, kernel: Array | jax.ShapeDtypeStruct) -> bool:
@@ -105,14 +114,14 @@ def _groups(maps: Array, kernel: Array) -> Array:
     return maps.reshape(-1, size, *maps.shape[1:])
 
 
-def frames_at_once(shape: tuple[int, int, int, int], channels: int) -> int:
+def frames_at_once(shape: tuple[Any, int, int, int], channels: int) -> Any:
     """The most frames of maps `n h w c`, as a divisor of n, whose tiles fit into the cache.
 
-    All of them where that would leave products too thin to be worth it.
+    All of them where that would leave products too thin to be worth it. n may be symbolic.
     """
     n, tiles = shape[0], _tiles(shape[1]) * _tiles(shape[2])
     fitting = max(1, CACHE // (16 * 4 * tiles * channels))
-    size = max(size for size in range(1, n + 1) if n % size == 0 and size <= fitting)
+    size = max(size for size in range(1, fitting + 1) if n % size == 0)
     return size if size * tiles >= FEWEST_TILES else n
 
 
