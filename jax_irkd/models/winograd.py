@@ -22,6 +22,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 NARROWEST = 64  # channels; with fewer, the transforms cost what the products save
+SMALLEST = 128  # channels; XLA gives narrower products over tiles to a single core
 LARGEST_SHARE = 0.65  # of the direct products: 0.44 for maps of even size, 0.58 at 7x7
 FEWEST_TILES = 32
 CACHE = 8 << 20  # bytes of tiles at once: the best of 2, 4, 8 and 16 MiB
@@ -152,14 +153,13 @@ def minimal_kernel_gradient(
     maps: Float[Array, "n h w c"], change: Float[Array, "n h w d"]
 ) -> Float[Array, "3 3 c d"]:
     """The gradient to the kernel by 16 matrix products; `change` is that to the output."""
-    over_tiles = (((0,), (0,)), ((), ()))
-    products = [
-        lax.dot_general(tile, back, over_tiles)
-        for tile, back in zip(_input_tiles(maps), _output_tiles(change))
-    ]
+    turned = max(maps.shape[-1], change.shape[-1]) < SMALLEST
+    tiles = zip(_input_tiles(maps), _output_tiles(change, turned=turned))
+    products = [back @ tile if turned else tile.T @ back for tile, back in tiles]
     columns = [_gather(products[4 * i : 4 * i + 4]) for i in range(4)]
     rows = [[_gather([columns[i][k] for i in range(4)])[j] for k in range(3)] for j in range(3)]
-    return jnp.stack([jnp.stack(row) for row in rows])
+    kernel = jnp.stack([jnp.stack(row) for row in rows])
+    return kernel.swapaxes(2, 3) if turned else kernel
 
 
 def _tiles(length: int) -> int:
@@ -210,17 +210,29 @@ def _shrink(places: list[Array]) -> list[Array]:
     return [first + second + third, second - third - fourth]
 
 
-def _output_tiles(change: Array) -> list[Array]:
-    """A g A' at each of the 16 places, `tiles d`: the transpose of `_shrink` in both axes."""
-    sizes = change.shape[1:3]
-    margins = [(0, 2 * _tiles(size) - size) for size in sizes]
+def _output_tiles(change: Array, *, turned: bool) -> list[Array]:
+    """A g A' at each of the 16 places, `tiles d`: the transpose of `_shrink` in both axes.
+
+    `turned` gives them as `d tiles`. Then the pixels are transposed, before they make four times
+    as many numbers.
+    """
+    height, width = (2 * _tiles(size) for size in change.shape[1:3])
+    margins = [(0, size - before) for size, before in zip((height, width), change.shape[1:3])]
     change = jnp.pad(change, ((0, 0), *margins, (0, 0)))
-    places = [place for row in _grow(change, 1) for place in _grow(row, 2)]
-    return [place.reshape(-1, place.shape[-1]) for place in places]
+    pixels = [
+        lax.slice(change, (0, row, column, 0), change.shape, (1, 2, 2, 1))
+        for row in range(2)
+        for column in range(2)
+    ]
+    pixels = [pixel.reshape(-1, pixel.shape[-1]) for pixel in pixels]
+    if turned:
+        # Without the barriers each of the 16 sums would read its numbers across the rows.
+        stacked = lax.optimization_barrier(jnp.stack(pixels))
+        pixels = lax.optimization_barrier(stacked.transpose(0, 2, 1))
+    rows = zip(_grow(pixels[0], pixels[2]), _grow(pixels[1], pixels[3]))
+    return [place for left, right in rows for place in _grow(left, right)]
 
 
-def _grow(change: Array, axis: int) -> list[Array]:
-    """A along one axis: the two outputs of every tile to four places."""
-    size = change.shape[axis]
-    even, odd = (lax.slice_in_dim(change, start, size, 2, axis) for start in (0, 1))
-    return [even, even + odd, even - odd, -odd]
+def _grow(first: Array, second: Array) -> list[Array]:
+    """A along one axis: the two outputs of a tile to four places."""
+    return [first, first + second, first - second, -second]
