@@ -4,7 +4,7 @@ This file needs nothing else of jax_irkd and may be copied into another project.
 is a zip archive of `program.stablehlo` (weights and uint8 frames in, probabilities out),
 `weights.bin` (their numbers one after the other), `manifest.json` (class names, sampling rules,
 types and shapes of the weights, origin), `MODEL_CARD.md` and a copy of this file. With the weights
-inside the program the first prediction would take half a second longer, and compiling a third.
+inside the program the first prediction would come half a second later.
 """
 
 import dataclasses
