@@ -34,11 +34,7 @@ def draw(network: nn.Module, *shape: int, seed: int = 0) -> dict:
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
-def frames(*shape: int, seed: int = 0) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
-
-
-def normal(*shape: int, seed: int) -> jax.Array:
+def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 

@@ -14,7 +14,7 @@ from jax_irkd.models.tsn import TSN
 @pytest.mark.parametrize("depth, channels", [(18, 1), (50, 3)])
 def test_folded_network_gives_the_same_outputs(depth, channels):
     network = TSN(num_classes=5, depth=depth, width=4, input_offset=channels == 1)
-    clips = networks.frames(2, 2, 53, 43, channels)
+    clips = networks.normal(2, 2, 53, 43, channels)
     variables = networks.draw(network, *clips.shape)
     without = network.clone(norm=False)
     folded = fold_batch_norm(variables)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import draw, frames
+from networks import draw, normal
 
 from jax_irkd.gradcam import grad_cam
 from jax_irkd.models.tsn import TSN
@@ -16,7 +16,7 @@ from jax_irkd.models.tsn import TSN
 @pytest.fixture(scope="module")
 def network():
     model = TSN(num_classes=3, depth=18, width=4)
-    return model, draw(model, 2, 2, 64, 64, 1), frames(2, 2, 64, 64, 1)
+    return model, draw(model, 2, 2, 64, 64, 1), normal(2, 2, 64, 64, 1)
 
 
 def _features(model, variables, clips):

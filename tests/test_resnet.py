@@ -68,7 +68,7 @@ def test_odd_sizes_round_up_at_every_stride():
 
 
 def test_features_are_post_relu():
-    frames = networks.frames(2, 48, 48, 3)
+    frames = networks.normal(2, 48, 48, 3)
     network = ResNet(10, width=4)
     features = networks.jit(functools.partial(network.apply, train=False))(
         networks.draw(network, *frames.shape), frames
@@ -78,7 +78,7 @@ def test_features_are_post_relu():
 
 
 def test_bfloat16_keeps_parameters_statistics_and_pooled_in_float32():
-    frames = networks.frames(2, 48, 48, 1)
+    frames = networks.normal(2, 48, 48, 1)
     network = ResNet(10, width=4, dtype=jnp.bfloat16, input_offset=True)
     variables = networks.draw(network, *frames.shape)
     features, state = networks.jit(
@@ -100,7 +100,7 @@ def test_bfloat16_keeps_parameters_statistics_and_pooled_in_float32():
 
 
 def test_running_statistics_take_a_tenth_of_the_batch_with_biased_variance():
-    frames = networks.frames(3, 40, 40, 3)
+    frames = networks.normal(3, 40, 40, 3)
     network = ResNet(10, width=4)
     variables = networks.draw(network, *frames.shape)
     _, statistics = _update(network, variables, frames)
@@ -115,7 +115,7 @@ def test_running_statistics_take_a_tenth_of_the_batch_with_biased_variance():
 
 
 def test_partial_bn_trains_the_first_norm_only():
-    frames = networks.frames(2, 48, 48, 3)
+    frames = networks.normal(2, 48, 48, 3)
     network = ResNet(10, width=4, partial_bn=True)
     variables = networks.draw(network, *frames.shape)
     gradients, statistics = _update(network, variables, frames)
@@ -132,7 +132,7 @@ def test_partial_bn_trains_the_first_norm_only():
 
 
 def test_remat_changes_nothing_but_memory():
-    frames = networks.frames(2, 48, 48, 3)
+    frames = networks.normal(2, 48, 48, 3)
     plain, remat = ResNet(10, width=2), ResNet(10, width=2, remat=True)
     variables = networks.draw(plain, *frames.shape)
     assert jax.tree.structure(networks.draw(remat, *frames.shape)) == jax.tree.structure(variables)
@@ -142,7 +142,7 @@ def test_remat_changes_nothing_but_memory():
 
 
 def test_axis_name_averages_the_statistics_over_devices():
-    frames = networks.frames(4, 40, 40, 3)
+    frames = networks.normal(4, 40, 40, 3)
     variables = networks.draw(ResNet(10, width=2), *frames.shape)
     _, expected = _update(ResNet(10, width=2), variables, frames)
     network = ResNet(10, width=2, axis_name="batch")
@@ -163,13 +163,13 @@ def test_axis_name_averages_the_statistics_over_devices():
 
 @pytest.mark.parametrize("size", [(8, 7), (1, 3)])
 def test_max_pool_and_its_gradient_are_those_of_the_window_reduction(size):
-    x = jax.nn.relu(networks.frames(2, *size, 3)) + 0.0
+    x = jax.nn.relu(networks.normal(2, *size, 3)) + 0.0
 
     def window(x):
         return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
     np.testing.assert_array_equal(resnet._max_pool(x), window(x))
-    weight = networks.frames(*window(x).shape)
+    weight = networks.normal(*window(x).shape)
     result, expected = (
         jax.grad(lambda x, pool=pool: jnp.sum(weight * pool(jax.nn.relu(x))))(x)
         for pool in (resnet._max_pool, window)
@@ -178,7 +178,7 @@ def test_max_pool_and_its_gradient_are_those_of_the_window_reduction(size):
 
 
 def test_input_offset_is_absent_unless_asked_for_and_zero_at_first():
-    frames = networks.frames(1, 20, 20, 1)
+    frames = networks.normal(1, 20, 20, 1)
 
     def stem(**fields):
         return resnet.Stem(2, nn.Conv, norm=lambda name: lambda x: x, **fields)
@@ -191,7 +191,7 @@ def test_input_offset_is_absent_unless_asked_for_and_zero_at_first():
 
 
 def test_input_offset_is_a_convolution_of_ones():
-    frames = networks.frames(2, 21, 19, 1)
+    frames = networks.normal(2, 21, 19, 1)
     stem = resnet.Stem(3, nn.Conv, norm=lambda name: lambda x: x, input_offset=True)
     variables = networks.draw(resnet.ResNet(18, width=3, input_offset=True), *frames.shape)
     params = variables["params"]["stem"]

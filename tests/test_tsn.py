@@ -38,7 +38,7 @@ def _train(network: TSN):
 
 
 def test_logits_are_the_mean_over_segments():
-    clips = networks.frames(2, 3, 40, 40, 3)
+    clips = networks.normal(2, 3, 40, 40, 3)
     network = _network()
     variables = networks.draw(network, *clips.shape)
     whole = _apply(network, variables, clips)
@@ -68,7 +68,7 @@ def test_features_keep_the_segments_apart():
 
 
 def test_pooled_is_the_spatial_mean_of_the_last_stage():
-    clips = networks.frames(2, 2, 70, 40, 1)
+    clips = networks.normal(2, 2, 70, 40, 1)
     network = _network()
     features = _apply(network, networks.draw(network, *clips.shape), clips).features
     expected = np.asarray(features["stage4"], np.float64).mean((1, 2, 3))
@@ -76,7 +76,7 @@ def test_pooled_is_the_spatial_mean_of_the_last_stage():
 
 
 def test_dropout_is_for_training_only():
-    clips = networks.frames(2, 2, 40, 40, 3)
+    clips = networks.normal(2, 2, 40, 40, 3)
     network = _network(dropout=0.5)
     variables = networks.draw(network, *clips.shape)
     train = _train(network)
@@ -91,7 +91,7 @@ def test_dropout_is_for_training_only():
 
 
 def test_dropout_keeps_the_mean():
-    clips = networks.frames(1, 1, 40, 40, 3)
+    clips = networks.normal(1, 1, 40, 40, 3)
     network = _network(dropout=0.8, norm=False)
     variables = networks.draw(network, *clips.shape)
     keys = jax.random.split(jax.random.key(0), (4000, 1))
@@ -106,7 +106,7 @@ def test_dropout_keeps_the_mean():
 
 
 def test_no_dropout_needs_no_keys():
-    clips = networks.frames(1, 1, 40, 40, 3)
+    clips = networks.normal(1, 1, 40, 40, 3)
     network = _network(dropout=0.0)
     variables = networks.draw(network, *clips.shape)
     train = functools.partial(network.apply, train=True, mutable="batch_stats")
@@ -118,7 +118,7 @@ def test_no_dropout_needs_no_keys():
 
 
 def test_bfloat16_gives_float32_logits_close_to_the_exact_ones():
-    clips = networks.frames(2, 2, 40, 40, 1)
+    clips = networks.normal(2, 2, 40, 40, 1)
     exact, near = _network(), _network(dtype="bfloat16")
     variables = networks.draw(exact, *clips.shape)
     expected, result = (_apply(network, variables, clips) for network in (exact, near))
@@ -130,7 +130,7 @@ def test_bfloat16_gives_float32_logits_close_to_the_exact_ones():
 
 def test_fresh_network_has_he_kernels_and_a_small_head():
     network = _network(num_classes=400, width=16)
-    clips = networks.frames(1, 1, 32, 32, 3)
+    clips = networks.normal(1, 1, 32, 32, 3)
     init = networks.jit(functools.partial(network.init, train=False))
     params = init(jax.random.key(0), clips)["params"]
     kernel = params["backbone"]["stage4_block0"]["conv2"]["kernel"]  # 3 3 128 128
