@@ -157,6 +157,9 @@ def test_files_that_cannot_be_used(student, tmp_path):
         UserError, match=r"poor\.irkd is not a complete .* manifest has no class_na"
     ):
         open_classifier(path)
+    path = rewritten(student, tmp_path / "short.irkd", weights=b"12")
+    with pytest.raises(UserError, match=r"short\.irkd is not a complete exported network"):
+        open_classifier(path)
     broken = tmp_path / "broken.irkd"
     broken.write_bytes(student.read_bytes()[:-300])
     with pytest.raises(UserError, match=r"broken\.irkd is not a complete exported network"):

@@ -27,6 +27,16 @@ def test_it_is_the_convolution_and_its_gradients(size):
         np.testing.assert_allclose(ours, plain, atol=3e-5)
 
 
+def test_wide_and_narrow_kernels_have_the_same_gradient(monkeypatch):
+    # Below SMALLEST channels one operand of each product is transposed beforehand.
+    maps, change = normal(2, 5, 6, 5, seed=0), normal(2, 5, 6, 4, seed=1)
+    wanted = jax.vjp(lambda kernel: direct(maps, kernel), normal(3, 3, 5, 4))[1](change)[0]
+    for smallest in (6, 5):
+        monkeypatch.setattr(winograd, "SMALLEST", smallest)
+        found = winograd.minimal_kernel_gradient(maps, change)
+        np.testing.assert_allclose(found, wanted, atol=3e-5)
+
+
 def test_a_kernel_by_hand():
     # A kernel that looks at the right neighbour shifts the map to the left.
     kernel = jnp.zeros((3, 3, 1, 1)).at[1, 2, 0, 0].set(1.0)
