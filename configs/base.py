@@ -60,6 +60,13 @@ DISTILLERS = {
         "attention": "graph",
         "detach": False,
     },
+    "fitnet": {
+        "layers": ("stage3", "stage4"),
+        "weight": 8.0,
+        "vertex": "frame",
+        "standardise": True,
+        "reduce": "mean",
+    },
 }
 # A method is the distillers it adds to the cross-entropy. `teacher` trains the RGB network alone,
 # `baseline` the infrared one (TSN).

@@ -17,6 +17,7 @@ _DOORS = {
     "ccskd_channel_loss": "distillers.ccskd",
     "selective_st_loss": "distillers.ccskd",
     "mgcam_loss": "distillers.mgcam",
+    "fitnet_loss": "distillers.fitnet",
     "Recognizer": "recognizer",
 }
 

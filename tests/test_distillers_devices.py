@@ -26,6 +26,7 @@ METHODS = {
     "dkd": ("dkd", {"warmup_epochs": 20}),
     "mgcam": ("mgcam", {"layers": LAYERS, "sigma": "median", "temperature": 0.1}),
     "mgcam_learned": ("mgcam", {"layers": LAYERS, "activation": "conv1x1", "pairs": "same"}),
+    "fitnet": ("fitnet", {"layers": LAYERS}),
 }
 
 

@@ -22,7 +22,7 @@ from jax_irkd.distillers.sp import sp_loss
 from jax_irkd.distillers.st import st_loss
 from jax_irkd.models.outputs import Outputs
 
-NAMES = ["at", "cc", "ccskd", "dkd", "mgcam", "rkd", "sp", "st"]
+NAMES = ["at", "cc", "ccskd", "dkd", "fitnet", "mgcam", "rkd", "sp", "st"]
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 
 THROW_AWAY = """
@@ -290,7 +290,7 @@ def test_wrong_choices_are_named(name, fields, message, unchecked):
         distillers.get(name)(**fields)
 
 
-@pytest.mark.parametrize("name", ["at", "sp", "ccskd", "mgcam", "cc", "rkd"])
+@pytest.mark.parametrize("name", ["at", "sp", "ccskd", "mgcam", "cc", "rkd", "fitnet"])
 def test_a_missing_feature_is_named(name):
     kind = distillers.get(name)
     field = {"layers": ("stage5",)} if hasattr(kind, "layers") else {"layer": "stage5"}

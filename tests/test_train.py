@@ -26,6 +26,7 @@ DISTILLERS = {
     "dkd": {},
     "mgcam": {"layers": ("stage3", "stage4")},
     "ccskd": {"layers": ("stage4",)},
+    "fitnet": {"layers": ("stage4",)},
 }
 
 

@@ -15,7 +15,7 @@ with each other, `axis_name` included) and one call:
   schedule (`ccskd`) reads it; with one of these switched on, leaving it out is an error.
 - The result is a dict of weighted float32 scalars. The loss is their sum: every term counts.
 - Learnable parts (`ccskd`, `cc` with `form="embedding"`, `mgcam` with
-  `activation="conv1x1"`) live in the collections `params` and `batch_stats`. Batch norm
+  `activation="conv1x1"`, `fitnet`) live in the collections `params` and `batch_stats`. Batch norm
   always uses the statistics of the batch, synchronised over `axis_name`.
 - What is worth logging but no part of the loss is sown into the collection `diagnostics`
   (a tuple with one scalar per name); name it in `mutable` to receive it.

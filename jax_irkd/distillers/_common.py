@@ -121,6 +121,21 @@ def stage_maps(outputs: Outputs, layer: str, vertex: str = "clip") -> Float[Arra
     return VERTICES[check_choice("vertex", vertex, VERTICES)](maps)
 
 
+def paired_maps(
+    student: Outputs, teacher: Outputs, layer: str, vertex: str = "clip"
+) -> tuple[Float[Array, "n h w c"], Float[Array, "n h w d"]]:
+    """The maps of `layer` of both networks, the larger average-pooled to the smaller."""
+    counts = [feature(model, layer).shape[:2] for model in (student, teacher)]
+    if counts[0] != counts[1]:
+        raise ValueError(
+            f"{layer} of the student holds (clips, frames) {counts[0]} and of the teacher "
+            f"{counts[1]}; both must describe the same batch"
+        )
+    maps = [stage_maps(model, layer, vertex) for model in (student, teacher)]
+    size = smaller_size(*maps)
+    return adaptive_average_pool(maps[0], size), adaptive_average_pool(maps[1], size)
+
+
 def flat_features(outputs: Outputs, layer: str, vertex: str = "clip") -> Float[Array, "n *f"]:
     """`pooled` as it is, or the maps of a stage, one per clip or one per frame."""
     check_choice("vertex", vertex, VERTICES)
