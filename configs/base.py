@@ -77,6 +77,7 @@ METHODS = {
     **{name: (name,) for name in DISTILLERS},
     "ours": ("dkd", "mgcam"),
 }
+TEMPORAL = ("none", "shift", "causal")  # those of jax_irkd.models.temporal
 
 
 def _protocols(seen: str, unseen: str) -> dict:
@@ -196,8 +197,13 @@ def get_tstdd() -> ConfigDict:
     return tstdd
 
 
-def get_config(method: str, protocol: str, seed: int) -> ConfigDict:
-    """The paper's set-up; a dataset's config fills in `dataset`."""
+def get_config(method: str, protocol: str, seed: int, temporal: str = "none") -> ConfigDict:
+    """The paper's set-up; a dataset's config fills in `dataset`.
+
+    `temporal` is that of both networks. Raises ValueError for another than `TEMPORAL`.
+    """
+    if temporal not in TEMPORAL:
+        raise ValueError(f"option temporal={temporal!r} should be one of {list(TEMPORAL)}")
     config = ConfigDict()
     config.method = method
     config.protocol = protocol
@@ -235,6 +241,8 @@ def get_config(method: str, protocol: str, seed: int) -> ConfigDict:
         model.sync_bn = False
         model.zero_init_residual = False  # True: quicker from scratch
         model.head_std = 0.001
+        model.temporal = temporal
+        model.temporal_share = 0.125  # of the channels, from each neighbouring segment
 
     config.teacher_training = get_training()
     config.teacher_training.batch_size = 16

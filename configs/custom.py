@@ -12,7 +12,7 @@ from configs import base
 
 
 def get_config(arg: str = ""):
-    options = base.parse(arg, method="ours", protocol="split", seed=0)
+    options = base.parse(arg, method="ours", protocol="split", seed=0, temporal="none")
     config = base.get_config(**options)
     config.dataset.name = "folder_ir"
     config.dataset.data_dir = "data"

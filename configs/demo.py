@@ -7,7 +7,7 @@ from configs import base
 
 
 def get_config(arg: str = ""):
-    options = base.parse(arg, method="ours", protocol="cross_subject", seed=0)
+    options = base.parse(arg, method="ours", protocol="cross_subject", seed=0, temporal="none")
     config = base.get_config(**options)
     config.dataset.name = "ntu_rgbd_ir/ten"
     config.dataset.data_dir = "runs/demo_data/tfds"

@@ -10,7 +10,9 @@ from configs import base
 
 
 def get_config(arg: str = ""):
-    options = base.parse(arg, method="ours", protocol="cross_subject", seed=0, classes="ten")
+    options = base.parse(
+        arg, method="ours", protocol="cross_subject", seed=0, temporal="none", classes="ten"
+    )
     classes = options.pop("classes")
     config = base.get_config(**options)
     config.dataset.name = f"ntu_rgbd_ir/{classes}"

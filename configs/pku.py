@@ -12,7 +12,7 @@ from configs import base
 
 
 def get_config(arg: str = ""):
-    options = base.parse(arg, method="ours", protocol="cross_subject", seed=0)
+    options = base.parse(arg, method="ours", protocol="cross_subject", seed=0, temporal="none")
     config = base.get_config(**options)
     config.dataset.name = "pku_mmd_ir"
     config.dataset.protocols = base.PKU_PROTOCOLS

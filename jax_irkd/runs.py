@@ -129,6 +129,9 @@ def identity(config: ConfigDict, phase: str, teacher: str = "") -> dict[str, Any
     if phase == "tstdd":
         chosen["tstdd"] = full["tstdd"]
     flat = _flat(chosen)
+    if flat.get("model.temporal") == "none":
+        # Nothing is shifted: the same run as before these two fields were there.
+        flat = {k: v for k, v in flat.items() if not k.startswith("model.temporal")}
     return {k: v for k, v in flat.items() if k.rsplit(".", 1)[-1] not in _CIRCUMSTANCES}
 
 

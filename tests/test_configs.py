@@ -2,8 +2,9 @@ import dataclasses
 
 import pytest
 
-from configs import base, demo, ntu, pku
+from configs import base, custom, demo, ntu, pku
 from jax_irkd import distillers
+from jax_irkd.models import temporal
 
 
 def test_the_papers_hyper_parameters():
@@ -51,6 +52,15 @@ def test_every_method_has_its_distillers(module, method):
     assert set(config.distillers) == set(base.METHODS[method])
 
 
+@pytest.mark.parametrize("module", [ntu, pku, demo, custom])
+def test_temporal_is_that_of_both_networks_and_the_papers_is_none(module):
+    for arg, kind in (("", "none"), ("temporal=shift", "shift"), ("temporal=causal", "causal")):
+        config = module.get_config(arg)
+        for model in (config.teacher_model, config.student_model):
+            assert (model.temporal, model.temporal_share) == (kind, temporal.SHARE)
+    assert base.TEMPORAL == temporal.KINDS
+
+
 @pytest.mark.parametrize("protocols", [base.NTU_PROTOCOLS, base.PKU_PROTOCOLS])
 def test_protocols_share_no_split_between_training_and_test(protocols):
     for protocol in protocols.values():
@@ -69,6 +79,7 @@ def test_ntu_protocols_are_the_standard_ones():
     ("arg", "message"),
     [
         ("metod=at", r"unknown option 'metod'.*choose from \['method', 'protocol', 'seed'"),
+        ("temporal=shfit", r"option temporal='shfit' should be one of \['none', 'shift', 'causal"),
         ("seed=two", r"option seed='two' should be of type int"),
     ],
 )

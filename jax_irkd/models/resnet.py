@@ -29,8 +29,12 @@ EPSILON = 1e-5  # of every batch norm
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 
 
+def _unchanged(x: Array) -> Array:
+    return x
+
+
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: relu(shortcut(x) + f(x))."""
+    """Two 3x3 convolutions and a shortcut: relu(shortcut(x) + f(shift(x)))."""
 
     width: int
     stride: int
@@ -38,12 +42,13 @@ class BasicBlock(nn.Module):
     dense: Callable
     norm: Callable
     zero_init_residual: bool = False
+    shift: Callable = _unchanged
     expansion: ClassVar[int] = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
         stride = (self.stride, self.stride)
-        y = self.conv(self.width, (3, 3), stride, padding=1, name="conv1")(x)
+        y = self.conv(self.width, (3, 3), stride, padding=1, name="conv1")(self.shift(x))
         y = nn.relu(self.norm(name="norm1")(y))
         y = self.conv(self.width, (3, 3), padding=1, name="conv2")(y)
         y = self.norm(name="norm2", scale_init=_last_scale(self.zero_init_residual))(y)
@@ -51,7 +56,10 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (strided) and 1x1 convolutions, four times wider at the end, and a shortcut."""
+    """1x1, 3x3 (strided) and 1x1 convolutions, four times wider at the end, and a shortcut.
+
+    relu(shortcut(x) + f(shift(x))), as in `BasicBlock`.
+    """
 
     width: int
     stride: int
@@ -59,12 +67,13 @@ class Bottleneck(nn.Module):
     dense: Callable
     norm: Callable
     zero_init_residual: bool = False
+    shift: Callable = _unchanged
     expansion: ClassVar[int] = 4
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
         stride = (self.stride, self.stride)
-        y = self.dense(self.width, name="conv1")(x)
+        y = self.dense(self.width, name="conv1")(self.shift(x))
         y = nn.relu(self.norm(name="norm1")(y))
         y = self.conv(self.width, (3, 3), stride, padding=1, name="conv2")(y)
         y = nn.relu(self.norm(name="norm2")(y))
@@ -134,6 +143,8 @@ BLOCKS = {
     101: (Bottleneck, (3, 4, 23, 3)),
 }
 
+LONG_STAGE = 23  # blocks; networks with such a stage shift in every other block
+
 
 def check_depth(depth: int) -> None:
     """Raises ValueError naming the choices when there is no ResNet of this depth."""
@@ -161,6 +172,8 @@ class ResNet(nn.Module):
     winograd: the most channels of a 3x3 convolution that inference on CPUs computes with fewer
         products (`winograd`), for a tenth of a second of compilation or more each; 0 keeps to the
         plain operations that other formats know. Training takes them at any width.
+    shift: applied to a block's input before its first convolution, the shortcut left out
+        (`temporal`); at depth 101 to every other block, as in TSM's code.
 
     Raises ValueError for a depth other than 18, 34, 50 and 101.
     """
@@ -175,6 +188,7 @@ class ResNet(nn.Module):
     zero_init_residual: bool = False
     remat: bool = False
     winograd: int = 0
+    shift: Callable[[Array], Array] = _unchanged
 
     def __post_init__(self):
         check_depth(self.depth)
@@ -211,12 +225,14 @@ class ResNet(nn.Module):
         norm = self._norm(train=train, frozen=self.partial_bn)
         block, counts = BLOCKS[self.depth]
         block = nn.remat(block) if self.remat else block
+        every = 2 if max(counts) >= LONG_STAGE else 1
         for level, (stage, count) in enumerate(zip(STAGES, counts, strict=True)):
             for index in range(count):
                 stride = 2 if level > 0 and index == 0 else 1
                 name = f"{stage}_block{index}"
                 width, zero = self.width * 2**level, self.zero_init_residual
-                x = block(width, stride, conv, dense, norm, zero, name=name)(x)
+                shift = self.shift if index % every == 0 else _unchanged
+                x = block(width, stride, conv, dense, norm, zero, shift, name=name)(x)
             features[stage] = x
         features["pooled"] = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         return features

@@ -1,5 +1,7 @@
 """Temporal segment networks (Wang et al., ECCV 2016, arXiv:1608.00859): clips to logits."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.models.resnet import ResNet, check_depth
+from jax_irkd.models.temporal import SHARE, check_temporal, temporal_shift
 
 
 class TSN(nn.Module):
@@ -20,9 +23,14 @@ class TSN(nn.Module):
     draw depends neither on its neighbours nor on the number of devices; they are needed
     only when training with a rate above 0. The head starts at normal(0, `head_std`), as
     in TSN's code.
+
+    temporal: none, shift or causal: whether blocks see the neighbouring segments, both or the
+        past only (`temporal.temporal_shift`). The parameters are the same.
+    temporal_share: the share of a block's input channels that comes from each of them.
     `ResNet` explains the other fields.
 
-    Raises ValueError for an unknown depth, an impossible rate and dropout without keys.
+    Raises ValueError for an unknown depth, an impossible rate, temporal or share, and for dropout
+    without keys.
     """
 
     num_classes: int
@@ -38,11 +46,14 @@ class TSN(nn.Module):
     remat: bool = False
     winograd: int = 0
     head_std: float = 0.001
+    temporal: str = "none"
+    temporal_share: float = SHARE
 
     def __post_init__(self):
         check_depth(self.depth)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        check_temporal(self.temporal, self.temporal_share, self.width)
         super().__post_init__()
 
     @nn.compact
@@ -65,6 +76,9 @@ class TSN(nn.Module):
             zero_init_residual=self.zero_init_residual,
             remat=self.remat,
             winograd=self.winograd,
+            shift=functools.partial(
+                temporal_shift, segments=segments, kind=self.temporal, share=self.temporal_share
+            ),
             name="backbone",
         )
         features = backbone(clips.reshape(batch * segments, *clips.shape[2:]), train=train)

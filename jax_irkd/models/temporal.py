@@ -1,0 +1,80 @@
+"""Temporal shift (TSM; Lin et al., ICCV 2019, arXiv:1811.08383): segments see their neighbours.
+
+A convolution over frames knows nothing of their order. Let a share of its input channels come from
+the segment before and as many from the one after, and it sees three moments at once; with one
+shift a block, later blocks see further. There is nothing to learn and nothing to multiply.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Shaped
+
+KINDS = ("none", "shift", "causal")
+SHARE = 0.125  # of the channels each way, as in TSM's code
+
+
+def check_temporal(kind: str, share: float, channels: int) -> None:
+    """Raises ValueError for an unknown kind and for a share that cannot be shifted.
+
+    `channels` is the smallest number of them that a shift will get.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown temporal {kind!r}; choose one of {list(KINDS)}")
+    if kind == "none":
+        return
+    most = 0.5 if kind == "shift" else 1.0
+    if not 0 < share <= most:
+        raise ValueError(
+            f"temporal_share is {share}; with temporal={kind!r} it must be above 0 and at most "
+            f"{most}"
+        )
+    if shifted_channels(channels, share) < 1:
+        raise ValueError(
+            f"temporal_share {share} of {channels} channels is less than one channel; the share "
+            f"must be {1 / channels:.4g} or more, or the network wider"
+        )
+
+
+def shifted_channels(channels: int, share: float) -> int:
+    """floor(share * channels): how many come from each neighbour."""
+    return int(share * channels + 1e-6)  # A third of 3 is 1, whatever 1/3 is in binary.
+
+
+def temporal_shift(
+    maps: Shaped[Array, "n h w c"], *, segments: int, kind: str = "shift", share: float = SHARE
+) -> Shaped[Array, "n h w c"]:
+    """Maps of clips' frames, some of their channels taken from the neighbouring segments.
+
+    Frame t of a clip gets, with k = floor(share c),
+
+        shift:  x[t + 1, :k], x[t - 1, k:2k], x[t, 2k:]
+        causal: x[t - 1, :k], x[t, k:]
+        none:   x[t]
+
+    and zeros in place of segments before the first and after the last: a clip of one segment has
+    zeros there only. n counts the frames of whole clips, `segments` of each, one clip after the
+    other; clips do not mix. In TSM's code the share is 1 / fold_div. Gradients flow to `maps`.
+
+    Raises ValueError for an unknown kind or an impossible share.
+    """
+    check_temporal(kind, share, maps.shape[-1])
+    if kind == "none":
+        return maps
+    count = shifted_channels(maps.shape[-1], share)
+    clips = maps.reshape(-1, segments, *maps.shape[1:])
+    ahead = count if kind == "shift" else 0
+    parts = [
+        _moved(clips[..., :ahead], -1),
+        _moved(clips[..., ahead : ahead + count], 1),
+        clips[..., ahead + count :],
+    ]
+    # XLA computes a concatenation in one pass over its result, pads and slices within it.
+    shifted = jnp.concatenate([part for part in parts if part.shape[-1]], axis=-1)
+    return shifted.reshape(maps.shape)
+
+
+def _moved(clips: Shaped[Array, "b t h w c"], steps: int) -> Shaped[Array, "b t h w c"]:
+    """Every segment `steps` later, zeros in place of those that have none so far away."""
+    widths = [(0, 0, 0)] * clips.ndim
+    widths[1] = (steps, -steps, 0)
+    return lax.pad(clips, jnp.zeros((), clips.dtype), widths)
