@@ -113,3 +113,26 @@ def test_every_product_of_a_gradient_is_one_of_matrices(depth):
     )
     assert len(products) > 100
     assert {shape.count("x") for pair in products for shape in pair} == {1}
+
+
+@pytest.mark.parametrize("product", [convolutions.dot_general, convolutions.strided_dot_general])
+@pytest.mark.parametrize("size", [(6, 6), (7, 5)])
+def test_a_strided_projection_is_the_product_of_every_other_pixel(product, size):
+    maps, kernel = normal(2, *size, 3, seed=0), normal(3, 4, seed=1)
+    wanted, pull = jax.vjp(lambda x, w: x[:, ::2, ::2] @ w, maps, kernel)
+    found, pull_back = jax.vjp(lambda x, w: product(x, w, None, stride=2), maps, kernel)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    change = normal(*wanted.shape, seed=2)
+    for ours, plain in zip(pull_back(change), pull(change)):
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_gpus_get_strided_projections_as_convolutions():
+    # XLA cannot tile the product of every other pixel for a GPU: the process would be aborted.
+    def loss(maps, kernel):
+        return convolutions.dot_general(maps, kernel, None, stride=2).sum()
+
+    maps, kernel = normal(2, 8, 8, 16, seed=0), normal(16, 32, seed=1)
+    on_gpu, on_cpu = lowered(jax.grad(loss, argnums=(0, 1)), maps, kernel)
+    assert on_gpu.count("stablehlo.convolution") == 2 and "dot_general" not in on_gpu
+    assert on_cpu.count("stablehlo.dot_general") == 2 and "convolution" not in on_cpu

@@ -113,7 +113,7 @@ def test_at_pools_the_larger_map_before_the_power(sizes):
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("length", "parts"), [(7, 3), (5, 5), (3, 7), (56, 7), (1, 2)])
+@pytest.mark.parametrize(("length", "parts"), [(7, 3), (5, 5), (3, 7), (56, 7), (9, 3), (1, 2)])
 def test_pooling_windows(length, parts):
     maps = RNG.standard_normal((2, length, 4, 2))
     ours = adaptive_average_pool(jnp.asarray(maps, jnp.float32), (parts, 3))

@@ -6,7 +6,7 @@ from typing import TypeVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import Scalar, check_choice
@@ -51,21 +51,21 @@ def magnitude(x: Float[Array, "..."], axis: int | tuple[int, ...] | None = None)
 def adaptive_average_pool(
     maps: Float[Array, "b h w c"], size: tuple[int, int]
 ) -> Float[Array, "b h2 w2 c"]:
-    """Average pooling to `size` over PyTorch's windows floor(iH/h) .. ceil((i+1)H/h)."""
-    if maps.shape[1:3] == tuple(size):
-        return maps
-    vertical, horizontal = (_windows(*pair) for pair in zip(maps.shape[1:3], size))
-    rows = jnp.einsum("ph,bhwc->bpwc", vertical, maps, precision="highest")
-    return jnp.einsum("qw,bpwc->bpqc", horizontal, rows, precision="highest")
+    """Average pooling to `size` over PyTorch's windows floor(iH/h) .. ceil((i+1)H/h).
 
-
-def _windows(length: int, parts: int) -> np.ndarray:
-    """Averaging matrix `parts length`: row i holds the weights of output i."""
-    matrix = np.zeros((parts, length), np.float32)
-    for i in range(parts):
-        window = slice(i * length // parts, -(-(i + 1) * length // parts))
-        matrix[i, window] = 1 / (window.stop - window.start)
-    return matrix
+    Means, as XLA cannot tile the same as a product of matrices in full precision for a GPU.
+    """
+    for axis, parts in zip((1, 2), size):
+        length = maps.shape[axis]
+        if length % parts == 0:
+            windows = (parts, length // parts)
+            maps = maps.reshape(*maps.shape[:axis], *windows, *maps.shape[axis + 1 :])
+            maps = jnp.mean(maps, axis=axis + 1)
+        else:
+            windows = [(i * length // parts, -(-(i + 1) * length // parts)) for i in range(parts)]
+            means = [jnp.mean(lax.slice_in_dim(maps, *w, axis=axis), axis=axis) for w in windows]
+            maps = jnp.stack(means, axis=axis)
+    return maps
 
 
 def smaller_size(first: Array, second: Array) -> tuple[int, int]:

@@ -7,8 +7,10 @@ several times as long as the convolution. For the same reason 1x1 ones are produ
 and not of maps.
 """
 
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,17 +52,66 @@ def conv_general_dilated(
 
 
 def dot_general(
-    lhs: Float[Array, "n h w c"], rhs: Float[Array, "c d"], dimension_numbers, **options
-) -> Float[Array, "n h w d"]:
+    lhs: Float[Array, "n h w c"],
+    rhs: Float[Array, "c d"],
+    dimension_numbers,
+    *,
+    stride: int = 1,
+    **options,
+) -> Float[Array, "n h2 w2 d"]:
     """`jax.lax.dot_general` for `nn.Dense(dot_general=...)`, with all pixels along one axis.
 
     The same function. Its gradient to the kernel sums over that axis; over three axes XLA on CPUs
-    would transpose the maps.
+    would transpose the maps. With `stride` > 1 it is the 1x1 convolution of that stride: on CPUs
+    the product of every so many pixels, elsewhere the library's convolution, as XLA cannot tile
+    that product for a GPU. Differentiable in reverse mode, then once.
     """
+    if stride > 1:
+        return _projection(stride, tuple(sorted(options.items())))(lhs, rhs)
     del dimension_numbers  # nn.Dense has one product: over the last axis and the first.
     pixels = lhs.reshape(-1, lhs.shape[-1])
     made = lax.dot_general(pixels, rhs, (((1,), (0,)), ((), ())), **options)
     return made.reshape(*lhs.shape[:-1], -1)
+
+
+def strided_dot_general(
+    lhs: Float[Array, "n h w c"],
+    rhs: Float[Array, "c d"],
+    dimension_numbers,
+    *,
+    stride: int,
+    **options,
+) -> Float[Array, "n h2 w2 d"]:
+    """The plain 1x1 convolution with a stride for `nn.Dense(dot_general=...)`."""
+    del dimension_numbers
+    return lax.conv_general_dilated(
+        lhs, rhs[None, None], (stride, stride), "VALID", dimension_numbers=_LAYOUT, **options
+    )
+
+
+@functools.cache
+def _projection(stride: int, options: tuple[tuple[str, Any], ...]) -> Callable:
+    """`dot_general` with a stride. Gradients flow to both arguments."""
+
+    def sliced(maps: Array, kernel: Array) -> Array:
+        return dot_general(maps[:, ::stride, ::stride], kernel, None, **dict(options))
+
+    def strided(maps: Array, kernel: Array) -> Array:
+        return strided_dot_general(maps, kernel, None, stride=stride, **dict(options))
+
+    @jax.custom_vjp
+    def project(maps: Array, kernel: Array) -> Array:
+        return lax.platform_dependent(maps, kernel, cpu=sliced, default=strided)
+
+    def backward(kept: tuple[Array, Array], change: Array) -> tuple[Array, Array]:
+        pulls = {
+            name: lambda change, *kept, way=way: jax.vjp(way, *kept)[1](change)
+            for name, way in (("cpu", sliced), ("default", strided))
+        }
+        return lax.platform_dependent(change, *kept, **pulls)
+
+    project.defvjp(lambda *kept: (project(*kept), kept), backward)
+    return project
 
 
 @jax.custom_vjp
