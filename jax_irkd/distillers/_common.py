@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Scalar, check_choice
+from jax_irkd.distillers._checks import Number, check_choice
 from jax_irkd.models.outputs import Outputs
 
 Tree = TypeVar("Tree")
@@ -164,12 +164,7 @@ def feature(outputs: Outputs, layer: str) -> Array:
     return outputs.features[layer]
 
 
-def without_gradient(outputs: Outputs) -> Outputs:
-    """The teacher as a constant."""
-    return jax.lax.stop_gradient(outputs)
-
-
-def current_epoch(epoch: Scalar | None, option: str, module: nn.Module) -> Float[Array, ""]:
+def current_epoch(epoch: Number | None, option: str, module: nn.Module) -> Float[Array, ""]:
     """The epoch as a float32 scalar; 1 while `module` is initialised without one.
 
     Raises ValueError when the caller left it out although `option` needs it.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Number, check_choice, check_positive
+from jax_irkd.distillers._checks import Number, check_choice, check_positive, unknown
 from jax_irkd.distillers._common import magnitude
 
 DISTANCES = ("mean", "sum")
@@ -25,13 +25,13 @@ def clip_graph(
     return similarity * scale[:, None] * scale[None, :]
 
 
-def check_sigma(sigma: Number | str) -> None:
-    """Raises ValueError unless sigma is a positive number or "median"."""
-    if isinstance(sigma, str):
-        if sigma != "median":
-            raise ValueError(f"unknown sigma {sigma!r}; give a positive number or 'median'")
-    else:
-        check_positive("sigma", sigma)
+def check_sigma(name: str, sigma: object) -> Number | str:
+    """The value. Raises ValueError unless it is a positive number or "median"."""
+    if not isinstance(sigma, str):
+        return check_positive(name, sigma)
+    if sigma != "median":
+        raise ValueError(f"{unknown(name)} {sigma!r}; give a positive number or 'median'")
+    return sigma
 
 
 def _inverse_bandwidth(squared: Float[Array, "b b"], sigma: Number | str) -> Float[Array, ""]:

@@ -7,16 +7,20 @@ of log q / p to reach its square, which fails for similar networks or high tempe
 sum and log1p is taken.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from jax_irkd.distillers._checks import Number
+from jax_irkd.distillers._checks import Labels, Number, check_labels, one_hot
 
 # 1 / n! with alternating signs, n = 8 .. 2, highest power first.
 SERIES = (1 / 40320, -1 / 5040, 1 / 720, -1 / 120, 1 / 24, -1 / 6, 1 / 2)
+
+FAR = 3e38
+"""Below every logit that can win."""
 
 LARGEST = 1e33
 """Bound of |z| / temperature relative to the top: finite for every finite logit."""
@@ -25,45 +29,45 @@ LARGEST = 1e33
 class Softmax(NamedTuple):
     """softmax(z / temperature) as r = (z - top) / temperature and log sum exp(r)."""
 
-    relative: Float[Array, "b k"]
-    top: Float[Array, "b 1"]
-    log_sum: Float[Array, "b 1"]
+    relative: Float[Array, "*b k"]
+    top: Float[Array, "*b 1"]
+    log_sum: Float[Array, "*b 1"]
 
     @property
-    def log(self) -> Float[Array, "b k"]:
+    def log(self) -> Float[Array, "*b k"]:
         """The log-probabilities."""
         return self.relative - self.log_sum
 
 
 def softmax(
-    logits: Float[Array, "b k"], temperature: Number = 1.0, mask: Bool[Array, "b k"] | None = None
+    logits: Float[Array, "*b k"], temperature: Number = 1.0, mask: Bool[Array, "*b k"] | None = None
 ) -> Softmax:
     """The softmax over the entries in `mask`; elsewhere `relative` is 0.
 
     The difference to the top comes before the division, which keeps the digits at |z| = 1e4.
     """
     kept = jnp.ones(logits.shape, bool) if mask is None else mask
-    position = jnp.argmax(jnp.where(kept, logits, -jnp.inf), axis=1, keepdims=True)
-    is_top = jnp.arange(logits.shape[1]) == position
-    top = jnp.sum(jnp.where(is_top, logits, 0.0), axis=1, keepdims=True)
+    position = jnp.argmax(jnp.where(kept, logits, -FAR), axis=-1, keepdims=True)
+    is_top = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == position
+    top = jnp.sum(jnp.where(is_top, logits, 0.0), axis=-1, keepdims=True)
     below = kept & ~is_top
     relative = jnp.where(below, jnp.maximum((logits - top) / temperature, -LARGEST), 0.0)
-    others = jnp.sum(jnp.where(below, jnp.exp(relative), 0.0), axis=1, keepdims=True)
+    others = jnp.sum(jnp.where(below, jnp.exp(relative), 0.0), axis=-1, keepdims=True)
     return Softmax(relative, top, jnp.log1p(others))
 
 
 def divergence(
-    teacher: Softmax, student: Softmax, mask: Bool[Array, "b k"] | None = None
-) -> Float[Array, " b"]:
+    teacher: Softmax, student: Softmax, mask: Bool[Array, "*b k"] | None = None
+) -> Float[Array, "*b"]:
     """KL(teacher || student) per row, over the entries in `mask`."""
     ratio = (teacher.relative - student.relative) - (teacher.log_sum - student.log_sum)
     terms = _divergence_terms(teacher.log, student.log, ratio)
-    return jnp.sum(terms if mask is None else jnp.where(mask, terms, 0.0), axis=1)
+    return jnp.sum(terms if mask is None else jnp.where(mask, terms, 0.0), axis=-1)
 
 
 def binary_divergence(
-    teacher: Float[Array, " b"], student: Float[Array, " b"]
-) -> Float[Array, " b"]:
+    teacher: Float[Array, "*b"], student: Float[Array, "*b"]
+) -> Float[Array, "*b"]:
     """KL between two Bernoulli distributions given by their log odds."""
     gap = teacher - student
     near = jnp.abs(gap) < 1
@@ -77,10 +81,12 @@ def binary_divergence(
     return total
 
 
-def cross_entropy(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> Float[Array, ""]:
+def cross_entropy(logits: Float[Array, "*b k"], labels: Labels) -> Float[Array, ""]:
     """Mean over the batch of -log softmax(z)_y; a label that is no class counts as 0."""
-    one_hot = jax.nn.one_hot(labels, logits.shape[1])
-    return -jnp.mean(jnp.sum(one_hot * softmax(logits.astype(jnp.float32)).log, axis=1))
+    labels = check_labels("labels", labels, logits.shape[:-1], logits.shape[-1])
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    chosen = one_hot(labels, logits.shape[-1], logits.dtype)
+    return -jnp.mean(jnp.sum(chosen * softmax(logits).log, axis=-1))
 
 
 def _divergence_terms(
@@ -93,6 +99,6 @@ def _divergence_terms(
     """
     near = jnp.abs(ratio) < 0.5
     d = jnp.where(near, ratio, 0.0)
-    series = jnp.polyval(jnp.array(SERIES), d) * d**2
+    series = functools.reduce(lambda total, factor: total * d + factor, SERIES) * d**2
     q = jnp.exp(log_q)
     return jnp.where(near, q * series, q * ratio + jnp.exp(log_p) - q)

@@ -6,11 +6,10 @@ mdistiller, RepDistiller and the authors' code sum the stages: `reduce="sum"`.
 
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Method, Number, Scalar, check_choice, check_whole, takes
+from jax_irkd.distillers._checks import Labels, Number, check_choice, whole
 from jax_irkd.distillers._common import (
     EPSILON,
     adaptive_average_pool,
@@ -18,14 +17,15 @@ from jax_irkd.distillers._common import (
     smaller_size,
     stage_maps,
     unit_rows,
-    without_gradient,
 )
+from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._method import Method
 from jax_irkd.models.outputs import Outputs
 
 REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
 
 
-@takes("b h w c")
+@takes("b h w c", power=whole(1))
 def at_loss(
     student_map: Float[Array, "b h w c"],
     teacher_map: Float[Array, "b h2 w2 c2"],
@@ -41,7 +41,6 @@ def at_loss(
 
     Gradients flow to both arguments.
     """
-    power = check_whole("power", power, 1)
     size = smaller_size(student_map, teacher_map)
     student = attention_vector(adaptive_average_pool(student_map, size), power)
     teacher = attention_vector(adaptive_average_pool(teacher_map, size), power)
@@ -70,17 +69,9 @@ class Distiller(Method):
         check_choice("reduce", self.reduce, REDUCE)
         super().__post_init__()
 
-    @nn.compact
-    def __call__(
-        self,
-        student: Outputs,
-        teacher: Outputs,
-        labels: Int[Array, " b"],
-        *,
-        epoch: Scalar | None = None,
+    def terms(
+        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
-        del labels, epoch
-        teacher = without_gradient(teacher)
         stages = [
             at_loss(stage_maps(student, layer), stage_maps(teacher, layer), power=self.power)
             for layer in self.layers

@@ -12,16 +12,15 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import (
-    Method,
+    Labels,
     Number,
-    Scalar,
     check_choice,
-    check_number,
+    check_not_negative,
     check_whole,
-    takes,
+    whole,
 )
 from jax_irkd.distillers._common import (
     VERTICES,
@@ -29,17 +28,20 @@ from jax_irkd.distillers._common import (
     magnitude,
     pooled_features,
     unit_rows,
-    without_gradient,
 )
+from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._method import Method
 from jax_irkd.models.outputs import Outputs
 
 FORMS = ("kernel", "embedding", "embedding_kernel")
+
+KERNEL = {"gamma": check_not_negative, "order": whole(0)}
 
 LARGEST = 1e30
 """Bound of a power of an inner product of embeddings, so that kernels stay finite."""
 
 
-@takes("b *f")
+@takes("b *f", **KERNEL)
 def cc_loss(
     student_features: Float[Array, "b *s"],
     teacher_features: Float[Array, "b *t"],
@@ -56,19 +58,11 @@ def cc_loss(
     Gradients flow to both arguments; an all-zero row stays zero and gets none.
     Raises ValueError for a negative `gamma` or `order`.
     """
-    order = _check_kernel(gamma, order)
     student, teacher = (
         _kernel(_products(unit_rows(features.reshape(len(features), -1))), gamma, order)
         for features in (student_features, teacher_features)
     )
     return jnp.mean((student - teacher) ** 2)
-
-
-def _check_kernel(gamma: Number, order: Number) -> int:
-    check_number("gamma", gamma)
-    if gamma < 0:
-        raise ValueError(f"gamma must not be negative, got {gamma!r}")
-    return check_whole("order", order, 0)
 
 
 def _products(rows: Float[Array, "b d"]) -> Float[Array, "b b"]:
@@ -83,7 +77,7 @@ def _kernel(products: Float[Array, "b b"], gamma: Number, order: int) -> Float[A
     return sum(factor * products**p for p, factor in enumerate(factors))
 
 
-@takes("b d", equal=True)
+@takes("b d", equal=True, relational=True)
 def cc_embedding_loss(
     student_embedding: Float[Array, "b d"], teacher_embedding: Float[Array, "b d"]
 ) -> Float[Array, ""]:
@@ -100,7 +94,7 @@ def cc_embedding_loss(
     return jnp.mean(jnp.sum(error[:-1] * error[1:], axis=1))
 
 
-@takes("b d")
+@takes("b d", relational=True, **KERNEL)
 def cc_embedding_kernel_loss(
     student_embedding: Float[Array, "b d"],
     teacher_embedding: Float[Array, "b e"],
@@ -116,7 +110,6 @@ def cc_embedding_kernel_loss(
 
     Gradients flow to both arguments. Raises ValueError for a negative `gamma` or `order`.
     """
-    order = _check_kernel(gamma, order)
     largest = LARGEST ** (1 / max(order, 1))
     kernels = []
     for rows in (student_embedding, teacher_embedding):
@@ -155,17 +148,9 @@ class Distiller(Method):
         check_choice("vertex", self.vertex, VERTICES)
         super().__post_init__()
 
-    @nn.compact
-    def __call__(
-        self,
-        student: Outputs,
-        teacher: Outputs,
-        labels: Int[Array, " b"],
-        *,
-        epoch: Scalar | None = None,
+    def terms(
+        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
-        del labels, epoch
-        teacher = without_gradient(teacher)
         pair = [pooled_features(model, self.layer, self.vertex) for model in (student, teacher)]
         if self.form != "kernel":
             pair = [self._embed(name, part) for name, part in zip(("student", "teacher"), pair)]

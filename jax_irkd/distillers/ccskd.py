@@ -10,25 +10,24 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import (
-    Method,
+    Labels,
     Number,
-    Scalar,
     check_choice,
-    check_number,
+    check_not_negative,
     check_positive,
-    takes,
 )
 from jax_irkd.distillers._common import (
     current_epoch,
     gather,
     pooled_features,
     stage_maps,
-    without_gradient,
 )
+from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._logits import cross_entropy, divergence, softmax
+from jax_irkd.distillers._method import Method
 from jax_irkd.distillers.rkd import rkd_loss
 from jax_irkd.distillers.st import st_loss
 from jax_irkd.models.outputs import Outputs
@@ -37,9 +36,9 @@ OFFICIAL_EPOCHS = {"cifar": 200, "imagenet": 100}
 SCHEDULES = ("constant", *OFFICIAL_EPOCHS)
 
 
-@takes("b c", equal=True)
+@takes("*b c", equal=True)
 def ccskd_channel_loss(
-    student_pooled: Float[Array, "b c"], teacher_pooled: Float[Array, "b c"]
+    student_pooled: Float[Array, "*b c"], teacher_pooled: Float[Array, "*b c"]
 ) -> Float[Array, ""]:
     """Mean over clips and channels of (s - t)^2, globally averaged maps of one stage.
 
@@ -48,13 +47,13 @@ def ccskd_channel_loss(
     return jnp.mean((student_pooled - teacher_pooled) ** 2)
 
 
-@takes("b k", equal=True)
+@takes("*b k", equal=True, decay=check_not_negative)
 def selective_st_loss(
-    student_logits: Float[Array, "b k"],
-    teacher_logits: Float[Array, "b k"],
-    labels: Int[Array, " b"],
+    student_logits: Float[Array, "*b k"],
+    teacher_logits: Float[Array, "*b k"],
+    labels: Labels,
     *,
-    decay: Scalar = 1.0,
+    decay: Number = 1.0,
 ) -> Float[Array, ""]:
     """Soft targets that weigh clips by whether the teacher is right (temperature 1).
 
@@ -66,17 +65,16 @@ def selective_st_loss(
     Gradients flow to both arguments, not through m. Under jit a label that is not a class
     counts as a wrong teacher; outside jit it raises ValueError.
     """
-    check_number("decay", decay)
     student, teacher = softmax(student_logits), softmax(teacher_logits)
-    right = jnp.argmax(teacher_logits, axis=1) == labels
+    right = jnp.argmax(teacher_logits, axis=-1) == labels
     m = decay * (1.0 + right.astype(jnp.float32))
-    negative_entropy = jnp.sum(jnp.exp(teacher.log) * teacher.log, axis=1)
+    negative_entropy = jnp.sum(jnp.exp(teacher.log) * teacher.log, axis=-1)
     offset = m * (1 - m) * negative_entropy + xlogy(m, m)
     return jnp.mean(m**2 * divergence(teacher, student) + offset)
 
 
 def schedule_factors(
-    epoch: Scalar, schedule: str, num_epochs: Number | None = None
+    epoch: Number, schedule: str, num_epochs: Number | None = None
 ) -> dict[str, Float[Array, ""]]:
     """What multiplies each weight in an epoch, counted from 1.
 
@@ -150,16 +148,9 @@ class Distiller(Method):
             check_positive("num_epochs", self.num_epochs)
         super().__post_init__()
 
-    @nn.compact
-    def __call__(
-        self,
-        student: Outputs,
-        teacher: Outputs,
-        labels: Int[Array, " b"],
-        *,
-        epoch: Scalar | None = None,
+    def terms(
+        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
-        teacher = without_gradient(teacher)
         scheduled = self.schedule != "constant"
         now = current_epoch(epoch, f"schedule={self.schedule!r}", self) if scheduled else 1.0
         factors = schedule_factors(now, self.schedule, self.num_epochs)

@@ -6,26 +6,33 @@ ImageNet). The defaults are those of the infrared paper: 0.7, 0.35, outer weight
 NTU RGB+D (0.01 on PKU-MMD), no warm-up.
 """
 
-import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from jax_irkd.distillers._checks import Method, Number, Scalar, check_number, check_positive, takes
-from jax_irkd.distillers._common import current_epoch, without_gradient
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_positive, one_hot
+from jax_irkd.distillers._common import current_epoch
+from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._logits import LARGEST, Softmax, binary_divergence, divergence, softmax
+from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
 
 
-@takes("b k", equal=True)
+@takes("*b k", equal=True, temperature=check_positive)
 def dkd_loss(
-    student_logits: Float[Array, "b k"],
-    teacher_logits: Float[Array, "b k"],
-    labels: Int[Array, " b"],
+    student_logits: Float[Array, "*b k"],
+    teacher_logits: Float[Array, "*b k"],
+    labels: Labels,
     *,
     target_weight: Number = 0.7,
     nontarget_weight: Number = 0.35,
     temperature: Number = 4.0,
-) -> Float[Array, ""]:
+    axis: int = -1,
+    where: Mask = None,
+    ignore_index: int | None = None,
+    weights: Weights = None,
+    reduction: str = "mean",
+) -> Float[Array, "..."]:
     """Soft targets split into the labelled class and the rest.
 
     temperature^2 (target_weight TCKD + nontarget_weight NCKD), mean over the batch.
@@ -37,30 +44,27 @@ def dkd_loss(
     in the mean; outside jit such a label raises ValueError, as do shapes that do not fit and
     fewer than two classes.
     """
-    check_positive("temperature", temperature)
-    check_number("target_weight", target_weight)
-    check_number("nontarget_weight", nontarget_weight)
-    classes = student_logits.shape[1]
+    classes = student_logits.shape[-1]
     if classes < 2:
         raise ValueError(f"dkd_loss needs at least 2 classes, got {classes}")
-    is_target = labels[:, None] == jnp.arange(classes)
+    is_target = one_hot(labels, classes, jnp.bool_)
     student_odds, student_rest = _split(student_logits, is_target, temperature)
     teacher_odds, teacher_rest = _split(teacher_logits, is_target, temperature)
     target = binary_divergence(teacher_odds, student_odds)
     nontarget = divergence(teacher_rest, student_rest, ~is_target)
     per_clip = target_weight * target + nontarget_weight * nontarget
-    per_clip = jnp.where(is_target.any(axis=1), per_clip, 0.0)
-    return temperature**2 * jnp.mean(per_clip)
+    losses = temperature**2 * jnp.where(is_target.any(axis=-1), per_clip, 0.0)
+    return reduce(losses, reduction, where, weights)
 
 
 def _split(
-    logits: Float[Array, "b k"], is_target: Bool[Array, "b k"], temperature: Number
-) -> tuple[Float[Array, " b"], Softmax]:
+    logits: Float[Array, "*b k"], is_target: Bool[Array, "*b k"], temperature: Number
+) -> tuple[Float[Array, "*b"], Softmax]:
     """log(p_y / (1 - p_y)), and the softmax over the other classes."""
     rest = softmax(logits, temperature, ~is_target)
-    target = jnp.sum(jnp.where(is_target, logits, 0.0), axis=1)
-    lead = jnp.clip((target - rest.top[:, 0]) / temperature, -LARGEST, LARGEST)
-    return lead - rest.log_sum[:, 0], rest
+    target = jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1)
+    lead = jnp.clip((target - rest.top[..., 0]) / temperature, -LARGEST, LARGEST)
+    return lead - rest.log_sum[..., 0], rest
 
 
 class Distiller(Method):
@@ -75,18 +79,12 @@ class Distiller(Method):
     temperature: Number = 4.0
     warmup_epochs: Number = 0
 
-    @nn.compact
-    def __call__(
-        self,
-        student: Outputs,
-        teacher: Outputs,
-        labels: Int[Array, " b"],
-        *,
-        epoch: Scalar | None = None,
+    def terms(
+        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
         loss = dkd_loss(
             student.logits,
-            without_gradient(teacher).logits,
+            teacher.logits,
             labels,
             target_weight=self.target_weight,
             nontarget_weight=self.nontarget_weight,

@@ -12,16 +12,9 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import (
-    Method,
-    Number,
-    Scalar,
-    check_choice,
-    check_positive,
-    takes_maps,
-)
+from jax_irkd.distillers._checks import Labels, Number, check_choice, check_positive, optional
 from jax_irkd.distillers._common import (
     VERTICES,
     adaptive_average_pool,
@@ -29,9 +22,10 @@ from jax_irkd.distillers._common import (
     smaller_size,
     stage_maps,
     unit_rows,
-    without_gradient,
 )
 from jax_irkd.distillers._graph import DISTANCES, check_sigma, clip_graph
+from jax_irkd.distillers._inputs import takes_maps
+from jax_irkd.distillers._method import Method
 from jax_irkd.distillers.at import attention_vector
 from jax_irkd.models.outputs import Outputs
 
@@ -49,9 +43,10 @@ CHOICES = {
     "pairs": PAIRS,
     "attention": ATTENTIONS,
 }
+GRAPH = {"sigma": check_sigma, "temperature": optional(check_positive)}
 
 
-@takes_maps
+@takes_maps(relational=True, **GRAPH)
 def mgcam_loss(
     student_maps: Maps,
     teacher_maps: Maps,
@@ -106,7 +101,7 @@ def mgcam_loss(
     return attended_distance(weights, compared, detach=detach)
 
 
-@takes_maps
+@takes_maps(relational=True, **GRAPH)
 def attention_matrices(
     student_maps: Maps,
     teacher_maps: Maps,
@@ -122,9 +117,6 @@ def attention_matrices(
     """
     check_choice("attention", attention, ATTENTIONS)
     check_choice("distance", distance, DISTANCES)
-    check_sigma(sigma)
-    if temperature is not None:
-        check_positive("temperature", temperature)
     stages, batch = len(student_maps), len(student_maps[0])
     if attention == "uniform":
         return jnp.full((stages, stages, batch, batch), 1 / batch)
@@ -253,7 +245,7 @@ class Distiller(Method):
     free_fields: ClassVar[tuple[str, ...]] = ("sigma",)
 
     def __post_init__(self) -> None:
-        check_sigma(self.sigma)
+        check_sigma("sigma", self.sigma)
         if self.temperature is not None:
             check_positive("temperature", self.temperature)
         for name, choices in CHOICES.items():
@@ -261,17 +253,10 @@ class Distiller(Method):
         _check_activation(self.activation, self.normalisation)
         super().__post_init__()
 
-    @nn.compact
-    def __call__(
-        self,
-        student: Outputs,
-        teacher: Outputs,
-        labels: Int[Array, " b"],
-        *,
-        epoch: Scalar | None = None,
+    def terms(
+        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
-        del labels, epoch
-        layers, teacher = self.layers, without_gradient(teacher)
+        layers = self.layers
         local_student = [stage_maps(student, layer, self.vertex) for layer in layers]
         local_teacher = [stage_maps(teacher, layer, self.vertex) for layer in layers]
         student_maps, teacher_maps = gather((local_student, local_teacher), self.axis_name)

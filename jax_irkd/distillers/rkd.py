@@ -4,19 +4,19 @@ Distance 25 and angle 50 are the weights of the classification codes (default he
 authors' metric-learning examples use 1 and 2.
 """
 
-import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Method, Number, Scalar, check_choice, check_number, takes
+from jax_irkd.distillers._checks import Labels, Number, check_choice
 from jax_irkd.distillers._common import (
     EPSILON,
     VERTICES,
     gather,
     magnitude,
     pooled_features,
-    without_gradient,
 )
+from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._method import Method
 from jax_irkd.models.outputs import Outputs
 
 
@@ -41,8 +41,6 @@ def rkd_loss(
 
     Gradients flow to both arguments.
     """
-    check_number("distance_weight", distance_weight)
-    check_number("angle_weight", angle_weight)
     distance, angle = rkd_terms(student_features, teacher_features)
     return distance_weight * distance + angle_weight * angle
 
@@ -115,17 +113,9 @@ class Distiller(Method):
         check_choice("vertex", self.vertex, VERTICES)
         super().__post_init__()
 
-    @nn.compact
-    def __call__(
-        self,
-        student: Outputs,
-        teacher: Outputs,
-        labels: Int[Array, " b"],
-        *,
-        epoch: Scalar | None = None,
+    def terms(
+        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
-        del labels, epoch
-        teacher = without_gradient(teacher)
         pair = [pooled_features(model, self.layer, self.vertex) for model in (student, teacher)]
         distance, angle = rkd_terms(*gather(pair, self.axis_name))
         return {

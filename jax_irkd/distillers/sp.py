@@ -6,20 +6,20 @@ mdistiller and RepDistiller use the last stage alone: `layers=("stage4",)`.
 
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Method, Number, Scalar, check_choice, takes
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
 from jax_irkd.distillers._common import (
     EPSILON,
     VERTICES,
     flat_features,
-    gather,
     magnitude,
     unit_rows,
-    without_gradient,
 )
+from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._reduction import mean, reduce
 from jax_irkd.models.outputs import Outputs
 
 REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
@@ -27,8 +27,14 @@ REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
 
 @takes("b *f")
 def sp_loss(
-    student_features: Float[Array, "b *s"], teacher_features: Float[Array, "b *t"]
-) -> Float[Array, ""]:
+    student_features: Float[Array, "b *s"],
+    teacher_features: Float[Array, "b *t"],
+    *,
+    where: Mask = None,
+    weights: Weights = None,
+    reduction: str = "mean",
+    axis_name: str | None = None,
+) -> Float[Array, "..."]:
     """Mean squared difference of row-normalised batch similarities.
 
     ||G_S - G_T||_F^2 / b^2, where row i of G holds the inner products of clip i
@@ -37,12 +43,13 @@ def sp_loss(
 
     Gradients flow to both arguments; the row of an all-zero clip gets none.
     """
-    return jnp.mean((_similarity(student_features) - _similarity(teacher_features)) ** 2)
+    differences = _similarity(student_features) - _similarity(teacher_features)
+    return reduce(mean(differences**2, where, axis=1), reduction, where, weights)
 
 
 def _similarity(features: Float[Array, "b *f"]) -> Float[Array, "b b"]:
     scale = magnitude(features)
-    flat = (features / scale).reshape(len(features), -1)
+    flat = (features / scale).reshape(features.shape[0], -1)
     gram = jnp.matmul(flat, flat.T, precision="highest")
     return unit_rows(gram, EPSILON / scale.reshape(1, 1) ** 2)
 
@@ -65,19 +72,11 @@ class Distiller(Method):
         check_choice("vertex", self.vertex, VERTICES)
         super().__post_init__()
 
-    @nn.compact
-    def __call__(
-        self,
-        student: Outputs,
-        teacher: Outputs,
-        labels: Int[Array, " b"],
-        *,
-        epoch: Scalar | None = None,
+    def terms(
+        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
-        del labels, epoch
-        teacher = without_gradient(teacher)
         stages = []
         for layer in self.layers:
             pair = [flat_features(model, layer, self.vertex) for model in (student, teacher)]
-            stages.append(sp_loss(*gather(pair, self.axis_name)))
+            stages.append(sp_loss(*pair, axis_name=self.axis_name))
         return {"sp": self.weight * REDUCE[self.reduce](jnp.stack(stages))}

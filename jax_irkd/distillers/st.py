@@ -5,30 +5,27 @@ mdistiller and RepDistiller use 0.9 beside 0.1 times the cross-entropy (`weight=
 cross_entropy_weight=0.1`), and mdistiller's ImageNet set-up 0.5 beside 0.5 with temperature 1.
 """
 
-import flax.linen as nn
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import (
-    Method,
-    Number,
-    Scalar,
-    check_labels,
-    check_positive,
-    takes,
-)
-from jax_irkd.distillers._common import without_gradient
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_positive
+from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._logits import cross_entropy, divergence, softmax
+from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
 
 
-@takes("b k", equal=True)
+@takes("*b k", equal=True, temperature=check_positive)
 def st_loss(
-    student_logits: Float[Array, "b k"],
-    teacher_logits: Float[Array, "b k"],
+    student_logits: Float[Array, "*b k"],
+    teacher_logits: Float[Array, "*b k"],
     *,
     temperature: Number = 4.0,
-) -> Float[Array, ""]:
+    axis: int = -1,
+    where: Mask = None,
+    weights: Weights = None,
+    reduction: str = "mean",
+) -> Float[Array, "..."]:
     """Divergence of the student's softened prediction from the teacher's.
 
     temperature^2 KL(q || p), mean over the batch, with p and q the softmax of student and
@@ -37,9 +34,9 @@ def st_loss(
     Gradients flow to both arguments: temperature (p - q) / b to the student.
     Raises ValueError for shapes that differ and a temperature that is not positive.
     """
-    check_positive("temperature", temperature)
     student, teacher = (softmax(z, temperature) for z in (student_logits, teacher_logits))
-    return temperature**2 * jnp.mean(divergence(teacher, student))
+    losses = temperature**2 * divergence(teacher, student)
+    return reduce(losses, reduction, where, weights)
 
 
 class Distiller(Method):
@@ -54,21 +51,12 @@ class Distiller(Method):
     temperature: Number = 4.0
     cross_entropy_weight: Number = 1.0
 
-    @nn.compact
-    def __call__(
-        self,
-        student: Outputs,
-        teacher: Outputs,
-        labels: Int[Array, " b"],
-        *,
-        epoch: Scalar | None = None,
+    def terms(
+        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
-        del epoch
-        teacher = without_gradient(teacher)
         loss = st_loss(student.logits, teacher.logits, temperature=self.temperature)
         terms = {"st": self.weight * loss}
         if self.cross_entropy_weight != 1:
-            labels = check_labels(labels, *student.logits.shape)
             entropy = cross_entropy(student.logits, labels)
             terms["st_cross_entropy"] = (self.cross_entropy_weight - 1.0) * entropy
         return terms

@@ -1,0 +1,271 @@
+"""What every pure loss does with its arguments before the equation begins.
+
+    @takes("*b k", equal=True, temperature=check_positive)
+    def st_loss(student_logits, teacher_logits, *, temperature=4.0,
+                axis=-1, where=None, weights=None, reduction="mean"): ...
+
+The equation then finds arrays of one dtype, at least float32, that fit each other; its
+hyper-parameters checked; and, as far as its signature has them:
+
+- `axis`: moved to the end, so -1.
+- `labels`: int32 of the leading shape, or a distribution over the classes in the last axis.
+  `ignore_index`: such labels are 0 and do not count in `where`.
+- `where`: None or bool of the leading shape (`b` or `*b`); what does not count is 0 in the arrays,
+  so that padding of any value, NaN included, has neither value nor gradient.
+- `weights`: None or the arrays' dtype, of the leading shape.
+- `axis_name`: arrays, labels, mask and weights hold the clips of all devices already.
+
+A relational loss (`b *f`, or maps with `relational=True`) gets its arrays whole on every device
+of an explicit mesh. Errors are ValueErrors that begin with the name of the loss.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jax_irkd.distillers._checks import (
+    Number,
+    check_choice,
+    check_labels,
+    check_number,
+    check_whole,
+)
+from jax_irkd.distillers._common import gather
+from jax_irkd.distillers._reduction import REDUCTIONS
+
+Option = Number | str | None
+Check = Callable[[str, object], Option]
+
+
+def takes(
+    shape: str, *, equal: bool = False, relational: bool | None = None, **checks: Check
+) -> Callable[[Callable], Callable]:
+    """Decorator of a loss of two arrays (see the module).
+
+    `shape` names the axes of the first two arguments: `*b k`, `b *f` or `b h w c`; a starred
+    name is any number of axes, none included. The batch must agree, with `equal` the whole shape.
+    `checks` maps a hyper-parameter to a function `(name, value) -> value`; every other one that
+    is annotated `Number` has to be a finite scalar.
+    """
+    rule = _Rule(shape, equal, shape == "b *f" if relational is None else relational, checks)
+    return functools.partial(_decorate, rule=rule, maps=False)
+
+
+def takes_maps(*, relational: bool = False, **checks: Check) -> Callable[[Callable], Callable]:
+    """`takes` for losses of two sequences of maps `b h w c`, one map per stage."""
+    return functools.partial(_decorate, rule=_Rule("b h w c", False, relational, checks), maps=True)
+
+
+class _Rule(NamedTuple):
+    shape: str
+    equal: bool
+    relational: bool
+    checks: dict[str, Check]
+
+    def leading(self, array: Array) -> tuple[int, ...]:
+        """The shape of the examples."""
+        return array.shape[:-1] if self.shape.startswith("*") else array.shape[:1]
+
+
+def _decorate(loss: Callable, *, rule: _Rule, maps: bool) -> Callable:
+    signature = inspect.signature(loss)
+    first, second = list(signature.parameters)[:2]
+    numbers = {n for n, p in signature.parameters.items() if p.annotation is Number}
+    checks = dict.fromkeys(numbers, check_number) | rule.checks
+
+    @functools.wraps(loss)
+    def checked(*args, **options):
+        arguments = signature.bind(*args, **options)
+        values = arguments.arguments
+        name = loss.__name__
+        pair = {key: _arrays(f"{name}: {key}", values[key], rule, maps) for key in (first, second)}
+        (_check_stages if maps else _check_fit)(name, pair, rule)
+        dtype = _common_dtype(pair)
+        pair = jax.tree.map(lambda array: array.astype(dtype), pair)
+        axis = _move_axis(name, values, pair, maps)
+        for key in checks.keys() & values.keys():
+            values[key] = _hyperparameter(f"{name}: {key}", values[key], checks[key], dtype)
+        examples = pair[first][0]
+        options = _Examples(name, rule.leading(examples), examples.shape[-1], axis)
+        options.prepare(values, dtype)
+        pair = _left_out(pair, values.get("where"))
+        pair, values = _everywhere(pair, values, rule)
+        values.update(pair if maps else {key: arrays[0] for key, arrays in pair.items()})
+        return loss(*arguments.args, **arguments.kwargs)
+
+    return checked
+
+
+def _arrays(name: str, value: object, rule: _Rule, maps: bool) -> tuple[Array, ...]:
+    """One array, or one per stage."""
+    if not maps:
+        return (_array(name, value, rule.shape),)
+    if not isinstance(value, Sequence):
+        raise ValueError(f"{name} must be a list of maps, one per stage; got {type(value)}")
+    return tuple(_array(f"{name}[{i}]", item, rule.shape) for i, item in enumerate(value))
+
+
+def _array(name: str, value: object, shape: str) -> Array:
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array, got {type(value).__name__}") from error
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"{name} must be real, got {array.dtype}")
+    axes = shape.split()
+    fits = array.ndim >= len(axes) - 1 if "*" in shape else array.ndim == len(axes)
+    if not fits or 0 in array.shape:
+        raise ValueError(f"{name} must have the shape ({shape}), none of it 0; got {array.shape}")
+    return array
+
+
+def _check_fit(loss: str, pair: dict[str, tuple[Array, ...]], rule: _Rule) -> None:
+    (first, (one,)), (second, (other,)) = pair.items()
+    if rule.leading(one)[:1] != rule.leading(other)[:1]:
+        raise ValueError(
+            f"{loss}: {first} holds {one.shape[0]} clips and {second} {other.shape[0]}; "
+            f"both must describe the same batch (shapes {one.shape} and {other.shape})"
+        )
+    if (one.shape if rule.equal else rule.leading(one)) != (
+        other.shape if rule.equal else rule.leading(other)
+    ):
+        raise ValueError(
+            f"{loss}: {first} has the shape {one.shape} and {second} {other.shape}; "
+            "they must be equal"
+        )
+
+
+def _check_stages(loss: str, pair: dict[str, tuple[Array, ...]], rule: _Rule) -> None:
+    student, teacher = pair.values()
+    if not student or len(student) != len(teacher):
+        raise ValueError(
+            f"{loss}: the student has {len(student)} stages and the teacher {len(teacher)}; "
+            "both need the same number, at least 1"
+        )
+    batches = [[maps.shape[0] for maps in stages] for stages in (student, teacher)]
+    if any(size != batches[0][0] for size in (*batches[0], *batches[1])):
+        raise ValueError(
+            f"{loss}: the student's maps hold {batches[0]} clips and the teacher's {batches[1]}; "
+            "all must describe the same batch"
+        )
+
+
+def _common_dtype(pair: dict[str, tuple[Array, ...]]) -> jnp.dtype:
+    """float64 where an input has it, else float32; also where promotion is strict."""
+    double = any(array.dtype == jnp.float64 for arrays in pair.values() for array in arrays)
+    return jnp.dtype(jnp.float64 if double else jnp.float32)
+
+
+def _move_axis(loss: str, values: dict, pair: dict[str, tuple[Array, ...]], maps: bool) -> int:
+    """Moves `axis` of the two arrays to the end; returns where it was, counted from the end."""
+    axis, ndim = values.get("axis", -1), next(iter(pair.values()))[0].ndim
+    if isinstance(axis, bool) or not isinstance(axis, int) or not -ndim <= axis < ndim:
+        raise ValueError(f"{loss}: axis must be one of the {ndim} axes, got {axis!r}")
+    axis = axis % ndim - ndim
+    if axis != -1:
+        values["axis"] = -1
+        for key, arrays in pair.items():
+            pair[key] = tuple(jnp.moveaxis(array, axis, -1) for array in arrays)
+    return axis
+
+
+def _hyperparameter(name: str, value: object, check: Check, dtype: jnp.dtype) -> Option:
+    """The value, checked; an array becomes `dtype`, or stays whole where it has to be whole."""
+    value = check(name, value)
+    if (
+        isinstance(value, jax.Array | np.ndarray)
+        and getattr(check, "func", None) is not check_whole
+    ):
+        return jnp.asarray(value).astype(dtype)
+    return value
+
+
+class _Examples(NamedTuple):
+    """Puts what goes with the examples into one shape."""
+
+    loss: str
+    leading: tuple[int, ...]
+    classes: int
+    axis: int
+
+    def prepare(self, values: dict, dtype: jnp.dtype) -> None:
+        if "reduction" in values:
+            check_choice(f"{self.loss}: reduction", values["reduction"], REDUCTIONS)
+        if values.get("where") is not None:
+            values["where"] = self._mask(values["where"])
+        if values.get("weights") is not None:
+            weights = self._spread("weights", values["weights"]).astype(dtype)
+            if values.get("where") is not None:
+                weights = jnp.where(values["where"], weights, 0.0)
+            values["weights"] = weights
+        if "labels" in values:
+            self._labels(values)
+
+    def _mask(self, where: object) -> Bool[Array, "..."]:
+        where = self._spread("where", where)
+        if where.dtype != jnp.bool_:
+            raise ValueError(f"{self.loss}: where must be bool, got {where.dtype}; try where != 0")
+        return where
+
+    def _spread(self, name: str, value: object) -> Array:
+        array = jnp.asarray(value)
+        try:
+            return jnp.broadcast_to(array, self.leading)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.loss}: {name} has the shape {array.shape}; "
+                f"it must broadcast to {self.leading}, one number per example"
+            ) from error
+
+    def _labels(self, values: dict) -> None:
+        labels, ignored = values["labels"], values.get("ignore_index")
+        if self.axis != -1 and jnp.ndim(labels) == len(self.leading) + 1:
+            labels = jnp.moveaxis(jnp.asarray(labels), self.axis, -1)
+        if ignored is not None and jnp.shape(labels) == self.leading:
+            labels = jnp.asarray(labels)
+            counts = labels != ignored
+            labels = jnp.where(counts, labels, 0)
+            where = values.get("where")
+            values["where"] = counts if where is None else counts & where
+        name = f"{self.loss}: labels"
+        values["labels"] = check_labels(
+            name, labels, self.leading, self.classes, values.get("where")
+        )
+
+
+def _left_out(pair: dict, where: Bool[Array, "..."] | None) -> dict:
+    """0 instead of whatever the examples hold that do not count."""
+    if where is None:
+        return pair
+
+    def keep(array: Float[Array, "..."]) -> Float[Array, "..."]:
+        mask = where.reshape(where.shape + (1,) * (array.ndim - where.ndim))
+        return jnp.where(mask, array, 0.0)
+
+    return jax.tree.map(keep, pair)
+
+
+def _everywhere(pair: dict, values: dict, rule: _Rule) -> tuple[dict, dict]:
+    """Joins the clips of all devices of `axis_name`, and of an explicit mesh."""
+    per_clip = {k: values[k] for k in ("labels", "where", "weights") if values.get(k) is not None}
+    joined = pair, per_clip
+    if rule.relational:
+        joined = jax.tree.map(replicated, joined)
+    pair, per_clip = gather(joined, values.get("axis_name"))
+    values.update(per_clip)
+    return pair, values
+
+
+def replicated(array: Array) -> Array:
+    """The array whole on every device of an explicit mesh; elsewhere the array itself."""
+    sharding = jax.typeof(array).sharding
+    if all(axis is None for axis in sharding.spec):
+        return array
+    whole = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.sharding.reshard(array, whole)

@@ -1,0 +1,66 @@
+"""The base class of the distillers."""
+
+import dataclasses
+import numbers
+from collections.abc import Sequence
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float
+
+from jax_irkd.distillers._checks import Labels, Number, check_number
+from jax_irkd.models.outputs import Outputs
+
+
+class Method(nn.Module):
+    """A distillation method with its hyper-parameters: a subclass writes `terms`.
+
+    The teacher that `terms` gets is a constant. A field must be of the kind of its default;
+    ValueError names the field and the value as soon as the module is made. A method checks the
+    fields it lists in `free_fields` by itself. `terms` may make learnable layers.
+    """
+
+    free_fields: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if field.name not in ("parent", "name", *self.free_fields):
+                _check_kind(field.name, getattr(self, field.name), field.default)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        student: Outputs,
+        teacher: Outputs,
+        labels: Labels,
+        *,
+        epoch: Number | None = None,
+    ) -> dict[str, Float[Array, ""]]:
+        """The weighted terms of the method, see the package's docstring."""
+        return self.terms(student, jax.lax.stop_gradient(teacher), labels, epoch)
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
+    ) -> dict[str, Float[Array, ""]]:
+        """Weighted scalars by name; the loss is their sum. The teacher is a constant."""
+        raise NotImplementedError(f"{type(self).__module__}.{type(self).__name__} needs terms()")
+
+
+def _check_kind(name: str, value: object, default: object) -> None:
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
+    elif isinstance(default, numbers.Real):
+        check_number(name, value)
+    elif isinstance(default, str):
+        if not isinstance(value, str):
+            raise ValueError(f"{name} must be a string, got {value!r}")
+    elif isinstance(default, tuple) and not _is_list_of_names(value):
+        raise ValueError(f"{name} must be a list of names such as {default}, got {value!r}")
+
+
+def _is_list_of_names(value: object) -> bool:
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    return listed and len(value) > 0 and all(isinstance(item, str) for item in value)
