@@ -12,24 +12,27 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Method, Number, Scalar, check_choice, takes
-from jax_irkd.distillers._common import (
-    VERTICES,
-    magnitude,
-    paired_maps,
-    without_gradient,
-)
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
+from jax_irkd.distillers._common import VERTICES, magnitude, paired_maps
+from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
 
 REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
 
 
-@takes("b *f", equal=True)
+@takes("b *f", equal=True, relational=False)
 def fitnet_loss(
-    student_features: Float[Array, "b *f"], teacher_features: Float[Array, "b *f"]
-) -> Float[Array, ""]:
+    student_features: Float[Array, "b *f"],
+    teacher_features: Float[Array, "b *f"],
+    *,
+    where: Mask = None,
+    weights: Weights = None,
+    reduction: str = "mean",
+) -> Float[Array, "..."]:
     """Mean over clips, positions and channels of (r(s) - t)^2, the paper's equation 3.
 
     The student's features s have passed a learned regressor r to the teacher's channels. The
@@ -39,7 +42,9 @@ def fitnet_loss(
     Gradients flow to both arguments.
     Raises ValueError for shapes that differ.
     """
-    return jnp.mean((student_features - teacher_features) ** 2)
+    squared = (student_features - teacher_features) ** 2
+    losses = jnp.mean(squared, axis=tuple(range(1, squared.ndim)))
+    return reduce(losses, reduction, where, weights)
 
 
 def standardise(
@@ -84,17 +89,9 @@ class Distiller(Method):
         check_choice("reduce", self.reduce, REDUCE)
         super().__post_init__()
 
-    @nn.compact
-    def __call__(
-        self,
-        student: Outputs,
-        teacher: Outputs,
-        labels: Int[Array, " b"],
-        *,
-        epoch: Scalar | None = None,
+    def terms(
+        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
-        del labels, epoch
-        teacher = without_gradient(teacher)
         stages = [self._stage(layer, student, teacher) for layer in self.layers]
         return {"fitnet": self.weight * REDUCE[self.reduce](jnp.stack(stages))}
 
