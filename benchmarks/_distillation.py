@@ -15,10 +15,11 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jax_irkd import distillers, steps
+from jax_irkd import distillers
 from jax_irkd.data.augment import normalise
 from jax_irkd.models.folding import without_norms
 from jax_irkd.models.tsn import TSN
+from jax_irkd.training import steps
 
 METHODS = ("dkd", "mgcam")
 CLASSES = 60

@@ -29,13 +29,14 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from jax_irkd import runs, steps
 from jax_irkd.data import loading
 from jax_irkd.distillers import mgcam
 from jax_irkd.distillers._common import stage_maps
-from jax_irkd.evaluation import Network
 from jax_irkd.models.outputs import Outputs
-from jax_irkd.runs import make_augmentation, make_reader
+from jax_irkd.runs.network import load_network
+from jax_irkd.training import steps
+from jax_irkd.training.evaluation import Network
+from jax_irkd.training.setup import make_augmentation, make_reader
 
 SHARP = {"sigma": 0.3, "temperature": 0.1}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -241,8 +242,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="variants with this in their name")
     parser.add_argument("--json", default="", help="write every value to this file")
     arguments = parser.parse_args()
-    teacher, _ = runs.load(arguments.teacher)
-    student, meta = runs.load(arguments.student)
+    teacher, _ = load_network(arguments.teacher)
+    student, meta = load_network(arguments.student)
     config, every = ConfigDict(meta["config"]), {}
     variants = {title: f for title, f in VARIANTS.items() if arguments.only in title}
     for size in map(int, arguments.batch_sizes.split(",")):

@@ -22,8 +22,9 @@ import cv2
 import numpy as np
 
 from benchmarks._measure import Figure, run, show, spread
-from jax_irkd.data import raw_trees, video
-from jax_irkd.memory import keep_freed_memory
+from jax_irkd.data.synthetic import raw_ntu
+from jax_irkd.host.memory import keep_freed_memory
+from tfds_builders._shared import encoding
 
 RGB_SIZE, INFRARED_SIZE = (1920, 1080), (512, 424)
 GRAIN = 128  # Pixels; frames of 455x256 then take 16 kB as JPEG, as NTU RGB+D's do.
@@ -51,13 +52,13 @@ def make_clips(folder: Path, clips: int, frames: int) -> None:
     """Pairs as NTU RGB+D stores them."""
     for number in range(clips):
         key = f"S001C{number % 3 + 1:03d}P{number + 1:03d}R001A001"
-        rgb, infrared = raw_trees.ntu_paths(folder, key)
-        raw_trees.write_video(rgb, scene(RGB_SIZE, frames, number), size=RGB_SIZE, codec="h264")
+        rgb, infrared = raw_ntu.ntu_paths(folder, key)
+        raw_ntu.write_video(rgb, scene(RGB_SIZE, frames, number), size=RGB_SIZE, codec="h264")
         grey = (
             np.repeat(frame[..., :1], 3, axis=2)
             for frame in scene(INFRARED_SIZE, frames, 99 + number)
         )
-        raw_trees.write_video(infrared, grey, size=INFRARED_SIZE, infrared=True)
+        raw_ntu.write_video(infrared, grey, size=INFRARED_SIZE, infrared=True)
 
 
 def bare(path: Path, max_frames: int = 64) -> int:
@@ -66,7 +67,7 @@ def bare(path: Path, max_frames: int = 64) -> int:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
-        wanted, size = set(video.evenly_spaced(stream.frames, max_frames)), 0
+        wanted, size = set(encoding.evenly_spaced(stream.frames, max_frames)), 0
         for index, frame in enumerate(container.decode(stream)):
             if index in wanted:
                 image = frame.to_ndarray(format="bgr24")
@@ -124,7 +125,7 @@ def bare_seconds(paths: list[Path], processes: int) -> float:
 def long_video(folder: Path, frames: int) -> Path:
     """A long 1080p video, made cheaply: one clip's packets written over and over."""
     part = folder / "part.avi"
-    raw_trees.write_video(part, scene(RGB_SIZE, 50, 0), size=RGB_SIZE, codec="h264", gop=50)
+    raw_ntu.write_video(part, scene(RGB_SIZE, 50, 0), size=RGB_SIZE, codec="h264", gop=50)
     path = folder / "long.avi"
     with av.open(str(part)) as source, av.open(str(path), "w", format="avi") as target:
         stream = source.streams.video[0]
@@ -144,7 +145,7 @@ def peak(path: Path, queue: multiprocessing.Queue) -> None:
     """Encodes 20 instances of a long video; puts seconds, frames and megabytes of memory."""
     keep_freed_memory()  # As the build's workers do.
     begin = time.perf_counter()
-    _, total, fault = video.encode_ranges(path, SPANS)
+    _, total, fault = encoding.encode_ranges(path, SPANS)
     if fault:
         raise fault
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -162,11 +163,11 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
     try:
         raw = folder / "raw"
         make_clips(raw, arguments.clips, arguments.frames)
-        pair = raw_trees.ntu_paths(raw, "S001C001P001R001A001")
+        pair = raw_ntu.ntu_paths(raw, "S001C001P001R001A001")
         cv2.setNumThreads(1)
         plain = seconds(lambda: [bare(path) for path in pair])
         ours = seconds(
-            lambda: [video.encode_clip(path, infrared="_ir" in path.stem) for path in pair]
+            lambda: [encoding.encode_clip(path, infrared="_ir" in path.stem) for path in pair]
         )
         note = f"PyAV + OpenCV {plain:.2f} s a clip pair, ours {ours:.2f} s"
         tell(Figure("encoder: share of the bare throughput", 100 * plain / ours, "%", note=note))

@@ -15,9 +15,11 @@ from ml_collections import ConfigDict
 
 from benchmarks import _measure
 from benchmarks.attention import Pair, batches, make_pull
-from jax_irkd import distillers, runs, steps
-from jax_irkd.evaluation import Network
+from jax_irkd import distillers
 from jax_irkd.models.outputs import Outputs
+from jax_irkd.runs.network import load_network
+from jax_irkd.training import steps
+from jax_irkd.training.evaluation import Network
 
 
 def figures(student: Network, pairs: list[Pair]) -> list[_measure.Figure]:
@@ -66,8 +68,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    teacher, _ = runs.load(arguments.teacher)
-    student, meta = runs.load(arguments.student)
+    teacher, _ = load_network(arguments.teacher)
+    student, meta = load_network(arguments.student)
     config, size = ConfigDict(meta["config"]), arguments.batch_size
     pairs = [*batches(student, teacher, config, size, arguments.batches, arguments.seed)]
     _measure.show(figures(student, pairs))

@@ -41,7 +41,7 @@ def measure(case: Mapping[str, int], repeats: int) -> dict[str, float]:
 
     from benchmarks import _distillation as distillation
     from benchmarks._roofline import cost
-    from jax_irkd import devices
+    from jax_irkd.host import devices
 
     devices.start("off")
     sizes = distillation.Sizes(case["clips"], case["segments"], case["resolution"], case["width"])

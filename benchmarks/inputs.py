@@ -30,11 +30,12 @@ from absl import flags
 
 from benchmarks._measure import Figure, Timing, alternate, ratio, run, show, spread
 from benchmarks.build import make_clips
-from jax_irkd import devices
 from jax_irkd.build import make_builder
-from jax_irkd.data import augment, loading, raw_trees
+from jax_irkd.data import augment, loading
 from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
+from jax_irkd.data.synthetic import raw_ntu
+from jax_irkd.host import devices
 from tfds_builders._shared.options import BuildOptions
 
 NAME = "ntu_rgbd_ir/ten"
@@ -56,7 +57,7 @@ def make_data(folder: Path, clips: int, frames: int) -> list[tuple[Path, Path]]:
     config = tfds.download.DownloadConfig(manual_dir=raw, try_download_gcs=False)
     builder.download_and_prepare(download_config=config)
     pairs = [
-        raw_trees.ntu_paths(raw, f"S001C{number % 3 + 1:03d}P{number + 1:03d}R001A001")
+        raw_ntu.ntu_paths(raw, f"S001C{number % 3 + 1:03d}P{number + 1:03d}R001A001")
         for number in range(clips)
     ]
     return pairs

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from benchmarks import _distillation as distillation
 from benchmarks._distillation import Sizes
 from benchmarks._measure import Figure, Timing, alternate, ratio, run, show, spread
-from jax_irkd import devices
+from jax_irkd.host import devices
 from jax_irkd.models.folding import without_norms
 
 

@@ -115,8 +115,9 @@ def _finish(process: subprocess.Popen) -> dict:
 def work(workdir: Path) -> None:
     """Train `ours` for a few steps as `python -m jax_irkd.main` would; print the peak memory."""
     from configs import demo
-    from jax_irkd import devices, main
+    from jax_irkd import main
     from jax_irkd.data import loading
+    from jax_irkd.host import devices
 
     devices.start("off")
     config = demo.get_config("method=ours")

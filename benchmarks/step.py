@@ -28,7 +28,7 @@ from benchmarks import _distillation as distillation
 from benchmarks._distillation import Networks, Sizes
 from benchmarks._measure import Figure, Timing, alternate, number, ratio, run, show, spread
 from benchmarks._roofline import Ceilings, Cost, ceilings, needs_of
-from jax_irkd import devices
+from jax_irkd.host import devices
 from jax_irkd.models.folding import without_norms
 
 CHECK = Sizes(clips=4, segments=2, resolution=96)

@@ -24,20 +24,22 @@ import numpy as np
 from benchmarks import _measure
 from benchmarks._measure import Figure
 from benchmarks.build import scene
-from configs import base
-from jax_irkd import bench_student, devices, export
-from jax_irkd.checkpoints import Checkpoints
-from jax_irkd.classifier import open_classifier
-from jax_irkd.data.raw_trees import write_video
+from jax_irkd import bench_student
+from jax_irkd.config import paper_setup
+from jax_irkd.data.synthetic.raw_ntu import write_video
+from jax_irkd.deployment import archive
+from jax_irkd.deployment.classifier import open_classifier
+from jax_irkd.deployment.recognizer import Recognizer
+from jax_irkd.host import devices
 from jax_irkd.models.tsn import TSN
-from jax_irkd.recognizer import Recognizer
+from jax_irkd.training.checkpoints import Checkpoints
 
 CLASSES = [f"class {number}" for number in range(10)]
 
 
 def make_run(folder: Path) -> Path:
     """An untrained student as training would leave it."""
-    config = base.get_config("baseline", "cross_subject", 0)
+    config = paper_setup("baseline", "cross_subject", 0)
     config.dtype = "float32"
     model = TSN(num_classes=len(CLASSES), depth=18)
     variables = jax.jit(lambda key, x: model.init(key, x, train=False))(
@@ -244,7 +246,7 @@ def figures(flags: argparse.Namespace) -> list[Figure]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run, student = make_run(folder / "run"), folder / "student.irkd"
-        export.export_run(run, student)
+        archive.export_run(run, student)
         parts = {
             "network": lambda: network(run, student, flags.repeats),
             "stream": lambda: stream(student),

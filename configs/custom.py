@@ -8,12 +8,12 @@ Both networks start from finished runs (or torchvision files) and are tuned with
 that keep what these have learnt; without weights, raise learning_rate and num_epochs.
 """
 
-from configs import base
+from jax_irkd.config import paper_setup, parse
 
 
 def get_config(arg: str = ""):
-    options = base.parse(arg, method="ours", protocol="split", seed=0, temporal="none")
-    config = base.get_config(**options)
+    options = parse(arg, method="ours", protocol="split", seed=0, temporal="none")
+    config = paper_setup(**options)
     config.dataset.name = "folder_ir"
     config.dataset.data_dir = "data"
     config.dataset.protocols = {"split": {"train": ("train",), "test": ("test",)}}

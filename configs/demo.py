@@ -3,12 +3,12 @@
 make demo, or: python -m jax_irkd.main --config=configs/demo.py:method=ours --workdir=runs/demo
 """
 
-from configs import base
+from jax_irkd.config import paper_setup, parse
 
 
 def get_config(arg: str = ""):
-    options = base.parse(arg, method="ours", protocol="cross_subject", seed=0, temporal="none")
-    config = base.get_config(**options)
+    options = parse(arg, method="ours", protocol="cross_subject", seed=0, temporal="none")
+    config = paper_setup(**options)
     config.dataset.name = "ntu_rgbd_ir/ten"
     config.dataset.data_dir = "runs/demo_data/tfds"
     config.dataset.rgb_size = (112, 150)

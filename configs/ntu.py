@@ -6,14 +6,14 @@ python -m jax_irkd.main --config=configs/ntu.py --config.dataset.data_dir=DATA \
 The paper reports 80.86 % for `ours` and 71.20 % for `baseline`; it does not name the protocol.
 """
 
-from configs import base
+from jax_irkd.config import paper_setup, parse
 
 
 def get_config(arg: str = ""):
-    options = base.parse(
+    options = parse(
         arg, method="ours", protocol="cross_subject", seed=0, temporal="none", classes="ten"
     )
     classes = options.pop("classes")
-    config = base.get_config(**options)
+    config = paper_setup(**options)
     config.dataset.name = f"ntu_rgbd_ir/{classes}"
     return config

@@ -8,14 +8,14 @@ The paper reports a mAP of 0.588 and 0.586 for `ours`; we report the mean class 
 trimmed clips, and with --config.eval.detection=True the official detection figures beside it.
 """
 
-from configs import base
+from jax_irkd.config import PKU_PROTOCOLS, paper_setup, parse
 
 
 def get_config(arg: str = ""):
-    options = base.parse(arg, method="ours", protocol="cross_subject", seed=0, temporal="none")
-    config = base.get_config(**options)
+    options = parse(arg, method="ours", protocol="cross_subject", seed=0, temporal="none")
+    config = paper_setup(**options)
     config.dataset.name = "pku_mmd_ir"
-    config.dataset.protocols = base.PKU_PROTOCOLS
+    config.dataset.protocols = PKU_PROTOCOLS
     for training in (config.teacher_training, config.student_training):
         training.num_epochs = 120.0
     if "dkd" in config.distillers:

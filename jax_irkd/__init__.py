@@ -18,7 +18,7 @@ _DOORS = {
     "selective_st_loss": "distillers.ccskd",
     "mgcam_loss": "distillers.mgcam",
     "fitnet_loss": "distillers.fitnet",
-    "Recognizer": "recognizer",
+    "Recognizer": "deployment.recognizer",
 }
 
 __all__ = sorted(_DOORS)

@@ -19,9 +19,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jax_irkd import devices
-from jax_irkd.classifier import CHANNELS, Classifier, OnnxClassifier, RunClassifier, open_classifier
+from jax_irkd.deployment.classifier import (
+    CHANNELS,
+    Classifier,
+    OnnxClassifier,
+    RunClassifier,
+    open_classifier,
+)
 from jax_irkd.errors import UserError
+from jax_irkd.host import devices
 
 
 class Timing(NamedTuple):

@@ -115,7 +115,7 @@ def check_devices(config: ConfigDict | None) -> list[Line]:
     """What JAX computes on, and whether the config's batches can be divided by it."""
     import jax
 
-    from jax_irkd.parallel import devices_of
+    from jax_irkd.training.parallel import devices_of
 
     try:
         devices = jax.local_devices()
@@ -199,7 +199,7 @@ def check_cache() -> list[Line]:
     """The folder that keeps compiled programs from one start to the next."""
     import jax
 
-    from jax_irkd import devices
+    from jax_irkd.host import devices
 
     if not jax.config.jax_compilation_cache_dir:
         devices.start(distributed="off")
@@ -217,7 +217,7 @@ def check_cache() -> list[Line]:
 def check_data(config: ConfigDict | None) -> list[Line]:
     """Is the config's dataset there, and can its clips be read."""
     from jax_irkd.data import loading
-    from jax_irkd.runs import make_reader
+    from jax_irkd.training.setup import make_reader
 
     if config is None:
         return [Line(YELLOW, "data", "not looked for", "name a config: --config=configs/demo.py")]
@@ -253,9 +253,9 @@ def check_training() -> list[Line]:
 
 
 def _train_two_steps(folder: Path) -> list[float]:
-    from jax_irkd import doctor_probe, logs
+    from jax_irkd.training import logs, probe
 
-    trainer = doctor_probe.make_trainer(folder)
+    trainer = probe.make_trainer(folder)
     _, scores = trainer.run()
     losses = [line["loss"] for line in logs.read_log(folder) if line["kind"] == "train"]
     if len(losses) != 2 or None in losses:

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import log_softmax, logsumexp
 
-from jax_irkd import metrics
 from jax_irkd.errors import UserError
+from jax_irkd.metrics import classification
 
 # What clips have in common that must not be split between tuning and measuring, by clip id.
 _GROUPS = {
@@ -170,7 +170,7 @@ def fused_results(runs: Sequence[Scores], weights: str = "equal") -> dict[str, A
     classes = logits.shape[-1]
 
     def figures(scores):
-        return metrics.summarize(scores[measured], labels[measured], classes)
+        return classification.summarize(scores[measured], labels[measured], classes)
 
     return {
         "runs": [run.name for run in runs],

@@ -23,20 +23,20 @@ from rich.table import Table
 from jax_irkd.command_line import Arguments, need_config, parse
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
-from jax_irkd.looking.sparks import sparkline
-from jax_irkd.reporting.runs import flatten
+from jax_irkd.inspection.sparkline import sparkline
+from jax_irkd.reporting.wording import flatten
 
 # Commands import what they draw with when they run: `inspect run` needs no JAX.
 
 
 def inspect_data(arguments: Arguments, console: Console) -> None:
     """A contact sheet of RGB–infrared pairs."""
-    from jax_irkd.looking import sheet
+    from jax_irkd.inspection import contact_sheet
 
     config, given = need_config(arguments), arguments.flags
     dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
-    reader = sheet.reader_of(config, dataset, given.split)
-    picture, captions = sheet.contact_sheet(
+    reader = contact_sheet.reader_of(config, dataset, given.split)
+    picture, captions = contact_sheet.contact_sheet(
         config,
         reader,
         dataset.class_names,
@@ -55,7 +55,7 @@ def inspect_data(arguments: Arguments, console: Console) -> None:
 
 def inspect_config(arguments: Arguments, console: Console) -> None:
     """The resolved config, its learning-rate curves, and what it would cost."""
-    from jax_irkd.looking import plan
+    from jax_irkd.inspection import cost
 
     config, given = need_config(arguments), arguments.flags
     for name, value in flatten(config.to_dict()):
@@ -67,7 +67,7 @@ def inspect_config(arguments: Arguments, console: Console) -> None:
             + (f"{given.train_clips} training clips" if given.train_clips else "no known clips")
             + "; --train_clips and --classes say otherwise"
         )
-    plans = plan.plan(config, dataset, clips=given.train_clips, classes=given.classes)
+    plans = cost.plan(config, dataset, clips=given.train_clips, classes=given.classes)
     console.print(_plans_table(plans))
     for part in plans:
         line = sparkline(part.rates.tolist(), 60)
@@ -154,7 +154,7 @@ def _draw_rates(plans: Sequence, path: Path) -> None:
 
 def inspect_run(arguments: Arguments, console: Console) -> None:
     """Figures and curves of several runs, and the settings they differ in."""
-    from jax_irkd.looking import comparison
+    from jax_irkd.inspection import comparison
 
     folders = arguments.words[1:]
     if not folders:

@@ -15,25 +15,25 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from jax_irkd import (
-    closeups,
-    command_line,
-    devices,
-    metrics,
-    profiling,
-    report,
-    runs,
-    transfer,
-    tstdd,
-    untrimmed_evaluation,
-)
+from jax_irkd import command_line
 from jax_irkd.data import loading
+from jax_irkd.detection import untrimmed
 from jax_irkd.errors import FULL, UserError
-from jax_irkd.evaluation import Network, evaluate
-from jax_irkd.interrupts import INTERRUPTED, Interrupted
-from jax_irkd.logs import console
-from jax_irkd.runs import make_reader
-from jax_irkd.train import Phase, Trainer
+from jax_irkd.host import devices
+from jax_irkd.host.interrupts import INTERRUPTED, Interrupted
+from jax_irkd.host.terminal import console
+from jax_irkd.metrics import classification
+from jax_irkd.pretrained import start
+from jax_irkd.reporting import examples, write
+from jax_irkd.runs.identity import digest, identity_of
+from jax_irkd.runs.lifecycle import claim
+from jax_irkd.runs.network import load_network
+from jax_irkd.runs.results import finished, write_results
+from jax_irkd.training import profiling, setup
+from jax_irkd.training.evaluation import Network, evaluate
+from jax_irkd.training.loop import Phase, Trainer
+from jax_irkd.training.setup import make_reader
+from jax_irkd.tstdd import pipeline
 
 
 def define(values: flags.FlagValues) -> None:
@@ -51,9 +51,9 @@ def run(config: ConfigDict, workdir: Path, restart: bool = False, profile: bool 
     """Everything `config` asks for; the results of its method. Finished parts are not run again."""
     if not config.eval.detection:
         return run_method(config, workdir, restart, profile)
-    untrimmed_evaluation.check(config)
+    untrimmed.check(config)
     results = run_method(config, workdir, restart, profile)
-    return untrimmed_evaluation.add_detection(config, workdir / config.method, results)
+    return untrimmed.add_detection(config, workdir / config.method, results)
 
 
 def run_method(
@@ -62,7 +62,7 @@ def run_method(
     """Train and evaluate on clips what `config.method` needs; the results of the method."""
     if profile:
         profiling.refuse_untraceable(config.method, None if restart else workdir / config.method)
-    made = runs.make_distillers(config.distillers)
+    made = setup.make_distillers(config.distillers)
     dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
     if restart:
         if jax.process_index() == 0:
@@ -71,18 +71,18 @@ def run_method(
     if config.method == "teacher":
         return train_teacher(config, dataset, workdir, profile)
     if config.method == "tstdd":
-        return tstdd.run(config, dataset, workdir)
+        return pipeline.run(config, dataset, workdir)
     taught_by = ""
-    teacher, teacher_results = None, runs.finished(workdir / "teacher")
+    teacher, teacher_results = None, finished(workdir / "teacher")
     if made:
-        if not config.teacher and not runs.finished(workdir / "teacher"):
-            runs.check_fit(config, made, len(dataset.class_names))
+        if not config.teacher and not finished(workdir / "teacher"):
+            setup.check_fit(config, made, len(dataset.class_names))
         teacher, teacher_results = get_teacher(config, dataset, workdir)
         taught_by = teacher_results["identity"]
     folder = workdir / config.method
-    wanted = runs.identity(config, config.method, taught_by)
-    runs.claim(folder, wanted)
-    done = runs.finished(folder)
+    wanted = identity_of(config, config.method, taught_by)
+    claim(folder, wanted)
+    done = finished(folder)
     if done:
         complete_page(folder, config, dataset, teacher)
         return done
@@ -90,7 +90,7 @@ def run_method(
     phase = Phase(
         name=config.method,
         modality="infrared",
-        model=runs.make_model(
+        model=setup.make_model(
             config.student_model,
             len(dataset.class_names),
             config.dtype,
@@ -99,7 +99,7 @@ def run_method(
         training=config.student_training,
         distillers=made,
         teacher=teacher() if made else None,
-        pretrained=transfer.start_from(pretrained, dataset.class_names),
+        pretrained=start.start_from(pretrained, dataset.class_names),
     )
     shown = teacher_results and teacher_results["metrics"]
     return train(phase, config, dataset, folder, wanted, {"teacher": shown}, profile)
@@ -110,9 +110,9 @@ def train_teacher(
 ) -> dict:
     """Train the RGB teacher in WORKDIR/teacher, unless that is done; its results."""
     folder = workdir / "teacher"
-    wanted = runs.identity(config, "teacher")
-    runs.claim(folder, wanted)
-    done = runs.finished(folder)
+    wanted = identity_of(config, "teacher")
+    claim(folder, wanted)
+    done = finished(folder)
     if done:
         complete_page(folder, config, dataset, None)
         return done
@@ -120,9 +120,9 @@ def train_teacher(
     phase = Phase(
         name="teacher",
         modality="rgb",
-        model=runs.make_model(config.teacher_model, len(dataset.class_names), config.dtype),
+        model=setup.make_model(config.teacher_model, len(dataset.class_names), config.dtype),
         training=config.teacher_training,
-        pretrained=transfer.start_from(pretrained, dataset.class_names),
+        pretrained=start.start_from(pretrained, dataset.class_names),
     )
     return train(phase, config, dataset, folder, wanted, {}, profile)
 
@@ -131,11 +131,11 @@ def get_teacher(config: ConfigDict, dataset: loading.Dataset, workdir: Path):
     """A function that loads the teacher, and its results; refuses one that cannot teach."""
     folder = Path(config.teacher) if config.teacher else workdir / "teacher"
     if config.teacher:
-        network, meta = runs.load(folder)
+        network, meta = load_network(folder)
         check_teacher(folder, meta, dataset)
         scores = evaluate(network, config, make_reader(config, dataset, "test", ("rgb",)))
-        figures = metrics.summarize(scores.logits, scores.labels, len(dataset.class_names))
-        identity = runs.digest({"teacher": str(folder.absolute()), "step": meta["step"]})
+        figures = classification.summarize(scores.logits, scores.labels, len(dataset.class_names))
+        identity = digest({"teacher": str(folder.absolute()), "step": meta["step"]})
         results = {"metrics": figures, "identity": identity}
     else:
         results = train_teacher(config, dataset, workdir)
@@ -146,7 +146,7 @@ def get_teacher(config: ConfigDict, dataset: loading.Dataset, workdir: Path):
             f"the teacher in {folder} reaches {top1:.1%} where chance is {chance:.1%}; it has "
             "nothing to teach. Train it longer, or insist with --config.allow_weak_teacher"
         )
-    return functools.cache(lambda: runs.load(folder)[0]), results
+    return functools.cache(lambda: load_network(folder)[0]), results
 
 
 def check_teacher(folder: Path, meta: dict, dataset: loading.Dataset) -> None:
@@ -192,7 +192,7 @@ def train(
         "steps": trainer.num_steps,
         "batch": {"global": size, "per_device": size // total},
         "class_names": list(dataset.class_names),
-        "identity": runs.digest(wanted),
+        "identity": digest(wanted),
         "config": trainer.meta["config"],
         "wall_time_s": time.monotonic() - start,
         "seconds": trainer.clock.seconds,
@@ -200,10 +200,10 @@ def train(
         "broken_clips": dict(trainer.reader.faults.clips | trainer.test.faults.clips),
     }
     if jax.process_index() == 0:
-        runs.write_results(folder, scores, results | extra)
+        write_results(folder, scores, results | extra)
         write_page(folder, config, dataset, phase.teacher)
     devices.barrier("results")
-    return runs.finished(folder)
+    return finished(folder)
 
 
 def write_page(
@@ -215,12 +215,12 @@ def write_page(
     A teacher or a baseline is what other runs are compared with: pages they have are made anew.
     """
     student = folder.name != "teacher" and jax.process_count() == 1
-    extra = closeups.closeups(folder, config, dataset, teacher=teacher) if student else []
-    report.show_pictures(folder, extra)
+    extra = examples.closeups(folder, config, dataset, teacher=teacher) if student else []
+    write.show_pictures(folder, extra)
     named = {folder.name}
     if folder.name in ("teacher", "baseline"):
         named |= {path.parent.name for path in folder.parent.glob("*/report.html")}
-    report.write_report(folder.parent, sorted(named), sections={folder.name: extra})
+    write.write_report(folder.parent, sorted(named), sections={folder.name: extra})
 
 
 def complete_page(
@@ -230,7 +230,7 @@ def complete_page(
     teacher: Callable[[], Network] | None,
 ) -> None:
     """The report of a run that was killed after its results and before its page."""
-    if jax.process_index() == 0 and not report.is_written(folder):
+    if jax.process_index() == 0 and not write.is_written(folder):
         alone = jax.process_count() == 1
         write_page(folder, config, dataset, teacher() if teacher and alone else None)
 
@@ -245,7 +245,7 @@ def main(argv: Sequence[str]) -> int:
         workdir = Path(asked.flags.workdir or f"runs/{Path(asked.config_file).stem}")
         run(config, workdir, asked.flags.restart, asked.flags.profile)
         if jax.process_index() == 0:
-            report.print_table(workdir)
+            write.print_table(workdir)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return INTERRUPTED

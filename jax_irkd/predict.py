@@ -16,197 +16,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from jax_irkd import devices, footage
-from jax_irkd.classifier import Classifier, in_batches, open_classifier
-from jax_irkd.detection import Row, segments, write_rows
+from jax_irkd.deployment.answers import as_json, as_text, clock_time, own_names, top, write_files
+from jax_irkd.deployment.classifier import open_classifier
+from jax_irkd.deployment.prediction import Settings, predict
+from jax_irkd.deployment.recognizer import Recognizer
 from jax_irkd.errors import UserError
-from jax_irkd.footage import Footage, Wanted
-from jax_irkd.recognizer import Recognizer, wanted_of
-
-# The longest clip of NTU RGB+D lasts 10 seconds; PKU-MMD's videos last minutes.
-TRIMMED_SECONDS = 15.0
-
-
-class Settings(NamedTuple):
-    """How videos are looked at; times in seconds, `stride` in frames."""
-
-    topk: int = 5
-    trimmed: bool | None = None  # None: by the video's length
-    seconds: float = 2.0
-    stride: int = 16
-    threshold: float = 0.5
-    batch: int = 1
-
-
-DEFAULTS = Settings()
-
-
-class Result(NamedTuple):
-    """What was found in one video.
-
-    A trimmed clip has one span and no rows; a timeline has the probabilities `w k` of its windows
-    with their `spans` (frames [start, stop) from 0), and `rows` in PKU-MMD's format.
-    """
-
-    path: Path
-    trimmed: bool
-    frames: int
-    rate: float
-    probabilities: np.ndarray
-    spans: np.ndarray
-    rows: list[Row]
-    warnings: list[str]
-
-
-def predict(classifier: Classifier, path: str | Path, settings: Settings = DEFAULTS) -> Result:
-    """Classify one video. Raises VideoError (a UserError) when it cannot be read."""
-    film = Footage(path)
-    wanted = wanted_of(classifier)
-    trimmed = settings.trimmed
-    if trimmed is None:
-        trimmed = film.seconds <= TRIMMED_SECONDS
-    if trimmed:
-        found = [footage.whole_clip(film, wanted)]
-        spans = np.array([found[0][:2]])
-        scores = classifier(np.stack([found[0].frames]))
-        rows = []
-    else:
-        spans, scores = _timeline(classifier, film, wanted, settings)
-        rows = _rows(scores, spans, settings)
-    warnings = film.warnings + footage.modality_warning(film.colour, wanted.modality)
-    if film.read < wanted.num_segments:
-        warnings.append(
-            f"has {_frames(film.read)}, fewer than the {wanted.num_segments} segments; some repeat"
-        )
-    return Result(Path(path), trimmed, film.read, film.rate, scores, spans, rows, warnings)
-
-
-def _timeline(classifier: Classifier, film: Footage, wanted: Wanted, settings: Settings):
-    """Spans `w 2` and probabilities `w k` of sliding windows; decoding runs beside the network."""
-    length = max(round(settings.seconds * film.rate), wanted.num_segments)
-    spans, scores, batch = [], [], []
-
-    def flush():
-        if batch:
-            scores.append(in_batches(classifier, np.stack(batch), settings.batch))
-            batch.clear()
-
-    for window in footage.ahead(footage.windows(film, wanted, length, settings.stride)):
-        spans.append(window[:2])
-        batch.append(window.frames)
-        if len(batch) == settings.batch:
-            flush()
-    flush()
-    return np.array(spans), np.concatenate(scores)
-
-
-def _rows(scores: np.ndarray, spans: np.ndarray, settings: Settings) -> list[Row]:
-    return segments(
-        scores,
-        spans,
-        thresholds=(settings.threshold,),
-        max_gap=settings.stride,
-        min_frames=min(8, int(spans[-1, 1])),
-    )
-
-
-def as_json(result: Result, names: Sequence[str], topk: int) -> dict[str, Any]:
-    """One JSON object per video: `predictions` of a clip, `segments` of a timeline.
-
-    Labels and frames count from 1, ends included, as in PKU-MMD.
-    """
-    common = {
-        "video": str(result.path),
-        "kind": "clip" if result.trimmed else "timeline",
-        "frames": result.frames,
-        "rate": round(result.rate, 3),
-        "warnings": result.warnings,
-    }
-    if result.trimmed:
-        return common | {
-            "predictions": [
-                {"label": index + 1, "class": names[index], "probability": round(value, 6)}
-                for index, value in top(result.probabilities[0], topk)
-            ]
-        }
-    return common | {
-        "segments": [
-            {
-                "label": row.label,
-                "class": names[row.label - 1],
-                "start_frame": int(row.start),
-                "end_frame": int(row.end),
-                "start_seconds": round((row.start - 1) / result.rate, 3),
-                "end_seconds": round(row.end / result.rate, 3),
-                "confidence": round(row.confidence, 6),
-            }
-            for row in sorted(result.rows, key=lambda row: row.start)
-        ]
-    }
-
-
-def as_text(result: Result, names: Sequence[str], topk: int) -> str:
-    """A table for people."""
-    found = as_json(result, names, topk)
-    seconds = result.frames / result.rate
-    lines = [f"{result.path}  ({_frames(result.frames)}, {seconds:.1f} s)"]
-    if result.trimmed:
-        for row in found["predictions"]:
-            lines.append(f"  {row['probability']:6.1%}  {row['class']}")
-    else:
-        for row in found["segments"]:
-            times = f"{_clock(row['start_seconds'])} - {_clock(row['end_seconds'])}"
-            lines.append(f"  {times}  {row['confidence']:6.1%}  {row['class']}")
-        if not found["segments"]:
-            lines.append("  no action reaches the threshold; try a lower --threshold")
-    return "\n".join(lines)
-
-
-def _frames(count: int) -> str:
-    return "1 frame" if count == 1 else f"{count} frames"
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds // 60):3d}:{seconds % 60:04.1f}"
-
-
-def top(probabilities: np.ndarray, count: int) -> list[tuple[int, float]]:
-    """The `count` most probable classes and their probabilities."""
-    order = np.argsort(-probabilities, kind="stable")[:count]
-    return [(int(index), float(probabilities[index])) for index in order]
-
-
-def own_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name for each video's results: its own, with its folder's in front where two are alike."""
-    stems = [path.stem for path in paths]
-    names: dict[Path, str] = {}
-    for path in paths:
-        alike = stems.count(path.stem) > 1
-        name = f"{path.absolute().parent.name}_{path.stem}" if alike else path.stem
-        taken = list(names.values())
-        names[path] = name if name not in taken else f"{name}_{len(taken)}"
-    return names
-
-
-def write_files(result: Result, names: Sequence[str], topk: int, stem: Path) -> None:
-    """STEM.json and, for a timeline, STEM.txt (rows in PKU-MMD's format) and STEM.png."""
-    stem.with_name(stem.name + ".json").write_text(
-        json.dumps(as_json(result, names, topk), indent=1)
-    )
-    if not result.trimmed:
-        from jax_irkd.annotate import timeline_picture
-
-        write_rows(stem.with_name(stem.name + ".txt"), result.rows)
-        timeline_picture(result, names, stem.with_name(stem.name + ".png"))
+from jax_irkd.host import devices
+from jax_irkd.video import playback
+from jax_irkd.video.playback import Wanted
 
 
 def predict_all(flags: argparse.Namespace) -> int:
     """Every video of the command line, whatever happens to the others."""
-    paths = footage.find_videos(flags.videos)
+    paths = playback.find_videos(flags.videos)
     called = own_names(paths)
     targets = _annotated(flags.annotate, called)
     if flags.out:
@@ -227,7 +53,7 @@ def predict_all(flags: argparse.Namespace) -> int:
             if flags.out:
                 write_files(result, names, flags.topk, Path(flags.out, called[path]))
             if targets:
-                from jax_irkd.annotate import annotate
+                from jax_irkd.deployment.annotate import annotate
 
                 annotate(result, names, targets[path])
         except (UserError, OSError) as error:
@@ -245,7 +71,7 @@ def _annotated(target: str | None, called: dict[Path, str]) -> dict[Path, Path]:
     if not target:
         return {}
     target, paths = Path(target), list(called)
-    if target.suffix.lower() in footage.SUFFIXES and not target.is_dir():
+    if target.suffix.lower() in playback.SUFFIXES and not target.is_dir():
         if len(paths) > 1:
             raise UserError(
                 f"--annotate={target} is one file for {len(paths)} videos; give a folder"
@@ -268,7 +94,7 @@ def _make_folder(folder: Path) -> None:
 
 def stream(flags: argparse.Namespace) -> int:
     """Predictions of a live source until it ends or Ctrl-C."""
-    from jax_irkd.streams import Stream, kind_of
+    from jax_irkd.video.streams import Stream, kind_of
 
     kind_of(flags.stream)
     recognizer = Recognizer(
@@ -302,9 +128,9 @@ def _preparer(wanted: Wanted) -> Callable[[np.ndarray], np.ndarray]:
         nonlocal seen
         if not seen:
             seen = True
-            for text in footage.modality_warning(footage.colourfulness(image), wanted.modality):
+            for text in playback.modality_warning(playback.colourfulness(image), wanted.modality):
                 print(f"warning: the stream {text}", file=sys.stderr)
-        return footage.prepare_frame(image, wanted)
+        return playback.prepare_frame(image, wanted)
 
     return prepare
 
@@ -332,7 +158,7 @@ def _spoken(recognizer: Recognizer, source: Any, flags: argparse.Namespace) -> I
             print(json.dumps(line), flush=True)
         else:
             print(
-                f"{_clock(moment - start)}  {prediction.probability:6.1%}  {prediction.label}"
+                f"{clock_time(moment - start)}  {prediction.probability:6.1%}  {prediction.label}"
                 f"  ({1e3 * latency:.0f} ms, {source.drop_rate:.1%} dropped)",
                 flush=True,
             )

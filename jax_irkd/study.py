@@ -19,10 +19,12 @@ from typing import Any
 from absl import flags
 from rich.console import Console
 
-from jax_irkd import command_line, report
+from jax_irkd import command_line
 from jax_irkd.errors import UserError
-from jax_irkd.interrupts import INTERRUPTED
-from jax_irkd.reporting.runs import Run
+from jax_irkd.host.interrupts import INTERRUPTED
+from jax_irkd.reporting import write
+from jax_irkd.runs import results
+from jax_irkd.runs.results import Run
 from jax_irkd.studies import analysis, board, planning, processes, tables
 from jax_irkd.studies.planning import Task
 from jax_irkd.studies.processes import DONE, FAILED, STOPPED, WAITING, Key, Status
@@ -71,7 +73,7 @@ def write_outputs(workdir: Path, plan: Mapping[str, Any], status: Mapping[Key, S
     made = tables.sections(summary)
     for folder in sorted({run.folder.parent for run in runs.values()}):
         try:
-            report.write_report(folder, [], sections={"": made})
+            write.write_report(folder, [], sections={"": made})
         except Exception as error:  # a page reads all runs beside it, broken ones too
             logging.warning("%s: the report is not written: %s", folder, error)
     return summary
@@ -85,7 +87,7 @@ def read_runs(
     for seed, method in (key for key, value in status.items() if value.state == DONE):
         folder = workdir / f"seed{seed}" / method
         try:
-            found[seed, method] = report.read_run(folder)
+            found[seed, method] = results.read_run(folder)
         except Exception as error:  # a damaged archive can raise nearly anything
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             broken[seed, method] = Status(FAILED, f"results cannot be read: {text}")

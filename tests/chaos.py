@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jax_irkd.checkpoints import Checkpoints
-from jax_irkd.interrupts import INTERRUPTED
+from jax_irkd.host.interrupts import INTERRUPTED
+from jax_irkd.training.checkpoints import Checkpoints
 
 WORKER = Path(__file__).with_name("worker.py")
 TIMEOUT = 1800  # seconds; a machine that does other things too is slow

@@ -7,12 +7,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from configs import base
+from jax_irkd.config import paper_setup
 from jax_irkd.data.loading import Dataset
-from jax_irkd.evaluation import Network
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.models.tsn import _drop
-from jax_irkd.train import Phase
+from jax_irkd.training.evaluation import Network
+from jax_irkd.training.loop import Phase
 
 CLASSES = ("top", "bottom", "side")
 SPLITS = ("train_subjects_c1", "train_subjects_c23", "test_subjects_c1", "test_subjects_c23")
@@ -51,7 +51,7 @@ def dataset(clips: int = 18, test: int = 7) -> Dataset:
 
 def config(method: str = "baseline", **training):
     """A configuration small enough for tests: narrow networks, 32-pixel frames, two segments."""
-    made = base.get_config(method, "cross_subject", 0)
+    made = paper_setup(method, "cross_subject", 0)
     made.dataset.rgb_size = made.dataset.infrared_size = (32, 40)
     made.input.num_segments, made.input.resolution = 2, 32
     made.input.eval_batch_size, made.input.threads = 4, 2

@@ -38,10 +38,10 @@ def generate_runs(
 
 def write_run(folder, method, dataset, class_names, ids, labels, logits, steps) -> None:
     """One run folder with figures that follow from its scores."""
-    from jax_irkd import metrics
+    from jax_irkd.metrics import classification
 
     folder.mkdir(parents=True, exist_ok=True)
-    figures = metrics.summarize(logits, labels, len(class_names))
+    figures = classification.summarize(logits, labels, len(class_names))
     np.savez_compressed(
         folder / "scores.npz", clip_id=ids, label=labels, logits=logits.astype(np.float32)
     )

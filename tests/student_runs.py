@@ -9,8 +9,8 @@ from pathlib import Path
 import fakes
 import networks
 
-from jax_irkd.checkpoints import Checkpoints
 from jax_irkd.models.tsn import TSN
+from jax_irkd.training.checkpoints import Checkpoints
 
 CLASSES = ["drink", "eat meal", "clap", "wave"]
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import student_runs
 
-from jax_irkd import bench_student, export, runs
+from jax_irkd import bench_student, export
+from jax_irkd.training import setup
 
 
 class Counter:
@@ -37,7 +38,7 @@ def test_networks_take_turns():
 
 
 def test_a_run_beside_its_export(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(runs, "make_model", student_runs.make_model)
+    monkeypatch.setattr(setup, "make_model", student_runs.make_model)
     run = student_runs.write_run(tmp_path / "ours")
     path = tmp_path / "student.irkd"
     assert export.main([f"--run={run}", f"--out={path}"]) == 0

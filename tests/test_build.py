@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from jax_irkd import build
-from jax_irkd.data.raw_trees import ntu_tree
+from jax_irkd.data.synthetic.raw_ntu import ntu_tree
 from jax_irkd.errors import UserError
 from tfds_builders._shared import pool
 from tfds_builders._shared.cache import Cache, Record, Result, Skip, Task

@@ -8,8 +8,8 @@ import chaos
 import numpy as np
 import pytest
 
-from jax_irkd.interrupts import INTERRUPTED
-from jax_irkd.logs import read_log
+from jax_irkd.host.interrupts import INTERRUPTED
+from jax_irkd.training.logs import read_log
 
 LONG = bool(os.environ.get("CHAOS"))
 

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_irkd.checkpoints import Checkpoints, flatten, select, unflatten
 from jax_irkd.errors import UserError
-from jax_irkd.steps import TrainState
+from jax_irkd.training.checkpoints import Checkpoints, flatten, select, unflatten
+from jax_irkd.training.steps import TrainState
 
 META = {"class_names": ["sit", "stand"], "config": {"seed": 3}}
 

@@ -2,8 +2,16 @@ import dataclasses
 
 import pytest
 
-from configs import base, custom, demo, ntu, pku
+from configs import custom, demo, ntu, pku
 from jax_irkd import distillers
+from jax_irkd.config import (
+    DISTILLERS,
+    METHODS,
+    NTU_PROTOCOLS,
+    PKU_PROTOCOLS,
+    TEMPORAL,
+    distillers_of,
+)
 from jax_irkd.models import temporal
 
 
@@ -26,12 +34,12 @@ def test_pku_differs_where_the_paper_says_so():
     assert config.dataset.name == "pku_mmd_ir" and config.protocol == "cross_view"
 
 
-@pytest.mark.parametrize("name", base.DISTILLERS)
+@pytest.mark.parametrize("name", DISTILLERS)
 def test_rows_agree_with_the_defaults_of_the_distillers(name):
     defaults = {f.name: f.default for f in dataclasses.fields(distillers.get(name))}
     for own in ("axis_name", "parent", "name"):
         defaults.pop(own, None)
-    assert dict(base.distillers_of(name)[name]) == defaults
+    assert dict(distillers_of(name)[name]) == defaults
 
 
 def test_configs_share_no_field():
@@ -41,15 +49,15 @@ def test_configs_share_no_field():
 
 
 def test_every_distiller_has_a_row():
-    assert set(distillers.names()) == set(base.DISTILLERS)
+    assert set(distillers.names()) == set(DISTILLERS)
 
 
 @pytest.mark.parametrize("module", [ntu, pku, demo])
-@pytest.mark.parametrize("method", base.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_its_distillers(module, method):
     config = module.get_config(f"method={method},seed=3")
     assert config.method == method and config.seed == 3
-    assert set(config.distillers) == set(base.METHODS[method])
+    assert set(config.distillers) == set(METHODS[method])
 
 
 @pytest.mark.parametrize("module", [ntu, pku, demo, custom])
@@ -58,10 +66,10 @@ def test_temporal_is_that_of_both_networks_and_the_papers_is_none(module):
         config = module.get_config(arg)
         for model in (config.teacher_model, config.student_model):
             assert (model.temporal, model.temporal_share) == (kind, temporal.SHARE)
-    assert base.TEMPORAL == temporal.KINDS
+    assert TEMPORAL == temporal.KINDS
 
 
-@pytest.mark.parametrize("protocols", [base.NTU_PROTOCOLS, base.PKU_PROTOCOLS])
+@pytest.mark.parametrize("protocols", [NTU_PROTOCOLS, PKU_PROTOCOLS])
 def test_protocols_share_no_split_between_training_and_test(protocols):
     for protocol in protocols.values():
         assert not set(protocol["train"]) & set(protocol["test"])
@@ -69,7 +77,7 @@ def test_protocols_share_no_split_between_training_and_test(protocols):
 
 
 def test_ntu_protocols_are_the_standard_ones():
-    subject, view = (base.NTU_PROTOCOLS[name] for name in ("cross_subject", "cross_view"))
+    subject, view = (NTU_PROTOCOLS[name] for name in ("cross_subject", "cross_view"))
     assert all(split.startswith("train") for split in subject["train"])
     assert all(split.endswith("c23") for split in view["train"])
     assert all(split.endswith("c1") for split in view["test"])

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from jax_irkd import detection
-from jax_irkd.detection import Row, evaluate, segments, suppress
+from jax_irkd.detection.__main__ import main
+from jax_irkd.detection.proposals import segments, suppress
+from jax_irkd.detection.protocol import evaluate
+from jax_irkd.detection.rows import Row, read_folder, read_rows, write_folder
 
 FIGURES = ["F1", "AP", "mAP_action", "mAP_video", "2D-AP"]
 
@@ -209,31 +211,31 @@ def test_videos_without_labels_are_refused():
 
 def test_text_files_round_trip(tmp_path):
     rows = [Row(7, 1, 4925, 0.123456789012), Row(51, 12, 20, 2)]
-    detection.write_folder(tmp_path / "out", {"0002-L": rows, "0003-R": []})
+    write_folder(tmp_path / "out", {"0002-L": rows, "0003-R": []})
     assert (tmp_path / "out/0002-L.txt").read_text() == "7,1,4925,0.123456789012\n51,12,20,2\n"
-    assert detection.read_folder(tmp_path / "out") == {"0002-L": rows, "0003-R": []}
+    assert read_folder(tmp_path / "out") == {"0002-L": rows, "0003-R": []}
 
 
 def test_reading_accepts_blanks_and_three_columns(tmp_path):
     path = tmp_path / "0001-L.txt"
     path.write_bytes(b"\xef\xbb\xbf3 10 20 0.5\r\n\r\n4, 30, 40, 1\r\n")
-    assert detection.read_rows(path) == [Row(3, 10, 20, 0.5), Row(4, 30, 40, 1)]
+    assert read_rows(path) == [Row(3, 10, 20, 0.5), Row(4, 30, 40, 1)]
     path.write_text("3,10,20\n")
-    assert detection.read_rows(path, confidence=1.0) == [Row(3, 10, 20, 1.0)]
+    assert read_rows(path, confidence=1.0) == [Row(3, 10, 20, 1.0)]
     with pytest.raises(ValueError, match="line 1: expected label,start,end,confidence, found"):
-        detection.read_rows(path)
+        read_rows(path)
     with pytest.raises(FileNotFoundError, match="give one text file per video"):
-        detection.read_folder(tmp_path / "nowhere")
+        read_folder(tmp_path / "nowhere")
 
 
 def test_command_prints_the_figures(tmp_path, capsys):
     ground = _annotations(2)
-    detection.write_folder(tmp_path / "labels", ground)
-    detection.write_folder(tmp_path / "found", dict(list(ground.items())[:1]))
+    write_folder(tmp_path / "labels", ground)
+    write_folder(tmp_path / "found", dict(list(ground.items())[:1]))
     folders = [str(tmp_path / "found"), str(tmp_path / "labels")]
-    assert detection.main(folders) == 2
+    assert main(folders) == 2
     assert "choose missing='official'" in capsys.readouterr().err
-    assert detection.main([*folders, "--missing=official"]) == 0
+    assert main([*folders, "--missing=official"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == ["AP", "1.000000"]
 
 

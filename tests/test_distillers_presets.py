@@ -7,8 +7,9 @@ import pytest
 import reference_losses as reference
 from quick_compile import quick_compile  # noqa: F401
 
-from jax_irkd import command_line, runs
+from jax_irkd import command_line
 from jax_irkd.models.outputs import Outputs
+from jax_irkd.training import setup
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 
@@ -32,7 +33,7 @@ def terms(method, *fields, epoch=1.0):
     parsed = command_line.parse(
         ["x", f"--config=configs/demo.py:method={method}", *flags], lambda values: None
     )
-    distiller = runs.make_distillers(parsed.config.distillers)[method]
+    distiller = setup.make_distillers(parsed.config.distillers)[method]
     if hasattr(distiller, "axis_name"):
         distiller = distiller.clone(axis_name=None)
     pair = [jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), o) for o in (STUDENT, TEACHER)]

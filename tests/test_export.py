@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 import student_runs
 
-from jax_irkd import classifier, export, export_check, exported, precision, runs
-from jax_irkd.classifier import Rules, open_classifier
+from jax_irkd import export
 from jax_irkd.data import augment
+from jax_irkd.deployment import accuracy, archive, classifier, exported, precision, program
+from jax_irkd.deployment.classifier import Rules, open_classifier
 from jax_irkd.errors import UserError
-from jax_irkd.evaluation import Network
 from jax_irkd.models.tsn import TSN
+from jax_irkd.runs.network import load_network
+from jax_irkd.training import setup
+from jax_irkd.training.evaluation import Network
 
 RULES = Rules("infrared", 2, (40, 48), 32, 0.8)
 
@@ -28,8 +31,8 @@ RULES = Rules("infrared", 2, (40, 48), 32, 0.8)
 def small():
     """TinyModel for runs of width 1, and few rendered clips."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "make_model", student_runs.make_model)
-        patch.setattr(export_check, "SAMPLES", 2)
+        patch.setattr(setup, "make_model", student_runs.make_model)
+        patch.setattr(accuracy, "SAMPLES", 2)
         yield
 
 
@@ -73,7 +76,7 @@ def residual(tmp_path_factory):
 
 def test_batch_norms_of_residual_networks_are_folded(residual):
     path = residual / "student.irkd"
-    manifest = export.export_run(residual, path)
+    manifest = archive.export_run(residual, path)
     assert manifest["batch_norm_folded"] and manifest["distance"] < 1e-5
 
 
@@ -94,7 +97,7 @@ import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        ours = name not in ("jax_irkd", "jax_irkd.exported")
+        ours = name not in ("jax_irkd", "jax_irkd.deployment.exported")
         heavy = ("flatbuffers", "flax", "orbax", "tensorflow_datasets", "grain", "optax", "cv2",
                  "av", "absl", "ml_collections", "rich", "matplotlib", "jaxtyping", "tensorboardX")
         if top in heavy or (top == "jax_irkd" and ours):
@@ -105,7 +108,7 @@ import numpy as np
 clips = np.full((2, 4, 48, 56, 1), 99, np.uint8)
 """
 WITH_US = """
-from jax_irkd.exported import Exported
+from jax_irkd.deployment.exported import Exported
 print(Exported(sys.argv[1])(clips).tolist())
 """
 
@@ -188,12 +191,12 @@ def test_commands_say_what_is_wrong(run, tmp_path, capsys):
 
 def test_a_mismatch_is_never_written(run, tmp_path, monkeypatch, capsys):
     """A program that is wrong by 0.001 stands in for a faulty exporter."""
-    honest = export.stablehlo
+    honest = program.stablehlo
 
     def faulty(program):
         return honest(program._replace(function=lambda *args: 1.001 * program.function(*args)))
 
-    monkeypatch.setattr(export, "stablehlo", faulty)
+    monkeypatch.setattr(archive, "stablehlo", faulty)
     assert export.main([f"--run={run}", f"--out={tmp_path}/a.irkd"]) == 2
     assert "differ from the Flax model's by" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -201,18 +204,18 @@ def test_a_mismatch_is_never_written(run, tmp_path, monkeypatch, capsys):
 
 def test_a_confident_network_hides_nothing():
     sure, other = np.array([[1.0, 1e-20]]), np.array([[1.0, 1e-21]])
-    assert export._distance(lambda _: sure, lambda _: other, None) > 0.04
-    assert export._distance(lambda _: sure, lambda _: sure, None) == 0
-    assert export._distance(lambda _: sure * np.nan, lambda _: sure, None) == np.inf
+    assert program._distance(lambda _: sure, lambda _: other, None) > 0.04
+    assert program._distance(lambda _: sure, lambda _: sure, None) == 0
+    assert program._distance(lambda _: sure * np.nan, lambda _: sure, None) == np.inf
 
 
 def test_norms_that_cannot_be_folded_are_kept():
     """TinyModel's layers have names that folding does not know: it would be wrong silently."""
-    program = export.make_program(tiny(), RULES)
-    assert not program.folded
-    clips = jnp.asarray(export.check_clips(RULES, 2))
-    found = program.function(program.weights, clips)
-    np.testing.assert_allclose(found, program.reference(clips), atol=1e-5)
+    made = program.make_program(tiny(), RULES)
+    assert not made.folded
+    clips = jnp.asarray(program.check_clips(RULES, 2))
+    found = made.function(made.weights, clips)
+    np.testing.assert_allclose(found, made.reference(clips), atol=1e-5)
 
 
 def test_narrow_convolutions_take_fewer_products_on_cpus():
@@ -220,22 +223,22 @@ def test_narrow_convolutions_take_fewer_products_on_cpus():
     model = TSN(num_classes=3, depth=18, width=64)
     network = Network(model, networks.draw(model, 1, 2, 64, 64, 1))
     rules = Rules("infrared", 2, (64, 64), 64, 1.0)
-    quick, plain = (export.make_program(network, rules, winograd=width) for width in (64, 0))
+    quick, plain = (program.make_program(network, rules, winograd=width) for width in (64, 0))
     clips = jax.ShapeDtypeStruct((1, *rules.shape), jnp.uint8)
     programs = [
         jax.jit(program.function).trace(program.weights, clips).lower(lowering_platforms=(name,))
         for program, name in ((quick, "cpu"), (quick, "cuda"), (plain, "cpu"))
     ]
     assert [text.as_text().count("stablehlo.convolution") for text in programs] == [13, 17, 17]
-    module, convention = export.stablehlo(quick)
+    module, convention = program.stablehlo(quick)
     _, layout = exported.pack(quick.weights)
-    manifest = {"class_names": "abc", "platforms": export.PLATFORMS, "weights": layout}
+    manifest = {"class_names": "abc", "platforms": program.PLATFORMS, "weights": layout}
     manifest |= {"modality": "infrared", "num_segments": 2, "height": 64, "width": 64}
     called = jax.jit(
         exported.program_of(manifest | {"calling_convention": convention}, module).call
     )
     for count in (1, 3):
-        clips = export.check_clips(rules, count)
+        clips = program.check_clips(rules, count)
         found = called(quick.weights, clips)
         np.testing.assert_allclose(found, quick.reference(clips), atol=1e-5)
 
@@ -269,10 +272,10 @@ def test_quantised_kernels_by_hand():
 def test_smaller_networks_say_what_they_lose(run, tmp_path, bits, monkeypatch, capsys):
     """On the test split: every clip once, top-1 of both."""
     made = json.loads(fakes.config().dataset.to_json_best_effort())["protocols"]
-    network, meta = runs.load(run)
+    network, meta = load_network(run)
     meta["config"]["dataset"] |= {"protocols": made}
     meta["config"]["input"]["eval_batch_size"] = 4
-    monkeypatch.setattr(runs, "load", lambda folder, which: (network, meta))
+    monkeypatch.setattr(archive, "load_network", lambda folder, which: (network, meta))
     if bits == "int8":
         monkeypatch.setattr("jax_irkd.data.loading.open_dataset", lambda *_: fakes.dataset())
     path = tmp_path / "small.irkd"

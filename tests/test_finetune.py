@@ -6,12 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
-from jax_irkd import main, runs, transfer, weights
-from jax_irkd.checkpoints import Checkpoints
+from jax_irkd import main
+from jax_irkd.config import paper_setup
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
+from jax_irkd.pretrained import start, torchvision
+from jax_irkd.runs.results import json
+from jax_irkd.training.checkpoints import Checkpoints
 
 CLASSES = ("a", "b", "c")
 
@@ -26,7 +28,7 @@ def variables(classes=3, channels=1, width=4, seed=0, **fields):
 
 
 def save_run(folder, learnt, class_names=CLASSES, modality="infrared", width=4):
-    config = base.get_config("baseline", "cross_subject", 0)
+    config = paper_setup("baseline", "cross_subject", 0)
     for model in (config.teacher_model, config.student_model):
         model.depth, model.width = 18, width
     meta = {
@@ -34,7 +36,7 @@ def save_run(folder, learnt, class_names=CLASSES, modality="infrared", width=4):
         "modality": modality,
         "class_names": list(class_names),
         "input_offset": "offset" in learnt["params"]["backbone"]["stem"],
-        "config": runs.json.loads(config.to_json_best_effort()),
+        "config": json.loads(config.to_json_best_effort()),
         "step": 7,
     }
     state = {
@@ -58,7 +60,7 @@ def run(tmp_path_factory):
 
 
 def test_everything_is_taken_where_the_classes_agree(run, capsys):
-    filled = transfer.start_from(run, CLASSES)(variables(seed=2))
+    filled = start.start_from(run, CLASSES)(variables(seed=2))
     assert equal(filled, variables(seed=1))
     assert "step 7: all parameters" in " ".join(capsys.readouterr().out.split())
 
@@ -66,7 +68,7 @@ def test_everything_is_taken_where_the_classes_agree(run, capsys):
 @pytest.mark.parametrize("names", [("a", "b", "c", "d"), ("c", "b", "a")])
 def test_the_head_of_other_classes_stays_fresh(run, names):
     fresh = variables(len(names), seed=2)
-    filled = transfer.start_from(run, names)(fresh)
+    filled = start.start_from(run, names)(fresh)
     assert equal(filled["params"]["head"], fresh["params"]["head"])
     learnt = variables(seed=1)
     assert equal(filled["params"]["backbone"], learnt["params"]["backbone"])
@@ -74,7 +76,7 @@ def test_the_head_of_other_classes_stays_fresh(run, names):
 
 
 def test_a_run_without_input_offset_gets_a_zero_one(run):
-    filled = transfer.start_from(run, CLASSES)(variables(seed=2, input_offset=True))
+    filled = start.start_from(run, CLASSES)(variables(seed=2, input_offset=True))
     stem = filled["params"]["backbone"]["stem"]
     assert not stem.pop("offset")["kernel"].any()
     assert equal(stem, variables(seed=1)["params"]["backbone"]["stem"])
@@ -83,20 +85,20 @@ def test_a_run_without_input_offset_gets_a_zero_one(run):
 def test_an_rgb_run_starts_an_infrared_network_as_a_file_of_it_would(tmp_path):
     learnt = variables(channels=3, seed=1)
     folder = save_run(tmp_path / "rgb", learnt, modality="rgb")
-    weights.save(tmp_path / "rgb.safetensors", learnt)
+    torchvision.save(tmp_path / "rgb.safetensors", learnt)
     fresh = variables(seed=2, input_offset=True)
-    by_file = transfer.start_from(str(tmp_path / "rgb.safetensors"), CLASSES)(fresh)
-    assert equal(transfer.start_from(folder, CLASSES)(fresh), by_file)
+    by_file = start.start_from(str(tmp_path / "rgb.safetensors"), CLASSES)(fresh)
+    assert equal(start.start_from(folder, CLASSES)(fresh), by_file)
 
 
 def test_what_does_not_fit_is_explained(run, tmp_path):
     with pytest.raises(UserError, match=r"the run in .* holds a ResNet-18 of width 4 .* width 8"):
-        transfer.start_from(run, CLASSES)(variables(width=8))
+        start.start_from(run, CLASSES)(variables(width=8))
     with pytest.raises(UserError, match="holds no run"):
-        transfer.start_from(str(tmp_path), CLASSES)(variables())
+        start.start_from(str(tmp_path), CLASSES)(variables())
     with pytest.raises(UserError, match=r"nowhere does not exist"):
-        transfer.start_from(str(tmp_path / "nowhere"), CLASSES)(variables())
-    assert transfer.start_from("", CLASSES) is None
+        start.start_from(str(tmp_path / "nowhere"), CLASSES)(variables())
+    assert start.start_from("", CLASSES) is None
 
 
 def test_training_starts_at_step_zero_with_the_runs_parameters(run, tmp_path, monkeypatch):
@@ -109,7 +111,8 @@ def test_training_starts_at_step_zero_with_the_runs_parameters(run, tmp_path, mo
     trainer = main.Trainer(phase, config, dataset, tmp_path / "new")
     fresh = variables(len(dataset.class_names), seed=2, input_offset=True)
     monkeypatch.setattr(
-        "jax_irkd.steps.init_state", lambda *args, model, tx, **rest: _fresh_state(fresh, tx)
+        "jax_irkd.training.steps.init_state",
+        lambda *args, model, tx, **rest: _fresh_state(fresh, tx),
     )
     state = trainer._initial_state()
     assert int(state.step) == 0
@@ -123,7 +126,7 @@ def test_training_starts_at_step_zero_with_the_runs_parameters(run, tmp_path, mo
 
 
 def _fresh_state(fresh, tx):
-    from jax_irkd.steps import TrainState
+    from jax_irkd.training.steps import TrainState
 
     params = {"model": fresh["params"], "distillers": {}}
     stats = {"model": fresh["batch_stats"], "distillers": {}}

@@ -11,8 +11,8 @@ import pytest
 from configs import custom
 from jax_irkd import build
 from jax_irkd.data import loading
-from jax_irkd.data.raw_trees import number_of, picture, write_video, zip_folder
-from jax_irkd.runs import make_reader
+from jax_irkd.data.synthetic.raw_ntu import number_of, picture, write_video, zip_folder
+from jax_irkd.training.setup import make_reader
 from tfds_builders.folder_ir import clips
 from tfds_builders.folder_ir.folder_ir_dataset_builder import Builder
 from tfds_builders.folder_ir.folder_ir_dataset_builder_test import *  # noqa: F403

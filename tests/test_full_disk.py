@@ -9,8 +9,8 @@ import chaos
 import pytest
 
 from jax_irkd import main
-from jax_irkd.events import Events
-from jax_irkd.logs import RunLog, read_log
+from jax_irkd.training.events import Events
+from jax_irkd.training.logs import RunLog, read_log
 
 
 def test_lines_wait_for_space(tmp_path, caplog):

@@ -6,8 +6,9 @@ import scipy.optimize
 import scipy.special
 from generated_runs import generate_runs
 
-from jax_irkd import fuse, metrics
+from jax_irkd import fuse
 from jax_irkd.errors import UserError
+from jax_irkd.metrics import classification
 
 
 def write(folder, ids, labels, logits, **results):
@@ -84,10 +85,10 @@ def test_tuned_weights_are_measured_on_other_clips(tmp_path):
     weights = fuse.tune(float32[:, ~measured], labels[~measured])
     np.testing.assert_allclose(list(results["weights"].values()), weights, rtol=1e-6)
     fused = fuse.fuse(float32, weights)[measured]
-    expected = metrics.summarize(fused, labels[measured], 4)
+    expected = classification.summarize(fused, labels[measured], 4)
     for name, value in expected.items():
         np.testing.assert_allclose(results["fused"][name], value, rtol=1e-6)
-    alone = metrics.summarize(float32[0][measured], labels[measured], 4)
+    alone = classification.summarize(float32[0][measured], labels[measured], 4)
     assert results["metrics"][folders[0]] == pytest.approx(alone)
     assert results["fused"]["top1"] > max(m["top1"] for m in results["metrics"].values())
 

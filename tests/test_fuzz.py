@@ -9,11 +9,13 @@ import fakes
 import numpy as np
 import pytest
 
-from configs import base, demo, ntu, pku
-from jax_irkd import runs, weight_files
+from configs import demo, ntu, pku
+from jax_irkd.config import DISTILLERS
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
-from jax_irkd.optimizers import make_optimizer
+from jax_irkd.pretrained import files
+from jax_irkd.training import setup
+from jax_irkd.training.optimizers import make_optimizer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -79,7 +81,7 @@ def test_mutated_weights_files_are_read_or_refused(tmp_path, seed):
         path = tmp_path / "damaged.safetensors"
         path.write_bytes(mutate(head, rng) + (content[20_000:] if number % 2 else b""))
         try:
-            arrays = weight_files.read(path)
+            arrays = files.read(path)
         except UserError as error:
             refused += 1
             assert "damaged.safetensors" in str(error) and "\n" not in str(error)
@@ -102,7 +104,7 @@ class Bomb:
 def test_nothing_in_a_weights_file_is_executed(tmp_path, name):
     (tmp_path / name).write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
     with pytest.raises(UserError, match=name):
-        weight_files.read(tmp_path / name)
+        files.read(tmp_path / name)
     assert not (tmp_path / "executed").exists()
 
 
@@ -121,7 +123,7 @@ def test_mutated_options_are_parsed_or_refused(module):
             assert "option" in str(error)
             continue
         try:
-            runs.make_distillers(config.distillers)
+            setup.make_distillers(config.distillers)
         except UserError as error:
             assert "distiller" in str(error)
 
@@ -129,14 +131,14 @@ def test_mutated_options_are_parsed_or_refused(module):
 NUMBERS = [0, -1, 1, 0.5, 1e30, float("nan"), "many", None, (1, 2), {}, True, "graph", "sum"]
 
 
-@pytest.mark.parametrize("name", base.DISTILLERS)
+@pytest.mark.parametrize("name", DISTILLERS)
 def test_mutated_distiller_fields_are_taken_or_refused(name):
     rng = random.Random(name)
     for _ in range(20):
-        fields = dict(base.DISTILLERS[name])
+        fields = dict(DISTILLERS[name])
         fields[rng.choice([*fields, "wieght"])] = rng.choice(NUMBERS)
         try:
-            runs.make_distillers({name: fields})
+            setup.make_distillers({name: fields})
         except UserError as error:
             assert str(error) and "\n" not in str(error)
 

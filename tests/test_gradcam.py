@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from networks import draw, normal
 
-from jax_irkd.gradcam import grad_cam
 from jax_irkd.models.tsn import TSN
+from jax_irkd.reporting.gradcam import grad_cam
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,13 @@ import pytest
 from generated_runs import generate_runs
 from PIL import Image
 
-from jax_irkd import inspect, runs
+from jax_irkd import inspect
 from jax_irkd.data import loading
-from jax_irkd.looking import comparison, plan, sheet
-from jax_irkd.looking.sparks import sparkline
+from jax_irkd.inspection import comparison, contact_sheet, cost
+from jax_irkd.inspection.sparkline import sparkline
 from jax_irkd.models.tsn import TSN
-from jax_irkd.optimizers import make_optimizer
+from jax_irkd.training import setup
+from jax_irkd.training.optimizers import make_optimizer
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def tiny(monkeypatch):
     def make(section, num_classes, dtype, **overrides):
         return fakes.TinyModel(num_classes, width=6 if section.depth == 50 else 4)
 
-    monkeypatch.setattr(runs, "make_model", make)
+    monkeypatch.setattr(setup, "make_model", make)
 
 
 def command(*words):
@@ -42,8 +43,8 @@ def test_sparkline():
 
 def test_contact_sheet_shows_the_frames_that_are_stored():
     config, dataset = fakes.config(), fakes.dataset()
-    reader = sheet.reader_of(config, dataset, "test")
-    picture, captions = sheet.contact_sheet(
+    reader = contact_sheet.reader_of(config, dataset, "test")
+    picture, captions = contact_sheet.contact_sheet(
         config, reader, dataset.class_names, clips=3, training=False
     )
     assert [c.split("  ·  ")[0] for c in captions] == list(fakes.CLASSES)
@@ -54,12 +55,15 @@ def test_contact_sheet_shows_the_frames_that_are_stored():
         i for i in range(7) if reader.records[i]["clip_id"].decode() == captions[0].split()[-1]
     )
     clip = reader.centre(index)["clips"]
-    for kind, top in (("rgb", 0), ("infrared", sheet.HEIGHT + 2)):
+    for kind, top in (("rgb", 0), ("infrared", contact_sheet.HEIGHT + 2)):
         frame = Image.fromarray(np.squeeze(clip[kind][0]))
-        size = (round(frame.width * sheet.HEIGHT / frame.height), sheet.HEIGHT)
+        size = (round(frame.width * contact_sheet.HEIGHT / frame.height), contact_sheet.HEIGHT)
         expected = np.asarray(frame.resize(size, Image.Resampling.LANCZOS))
-        start = sheet.MARGIN // 2 + sheet.LINE + top
-        shown = picture[start : start + sheet.HEIGHT, sheet.MARGIN : sheet.MARGIN + size[0]]
+        start = contact_sheet.MARGIN // 2 + contact_sheet.LINE + top
+        shown = picture[
+            start : start + contact_sheet.HEIGHT,
+            contact_sheet.MARGIN : contact_sheet.MARGIN + size[0],
+        ]
         np.testing.assert_array_equal(
             shown, np.broadcast_to(expected.reshape(*size[::-1], -1), shown.shape)
         )
@@ -68,16 +72,16 @@ def test_contact_sheet_shows_the_frames_that_are_stored():
 
 def test_augmented_frames_are_those_of_the_network():
     config, dataset = fakes.config(), fakes.dataset()
-    reader = sheet.reader_of(config, dataset, "train")
-    seen, chosen = [], sheet.choose(reader, 2, 0)
-    clips = [sheet._read(reader, index, True, 0) for index in chosen]
-    for clip, shown in zip(clips, sheet._augmented(config, clips, True)):
+    reader = contact_sheet.reader_of(config, dataset, "train")
+    seen, chosen = [], contact_sheet.choose(reader, 2, 0)
+    clips = [contact_sheet._read(reader, index, True, 0) for index in chosen]
+    for clip, shown in zip(clips, contact_sheet._augmented(config, clips, True)):
         assert shown["rgb"].shape == (2, 32, 32, 3) and shown["infrared"].dtype == np.uint8
         key = jax.random.fold_in(jax.random.key(config.seed), clip["seed"])
-        crop = sheet.augment.draw_crop(
+        crop = contact_sheet.augment.draw_crop(
             jax.random.split(key)[0], tuple(config.input.scales), config.input.flip
         )
-        exact = sheet.augment.crop_frames(
+        exact = contact_sheet.augment.crop_frames(
             jnp.asarray(clip["clips"]["infrared"], jnp.float32), crop, 32
         )
         np.testing.assert_allclose(shown["infrared"], exact, atol=0.6)
@@ -93,7 +97,7 @@ def test_data_command(in_memory, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "3 of 3 clips, as they are stored" in text and "S001C001P" in text
     width, height = Image.open(out).size
-    assert width > 700 and height > 2 * sheet.HEIGHT
+    assert width > 700 and height > 2 * contact_sheet.HEIGHT
     assert command(*base, "--split=validation") == 2
     assert "unknown split 'validation'; choose one of ['train', 'test'," in capsys.readouterr().err
     assert command(*base[:-1], "--out=/no/such/place.png", *small) == 2
@@ -103,7 +107,7 @@ def test_data_command(in_memory, tmp_path, capsys):
 def test_plan_of_two_phases(tiny):
     config = fakes.config("ours", batch_size=6, num_epochs=2, ema_decay=0.9)
     config.teacher_model.depth = 50
-    teacher, student = plan.plan(config, fakes.dataset())
+    teacher, student = cost.plan(config, fakes.dataset())
     assert [(p.name, p.modality) for p in (teacher, student)] == [
         ("teacher", "rgb"),
         ("ours", "infrared"),
@@ -135,10 +139,10 @@ def test_flops_and_activations_of_one_convolution(monkeypatch):
 
         axis_name: str | None = None
 
-    monkeypatch.setattr(runs, "make_model", lambda *args, **kwargs: One())
+    monkeypatch.setattr(setup, "make_model", lambda *args, **kwargs: One())
     config = fakes.config()
     config.input.resolution, config.input.num_segments = 10, 1
-    found = plan.cost(config, "student", 4)
+    found = cost.cost(config, "student", 4)
     assert found.parameters == 36
     multiplied = 2 * 8 * 8 * 4 * 9
     assert multiplied <= found.forward_flops <= 1.2 * multiplied
@@ -151,7 +155,7 @@ def test_counts_of_a_resnet_are_known_ones():
     config = fakes.config()
     config.input.resolution, config.input.num_segments = 224, 1
     config.student_model.width = 64
-    model = runs.make_model(config.student_model, 10, "float32")
+    model = setup.make_model(config.student_model, 10, "float32")
     assert isinstance(model, TSN)
     x = jax.ShapeDtypeStruct((1, 1, 224, 224, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), x)
@@ -159,7 +163,7 @@ def test_counts_of_a_resnet_are_known_ones():
     assert count == 11_176_512 + 5_130
     forward = jax.jit(lambda v, x: model.apply(v, x, train=False).logits)
     # XLA does not count what is multiplied with the zeros of the padding.
-    assert plan._flops(forward.lower(variables, x)) == pytest.approx(2 * 1.81e9, rel=0.08)
+    assert cost._flops(forward.lower(variables, x)) == pytest.approx(2 * 1.81e9, rel=0.08)
 
 
 def test_config_command(tiny, tmp_path, capsys):

@@ -7,9 +7,11 @@ import fakes
 import numpy as np
 import pytest
 
-from jax_irkd import main, runs
+from jax_irkd import main
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
+from jax_irkd.runs.results import finished
+from jax_irkd.training import setup
 
 
 @pytest.fixture(autouse=True)
@@ -19,9 +21,9 @@ def small(monkeypatch):
     def tiny(section, num_classes, dtype, **overrides):
         return fakes.TinyModel(num_classes, width=6 if section.depth == 50 else 4)
 
-    monkeypatch.setattr(runs, "make_model", tiny)
+    monkeypatch.setattr(setup, "make_model", tiny)
     # Grad-CAM reads a TSN's head; test_closeups has it.
-    monkeypatch.setattr(main.closeups, "closeups", lambda *args, **kwargs: [])
+    monkeypatch.setattr(main.examples, "closeups", lambda *args, **kwargs: [])
     monkeypatch.setattr(loading, "open_dataset", lambda name, data_dir: fakes.dataset())
 
 
@@ -61,25 +63,25 @@ def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
 
 def test_a_page_that_was_never_written_is_written_by_the_same_command(tmp_path, monkeypatch):
     """Killed between results.json and report.html, the teacher's page and the student's."""
-    honest, killed = main.report.write_report, []
+    honest, killed = main.write.write_report, []
 
     def kill(workdir, names, sections):
         killed.append(names)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main.report, "write_report", kill)
+    monkeypatch.setattr(main.write, "write_report", kill)
     for _ in range(2):  # The second call finds the teacher trained and is killed again there.
         with pytest.raises(KeyboardInterrupt):
             main.run(config("dkd"), tmp_path)
-    assert killed == [["teacher"]] * 2 and runs.finished(tmp_path / "teacher")
-    monkeypatch.setattr(main.report, "write_report", honest)
+    assert killed == [["teacher"]] * 2 and finished(tmp_path / "teacher")
+    monkeypatch.setattr(main.write, "write_report", honest)
     main.run(config("dkd"), tmp_path)
     pages = [folder / "report.html" for folder in (tmp_path / "dkd", tmp_path)]
     for page in pages:
         page.unlink()
     monkeypatch.setattr(main, "Trainer", None)
     taught = []
-    monkeypatch.setattr(main.closeups, "closeups", lambda *_, teacher: taught.append(teacher) or [])
+    monkeypatch.setattr(main.examples, "closeups", lambda *_, teacher: taught.append(teacher) or [])
     main.run(config("dkd"), tmp_path)
     assert all(page.exists() for page in pages) and len(taught) == 1
     assert taught[0].model.width == 6  # The closeups get the teacher, as after training.
@@ -227,9 +229,10 @@ def test_mistakes_on_the_command_line_end_with_one_line(tmp_path):
 def test_training_imports_no_tensorflow(tmp_path):
     script = (
         "import pathlib, sys, fakes\n"
-        "from jax_irkd import main, runs\n"
+        "from jax_irkd import main\n"
         "from jax_irkd.data import loading\n"
-        "runs.make_model = lambda *args, **kwargs: fakes.TinyModel()\n"
+        "from jax_irkd.training import setup\n"
+        "setup.make_model = lambda *args, **kwargs: fakes.TinyModel()\n"
         "loading.open_dataset = lambda *args: fakes.dataset()\n"
         f"main.run(fakes.config(), pathlib.Path({str(tmp_path)!r}))\n"
         "assert 'tensorflow_datasets' in sys.modules\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from jax_irkd import metrics
+from jax_irkd.metrics import classification
 
 
 def _random(n=200, k=7, seed=0, ties=False):
@@ -22,7 +22,7 @@ def _random(n=200, k=7, seed=0, ties=False):
 def test_matches_sklearn(ties):
     logits, labels = _random(ties=ties)
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    got = metrics.summarize(logits, labels, 7)
+    got = classification.summarize(logits, labels, 7)
     for key, k in [("top1", 1), ("top5", 5)]:
         want = sk.top_k_accuracy_score(labels, logits, k=k, labels=np.arange(7))
         assert got[key] == pytest.approx(want)
@@ -31,44 +31,46 @@ def test_matches_sklearn(ties):
         sk.balanced_accuracy_score(labels, predicted)
     )
     aps = [sk.average_precision_score(labels == c, probabilities[:, c]) for c in range(7)]
-    np.testing.assert_allclose(metrics.average_precisions(logits, labels), aps, rtol=1e-9)
+    np.testing.assert_allclose(classification.average_precisions(logits, labels), aps, rtol=1e-9)
     assert got["mAP"] == pytest.approx(np.mean(aps))
     assert got["nll"] == pytest.approx(sk.log_loss(labels, probabilities))
     want = sk.confusion_matrix(labels, predicted)
-    np.testing.assert_array_equal(metrics.confusion_matrix(logits, labels), want)
+    np.testing.assert_array_equal(classification.confusion_matrix(logits, labels), want)
 
 
 def test_average_precision_by_hand():
     # Ranking by class-1 score: right, wrong, right -> (1/1 + 2/3) / 2.
     logits = np.array([[0.0, 3.0], [0.0, 2.0], [0.0, 1.0]])
     labels = np.array([1, 0, 1])
-    assert metrics.average_precisions(logits, labels)[1] == pytest.approx((1 + 2 / 3) / 2)
+    assert classification.average_precisions(logits, labels)[1] == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_tied_scores_share_one_threshold():
     # Four equal scores, one of them positive: precision 1/4 at the only threshold.
-    assert metrics.average_precisions(np.zeros((4, 2)), np.array([1, 0, 0, 0]))[1] == 0.25
+    assert classification.average_precisions(np.zeros((4, 2)), np.array([1, 0, 0, 0]))[1] == 0.25
 
 
 def test_absent_classes_are_left_out():
     logits, labels = _random(k=5)
     labels[labels == 3] = 2
     accuracy, precision = (
-        metrics.class_accuracies(logits, labels),
-        metrics.average_precisions(logits, labels),
+        classification.class_accuracies(logits, labels),
+        classification.average_precisions(logits, labels),
     )
     assert np.isnan(accuracy[3]) and np.isnan(precision[3])
-    assert metrics.absent_classes(labels, 5) == [3]
+    assert classification.absent_classes(labels, 5) == [3]
     kept = [0, 1, 2, 4]
-    got = metrics.summarize(logits, labels, 5)
+    got = classification.summarize(logits, labels, 5)
     assert got["mean_class_accuracy"] == pytest.approx(accuracy[kept].mean())
     assert got["mAP"] == pytest.approx(precision[kept].mean())
-    assert np.isnan(metrics.row_shares(metrics.confusion_matrix(logits, labels))[3]).all()
+    assert np.isnan(
+        classification.row_shares(classification.confusion_matrix(logits, labels))[3]
+    ).all()
 
 
 def test_summary_is_plain_floats():
     logits, labels = _random(k=3)
-    got = metrics.summarize(jnp.asarray(logits, jnp.float32), jnp.asarray(labels), 3)
+    got = classification.summarize(jnp.asarray(logits, jnp.float32), jnp.asarray(labels), 3)
     assert set(got) == {"top1", "top5", "mean_class_accuracy", "mAP", "nll", "ece"}
     assert all(type(value) is float for value in got.values())
     assert got["top5"] == 1.0  # three classes: five guesses cannot miss
@@ -76,9 +78,9 @@ def test_summary_is_plain_floats():
 
 def test_equal_logits_go_to_the_lower_class():
     logits = np.zeros((4, 4))
-    assert metrics.top_k_accuracy(logits, np.arange(4), 1) == 0.25
-    assert metrics.top_k_accuracy(logits, np.arange(4), 3) == 0.75
-    assert metrics.confusion_matrix(logits, np.arange(4))[:, 0].tolist() == [1, 1, 1, 1]
+    assert classification.top_k_accuracy(logits, np.arange(4), 1) == 0.25
+    assert classification.top_k_accuracy(logits, np.arange(4), 3) == 0.75
+    assert classification.confusion_matrix(logits, np.arange(4))[:, 0].tolist() == [1, 1, 1, 1]
 
 
 def test_calibration_error_by_hand():
@@ -86,8 +88,8 @@ def test_calibration_error_by_hand():
     # |0.5 - 0.8| * 2/4 + |1 - 0.6| * 2/4 = 0.35
     logits = np.log([[0.8, 0.2], [0.8, 0.2], [0.6, 0.4], [0.6, 0.4]])
     labels = np.array([0, 1, 0, 0])
-    assert metrics.calibration_error(logits, labels, bins=4) == pytest.approx(0.35)
-    table = metrics.reliability(logits, labels, bins=4)
+    assert classification.calibration_error(logits, labels, bins=4) == pytest.approx(0.35)
+    table = classification.reliability(logits, labels, bins=4)
     assert table.count.tolist() == [0, 0, 2, 2]
     np.testing.assert_allclose(table.accuracy, [np.nan, np.nan, 1.0, 0.5])
     np.testing.assert_allclose(table.confidence, [np.nan, np.nan, 0.6, 0.8])
@@ -102,12 +104,12 @@ def test_calibration_bins_against_a_plain_loop():
         inside = (confidence > low) & (confidence <= low + 1 / 15)
         if inside.any():
             want += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    assert metrics.calibration_error(logits, labels) == pytest.approx(want, abs=1e-12)
+    assert classification.calibration_error(logits, labels) == pytest.approx(want, abs=1e-12)
 
 
 def test_a_certain_and_right_classifier_is_perfect():
     logits, labels = 1e4 * np.eye(4), np.arange(4)
-    got = metrics.summarize(logits, labels, 4)
+    got = classification.summarize(logits, labels, 4)
     assert got == {
         "top1": 1.0,
         "top5": 1.0,
@@ -129,21 +131,21 @@ def test_a_certain_and_right_classifier_is_perfect():
 )
 def test_errors_say_what_is_wrong(logits, labels, message):
     with pytest.raises(ValueError, match=message):
-        metrics.summarize(logits, labels, 3)
+        classification.summarize(logits, labels, 3)
 
 
 def test_class_count_must_agree():
     with pytest.raises(ValueError, match="logits have 3 classes, the dataset has 4"):
-        metrics.summarize(np.zeros((2, 3)), np.array([0, 1]), 4)
+        classification.summarize(np.zeros((2, 3)), np.array([0, 1]), 4)
 
 
 def test_batch_sums_count_padding_as_zero():
     logits, labels = _random(n=20, k=7)
-    whole = metrics.summarize(logits, labels, 7)
+    whole = classification.summarize(logits, labels, 7)
     padded = np.concatenate([logits, np.full((4, 7), np.nan)]).astype(np.float32)
     labels = np.concatenate([labels, [-1, 99, 0, 0]]).astype(np.int32)
     mask = np.r_[np.ones(20), np.zeros(4)].astype(np.float32)
-    sums = jax.jit(metrics.batch_sums)(jnp.array(padded), jnp.array(labels), jnp.array(mask))
+    sums = jax.jit(classification.batch_sums)(jnp.array(padded), jnp.array(labels), jnp.array(mask))
     assert sums["count"] == 20
     np.testing.assert_allclose(sums["correct"] / 20, whole["top1"], rtol=1e-6)
     np.testing.assert_allclose(sums["correct5"] / 20, whole["top5"], rtol=1e-6)
@@ -152,7 +154,7 @@ def test_batch_sums_count_padding_as_zero():
 
 def test_batch_sums_of_an_impossible_label():
     ones = jnp.ones(1, jnp.float32)
-    sums = metrics.batch_sums(jnp.zeros((1, 3)), jnp.array([7]), ones)
+    sums = classification.batch_sums(jnp.zeros((1, 3)), jnp.array([7]), ones)
     assert sums["correct"] == 0 and np.isnan(sums["loss"])
-    sums = metrics.batch_sums(jnp.full((1, 3), jnp.nan), jnp.array([0]), ones)
+    sums = classification.batch_sums(jnp.full((1, 3), jnp.nan), jnp.array([0]), ones)
     assert sums["correct"] == 0 and sums["correct5"] == 0

@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from jax_irkd import build
-from jax_irkd.data.raw_trees import (
+from jax_irkd.data.synthetic.raw_ntu import (
     ntu_paths,
     ntu_tree,
     number_of,

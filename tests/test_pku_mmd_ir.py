@@ -9,7 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from jax_irkd import build
-from jax_irkd.data.raw_pku import (
+from jax_irkd.data.synthetic.raw_ntu import ntu_tree, number_of, write_video, zip_folder
+from jax_irkd.data.synthetic.raw_pku import (
     label_path,
     pku_rows,
     pku_tree,
@@ -19,7 +20,6 @@ from jax_irkd.data.raw_pku import (
     write_rows,
     write_split,
 )
-from jax_irkd.data.raw_trees import ntu_tree, number_of, write_video, zip_folder
 from tfds_builders.pku_mmd_ir import videos
 from tfds_builders.pku_mmd_ir.annotations import (
     CLASSES,

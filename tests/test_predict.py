@@ -10,14 +10,16 @@ import cv2
 import numpy as np
 import pytest
 
-from jax_irkd import footage, predict
-from jax_irkd.data.raw_trees import number_of, truncate, write_video
-from jax_irkd.data.untrimmed import Window
-from jax_irkd.data.untrimmed import windows as dataset_windows
-from jax_irkd.data.video import resize
-from jax_irkd.detection import read_rows
-from jax_irkd.footage import Footage, Wanted
-from jax_irkd.predict import Settings
+from jax_irkd import predict
+from jax_irkd.data.synthetic.raw_ntu import number_of, truncate, write_video
+from jax_irkd.deployment import answers, prediction
+from jax_irkd.deployment.prediction import Settings
+from jax_irkd.detection.rows import read_rows
+from jax_irkd.video import playback
+from jax_irkd.video.decoding import resize
+from jax_irkd.video.playback import Footage, Wanted
+from jax_irkd.video.windows import Window
+from jax_irkd.video.windows import windows as dataset_windows
 
 WANTED = Wanted("infrared", 4, (48, 64))
 
@@ -66,17 +68,17 @@ def command(monkeypatch, capsys):
 
 def test_a_clip_gets_its_segments_and_classes(folder):
     reader = Reader()
-    result = predict.predict(reader, folder / "short_ir.avi")
+    result = prediction.predict(reader, folder / "short_ir.avi")
     assert reader.seen == [[5, 15, 25, 35]]
     assert result.trimmed and result.frames == 40 and result.spans.tolist() == [[0, 40]]
     assert result.warnings == []
-    assert [label for label, _ in predict.top(result.probabilities[0], 2)] == [0, 1]
+    assert [label for label, _ in answers.top(result.probabilities[0], 2)] == [0, 1]
 
 
 def test_a_long_video_gets_a_timeline(folder):
     reader = Reader()
     settings = Settings(seconds=1.6, stride=8, batch=3)
-    result = predict.predict(reader, folder / "long_ir.avi", settings)  # 20 s at 10 frames/s
+    result = prediction.predict(reader, folder / "long_ir.avi", settings)  # 20 s at 10 frames/s
     assert not result.trimmed and set(reader.batches) == {3}
     assert result.spans[0].tolist() == [0, 16] and result.spans[-1].tolist() == [184, 200]
     assert len(result.probabilities) == len(result.spans) == 24
@@ -91,7 +93,7 @@ def test_windows_are_those_of_the_data_set(tmp_path, total):
     """The walk that survives damage agrees with the strict one that evaluation uses."""
     path = write_video(tmp_path / "a.avi", total, infrared=True)
     sizes = {"length": 16, "stride": 8}
-    ours = list(footage.windows(Footage(path), WANTED, **sizes))
+    ours = list(playback.windows(Footage(path), WANTED, **sizes))
     theirs = list(
         dataset_windows(path, infrared=True, size=(48, 64), num_segments=4, short_side=256, **sizes)
     )
@@ -131,14 +133,14 @@ def test_luma_alone_is_the_same_grey_picture(tmp_path):
 
 def test_no_more_frames_are_kept_than_a_window_needs(folder, monkeypatch):
     alive = []
-    honest = footage._window
+    honest = playback._window
 
     def count(span, indices, kept):
         alive.append(len(kept))
         return honest(span, indices, kept)
 
-    monkeypatch.setattr(footage, "_window", count)
-    list(footage.windows(Footage(folder / "long_ir.avi"), WANTED, 16, 8))
+    monkeypatch.setattr(playback, "_window", count)
+    list(playback.windows(Footage(folder / "long_ir.avi"), WANTED, 16, 8))
     assert max(alive) <= 8 and len(alive) == 24
 
 
@@ -189,7 +191,7 @@ def test_files_for_programs_and_people(folder, command, tmp_path):
 
 def test_results_of_equal_names_do_not_meet(tmp_path):
     paths = [Path("/a/x.avi"), Path("/b/x.avi"), Path("/b/y.avi"), Path("/c/b/x.mp4")]
-    names = list(predict.own_names(paths).values())
+    names = list(answers.own_names(paths).values())
     assert names == ["a_x", "b_x", "y", "b_x_3"]
 
 
@@ -246,7 +248,7 @@ def test_a_cut_off_video_is_used_as_far_as_it_goes(folder, command, tmp_path):
     assert code == 0 and 60 < found["frames"] < 140
     assert "is truncated by" in errors[0] and "frames are readable and were used" in errors[0]
     reader = Reader()
-    predict.predict(reader, path, Settings(trimmed=True))
+    prediction.predict(reader, path, Settings(trimmed=True))
     assert reader.seen[0][-1] < found["frames"]  # The segments lie in what is there.
     assert abs(reader.seen[0][0] - found["frames"] / 8) <= 1
     assert command(path, "--untrimmed")[0] == 0
@@ -267,7 +269,7 @@ def test_damage_in_the_middle_is_passed_over(folder, tmp_path):
     content[middle : middle + 3000] = bytes(np.random.default_rng(0).bytes(3000))
     path.write_bytes(content)
     reader = Reader()
-    result = predict.predict(reader, path, Settings(trimmed=True))
+    result = prediction.predict(reader, path, Settings(trimmed=True))
     assert 120 < result.frames < 200 and "is damaged" in result.warnings[0]
     assert reader.seen[0][-1] > 150  # What lies behind the hole was read, too.
 
@@ -294,7 +296,7 @@ def _turned(path: Path, target: Path) -> Path:
 def test_a_turned_video_is_turned_back(folder, tmp_path):
     path = _turned(folder / "short_ir.avi", tmp_path / "phone.mp4")
     reader = Reader()
-    result = predict.predict(reader, path)
+    result = prediction.predict(reader, path)
     assert reader.seen == [[5, 15, 25, 35]]
     assert "is stored rotated; turned by" in result.warnings[0]
 
@@ -311,22 +313,24 @@ def test_few_frames_and_odd_sizes(tmp_path, command):
 
 
 def test_colour_and_its_absence_are_said():
-    assert footage.modality_warning(30.0, "rgb") == footage.modality_warning(1.0, "infrared") == []
-    assert "has no colour, the network expects RGB" in footage.modality_warning(0.0, "rgb")[0]
+    assert (
+        playback.modality_warning(30.0, "rgb") == playback.modality_warning(1.0, "infrared") == []
+    )
+    assert "has no colour, the network expects RGB" in playback.modality_warning(0.0, "rgb")[0]
 
 
 def test_frames_of_any_kind(folder):
     grey = np.random.default_rng(0).integers(0, 256, (96, 128), dtype=np.uint8)
     rgb = np.repeat(grey[..., None], 3, axis=2)
-    expected = footage.prepare_frame(rgb, WANTED)
+    expected = playback.prepare_frame(rgb, WANTED)
     assert expected.shape == (48, 64, 1)
-    np.testing.assert_allclose(footage.prepare_frame(grey, WANTED), expected, atol=1)
-    assert footage.prepare_frame(grey, WANTED._replace(modality="rgb")).shape == (48, 64, 3)
+    np.testing.assert_allclose(playback.prepare_frame(grey, WANTED), expected, atol=1)
+    assert playback.prepare_frame(grey, WANTED._replace(modality="rgb")).shape == (48, 64, 3)
     for wrong in (grey.astype(np.float32), grey[None, None], grey[:0]):
         with pytest.raises(ValueError, match="a frame is uint8"):
-            footage.prepare_frame(wrong, WANTED)
+            playback.prepare_frame(wrong, WANTED)
     with pytest.raises(ValueError, match="a frame has 1 or 3 channels, not 4"):
-        footage.prepare_frame(np.zeros((8, 8, 4), np.uint8), WANTED)
+        playback.prepare_frame(np.zeros((8, 8, 4), np.uint8), WANTED)
 
 
 def test_mistakes_on_the_command_line(folder, command, tmp_path):
@@ -358,13 +362,13 @@ def test_decoding_ahead_passes_on_errors_and_stops():
         yield 1
         raise ValueError("a fault")
 
-    items = footage.ahead(broken())
+    items = playback.ahead(broken())
     assert next(items) == 1
     with pytest.raises(ValueError, match="a fault"):
         next(items)
     made = []
-    items = footage.ahead(made.append(i) or i for i in range(100))
+    items = playback.ahead(made.append(i) or i for i in range(100))
     assert next(items) == 0
     items.close()
     assert len(made) < 6
-    assert [w.stop for w in footage.ahead([Window(0, 1, np.zeros(1))])] == [1]
+    assert [w.stop for w in playback.ahead([Window(0, 1, np.zeros(1))])] == [1]

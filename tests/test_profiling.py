@@ -1,10 +1,11 @@
 import fakes
 import pytest
 
-from jax_irkd import main, runs
+from jax_irkd import main
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
-from jax_irkd.profiling import Clock, StepTrace
+from jax_irkd.training import setup
+from jax_irkd.training.profiling import Clock, StepTrace
 
 
 def test_a_clock_gives_the_rest_to_the_steps(monkeypatch):
@@ -44,7 +45,7 @@ def test_nothing_is_traced_unless_asked(tmp_path):
 
 def test_main_refuses_what_has_no_steps_and_passes_the_flag_on(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "open_dataset", lambda name, data_dir: fakes.dataset())
-    monkeypatch.setattr(runs, "make_model", lambda *args, **kwargs: fakes.TinyModel())
+    monkeypatch.setattr(setup, "make_model", lambda *args, **kwargs: fakes.TinyModel())
     asked = []
 
     def trainer(phase, config, dataset, folder, profile):

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 from configs import ntu
-from jax_irkd import build, main, runs
-from jax_irkd.data.raw_trees import ntu_tree
+from jax_irkd import build, main
+from jax_irkd.data.synthetic.raw_ntu import ntu_tree
+from jax_irkd.training import setup
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(
-        runs, "make_model", lambda section, classes, *_, **__: fakes.TinyModel(classes)
+        setup, "make_model", lambda section, classes, *_, **__: fakes.TinyModel(classes)
     )
-    monkeypatch.setattr(main.closeups, "closeups", lambda *args, **kwargs: [])
+    monkeypatch.setattr(main.examples, "closeups", lambda *args, **kwargs: [])
 
 
 def test_other_codecs_sizes_and_lengths_train(tmp_path):

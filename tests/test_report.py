@@ -16,10 +16,11 @@ from generated_runs import NTU, generate_runs
 from rich.console import Console
 from tensorboardX.proto import event_pb2
 
-from jax_irkd import metrics, report
-from jax_irkd.logs import RunLog
-from jax_irkd.reporting import charts, figures, page, paper, sections
-from jax_irkd.reporting.runs import duration, flatten
+from jax_irkd.metrics import classification
+from jax_irkd.reporting import charts, figures, page, paper, sections, write
+from jax_irkd.reporting.wording import duration, flatten
+from jax_irkd.runs import results
+from jax_irkd.training.logs import RunLog
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -27,7 +28,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     folder = generate_runs(tmp_path_factory.mktemp("generated") / "runs")
-    report.write_report(folder, sections={"ours": _sections(), "": _sections()[:1]})
+    write.write_report(folder, sections={"ours": _sections(), "": _sections()[:1]})
     return folder
 
 
@@ -51,7 +52,7 @@ def _sections():
 
 
 def _page(folder):
-    return report.write_report(folder, []).read_text("utf-8")
+    return write.write_report(folder, []).read_text("utf-8")
 
 
 class _Reader(html.parser.HTMLParser):
@@ -141,9 +142,9 @@ def test_figures_on_the_page_are_those_of_the_scores(workdir):
     for method in ("teacher", "baseline", "ours"):
         with np.load(workdir / method / "scores.npz") as scores:
             logits, labels = scores["logits"], scores["label"]
-            top1[method] = metrics.top_k_accuracy(logits, labels)
+            top1[method] = classification.top_k_accuracy(logits, labels)
         assert f"{100 * top1[method]:.1f}\N{NO-BREAK SPACE}%" in text
-        assert f"ECE {100 * metrics.calibration_error(logits, labels):.1f}" in text
+        assert f"ECE {100 * classification.calibration_error(logits, labels):.1f}" in text
     share = (top1["ours"] - top1["baseline"]) / (top1["teacher"] - top1["baseline"])
     assert f"<h1>{100 * share:.0f}\N{NO-BREAK SPACE}% of the gap" in text
     assert f"{100 * (top1['ours'] - top1['baseline']):+.1f} points" in text
@@ -151,7 +152,7 @@ def test_figures_on_the_page_are_those_of_the_scores(workdir):
 
 def test_sections_are_kept_for_the_next_call(workdir):
     before = (workdir / "ours/report.html").read_text("utf-8")
-    report.write_report(workdir, ["ours"])
+    write.write_report(workdir, ["ours"])
     assert (workdir / "ours/report.html").read_text("utf-8") == before
     assert "Most confident mistakes" in (workdir / "report.html").read_text("utf-8")
 
@@ -177,7 +178,7 @@ def test_tensorboard_shows_the_pictures_of_the_page_once(tmp_path):
     generate_runs(tmp_path, ("ours",), clips=60)
     folder = tmp_path / "ours"
     for _ in range(2):
-        report.show_pictures(folder, _sections())
+        write.show_pictures(folder, _sections())
     found = _tags_of_images(folder)
     tags = [tag for tag, _, _ in found]
     assert tags == [
@@ -197,7 +198,7 @@ def test_tensorboard_shows_the_pictures_of_the_page_once(tmp_path):
 
 def test_only_named_runs_are_written(tmp_path):
     generate_runs(tmp_path, clips=40)
-    assert report.write_report(tmp_path, ["baseline"]) == tmp_path / "report.html"
+    assert write.write_report(tmp_path, ["baseline"]) == tmp_path / "report.html"
     assert [p.parent.name for p in sorted(tmp_path.glob("*/report.html"))] == ["baseline"]
 
 
@@ -288,7 +289,7 @@ def test_names_are_escaped(tmp_path):
         sections.mistakes_section([clip]),
         sections.table_section("<u>t</u>", ["<h>"], [["<r>", "<c>"]], "<l>"),
     ]
-    path = report.write_report(tmp_path, sections={"": extra})
+    path = write.write_report(tmp_path, sections={"": extra})
     text = path.read_text("utf-8")
     reader = _Reader(text)
     assert reader.scripts == 0 and len(reader.images) == 2
@@ -300,7 +301,7 @@ def test_names_are_escaped(tmp_path):
 def test_sixty_classes_and_ten_methods(tmp_path):
     methods = ["teacher", "baseline", "st", "at", "sp", "cc", "rkd", "dkd", "mgcam", "ours"]
     generate_runs(tmp_path, methods, class_names=[f"class {i}" for i in range(60)], clips=600)
-    path = report.write_report(tmp_path, [])
+    path = write.write_report(tmp_path, [])
     text = path.read_text("utf-8")
     _Reader(text)
     assert path.stat().st_size < 1.5e6
@@ -320,18 +321,18 @@ def test_classes_without_clips_are_named(tmp_path):
 
 def test_errors_name_the_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no finished run in .* there are \[\]"):
-        report.write_report(tmp_path)
+        write.write_report(tmp_path)
     generate_runs(tmp_path, ("ours",), clips=20)
     with pytest.raises(FileNotFoundError, match=r"no run 'at' in .* there are \['ours'\]"):
-        report.write_report(tmp_path, ["at"])
+        write.write_report(tmp_path, ["at"])
     (tmp_path / "ours/results.json").write_text("{")
     with pytest.raises(ValueError, match=r"results.json is not JSON"):
-        report.write_report(tmp_path)
+        write.write_report(tmp_path)
 
 
 def test_printed_table(workdir):
     console = Console(width=78, record=True, file=io.StringIO())
-    report.print_table(workdir, console)
+    write.print_table(workdir, console)
     text = console.export_text()
     assert "RGB teacher" in text and "gap closed" in text
     assert str(workdir / "report.html") in text.replace("\n", "")
@@ -342,7 +343,7 @@ def test_paper_figures_stand_beside_ours_as_what_they_are(tmp_path):
     text = _page(tmp_path)
     assert "ours, another dataset" in text and "tested on 60 other" in text
     assert "80.86\N{NO-BREAK SPACE}%" in text and "71.20\N{NO-BREAK SPACE}%" in text
-    runs = report.read_runs(tmp_path)
+    runs = results.read_runs(tmp_path)
     full = [run._replace(results=run.results | {"num_clips": 2745}) for run in runs]
     assert paper.paper_rows(full[-1], full)["same"]
     pku = {"dataset": "pku_mmd_ir", "protocol": "cross_view", "num_clips": 100}
@@ -417,7 +418,7 @@ def test_flattened_settings():
 
 
 def test_headline_rows(workdir):
-    rows = page.headline_rows(report.read_runs(workdir))
+    rows = page.headline_rows(results.read_runs(workdir))
     assert [row["title"] for row in rows] == ["RGB teacher", "Infrared only", "Ours (DKD + MGCAM)"]
     assert rows[0]["cells"]["gap closed"] == "" and rows[2]["cells"]["gap closed"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jax_irkd import statistics
+from jax_irkd.metrics import significance
 
 
 def _flags(only_first, only_second, both=3, neither=2):
@@ -22,38 +22,38 @@ def test_mcnemar_by_exact_fractions(first, second):
     # Twice the smaller binomial tail of a fair coin, at most 1.
     total, small = first + second, min(first, second)
     tail = Fraction(sum(comb(total, i) for i in range(small + 1)), 2**total)
-    got = statistics.mcnemar_exact(*_flags(first, second))
+    got = significance.mcnemar_exact(*_flags(first, second))
     assert got[:2] == (first, second)
     assert got.p_value == pytest.approx(float(min(Fraction(1), 2 * tail)), rel=1e-12)
 
 
 def test_mcnemar_without_disagreement():
-    assert statistics.mcnemar_exact(*_flags(0, 0)).p_value == 1.0
+    assert significance.mcnemar_exact(*_flags(0, 0)).p_value == 1.0
 
 
 def test_paired_difference_matches_scipy():
     rng = np.random.default_rng(0)
     method, baseline = rng.normal(0.1, 1, 6), rng.normal(0, 1, 6)
     want = stats.ttest_rel(method, baseline)
-    got = statistics.paired_difference(method, baseline)
+    got = significance.paired_difference(method, baseline)
     assert got.p_value == pytest.approx(want.pvalue)
     np.testing.assert_allclose([got.low, got.high], want.confidence_interval(0.95), rtol=1e-9)
     assert got.std == pytest.approx(np.std(method - baseline, ddof=1))
 
 
 def test_paired_difference_of_one_seed_and_of_equal_seeds():
-    one = statistics.paired_difference(np.array([0.5]), np.array([0.25]))
+    one = significance.paired_difference(np.array([0.5]), np.array([0.25]))
     assert one.mean == 0.25 and all(np.isnan(one[1:]))
-    same = statistics.paired_difference(np.array([0.5, 0.75]), np.array([0.25, 0.5]))
+    same = significance.paired_difference(np.array([0.5, 0.75]), np.array([0.25, 0.5]))
     assert same == (0.25, 0.0, 0.25, 0.25, 0.0)
-    assert statistics.paired_difference(np.ones(2), np.ones(2)).p_value == 1.0
+    assert significance.paired_difference(np.ones(2), np.ones(2)).p_value == 1.0
 
 
 def test_bootstrap_over_clips_matches_scipy():
     rng = np.random.default_rng(1)
     method = (rng.random((1, 300)) < 0.8).astype(float)
     baseline = (rng.random((1, 300)) < 0.7).astype(float)
-    got = statistics.paired_bootstrap(method, baseline, replicates=8000)
+    got = significance.paired_bootstrap(method, baseline, replicates=8000)
     want = stats.bootstrap(
         (method[0] - baseline[0],), np.mean, n_resamples=8000, method="percentile", rng=2
     ).confidence_interval
@@ -66,7 +66,7 @@ def test_bootstrap_of_two_by_two_by_enumeration():
     difference = np.array([[1.0, 0.0], [0.5, -1.0]])
     pairs = list(itertools.product(range(2), repeat=2))
     exact = [difference[np.ix_(s, c)].mean() for s in pairs for c in pairs]
-    got = statistics.paired_bootstrap(difference, np.zeros((2, 2)), confidence=0.5)
+    got = significance.paired_bootstrap(difference, np.zeros((2, 2)), confidence=0.5)
     # Quantiles of a discrete distribution: compare where they fall between two atoms of it.
     assert got.low == pytest.approx(np.quantile(exact, 0.25, method="inverted_cdf"), abs=0.02)
     assert got.high == pytest.approx(np.quantile(exact, 0.75, method="inverted_cdf"), abs=0.02)
@@ -76,8 +76,8 @@ def test_seeds_widen_the_interval():
     rng = np.random.default_rng(3)
     per_seed = np.array([[-0.3], [0.0], [0.3]])
     scores = per_seed + rng.normal(0, 0.1, (3, 400))
-    both = statistics.paired_bootstrap(scores, np.zeros((3, 400)), replicates=2000)
-    clips = statistics.paired_bootstrap(scores[1:2], np.zeros((1, 400)), replicates=2000)
+    both = significance.paired_bootstrap(scores, np.zeros((3, 400)), replicates=2000)
+    clips = significance.paired_bootstrap(scores[1:2], np.zeros((1, 400)), replicates=2000)
     assert both.high - both.low > 5 * (clips.high - clips.low)
 
 
@@ -86,21 +86,21 @@ def test_bootstrap_is_deterministic_and_covers():
     hits = 0
     for _ in range(100):
         scores = rng.normal(0.2, 1, (1, 100))
-        interval = statistics.paired_bootstrap(scores, np.zeros((1, 100)), replicates=500)
-        assert interval == statistics.paired_bootstrap(scores, np.zeros((1, 100)), replicates=500)
+        interval = significance.paired_bootstrap(scores, np.zeros((1, 100)), replicates=500)
+        assert interval == significance.paired_bootstrap(scores, np.zeros((1, 100)), replicates=500)
         hits += interval.low <= 0.2 <= interval.high
     assert hits >= 86  # 95 of 100 expected; 86 or fewer has a chance of about 1 in 3000
 
 
 def test_gap_closed_and_agreement_by_hand():
-    assert statistics.gap_closed(0.9, 0.7, 0.8) == pytest.approx(0.5)
-    assert statistics.gap_closed(0.9, 0.7, 0.6) == pytest.approx(-0.5)
-    assert np.isnan(statistics.gap_closed(0.7, 0.7, 0.8))
-    assert statistics.agreement(np.array([1, 2, 3, 4]), np.array([1, 2, 0, 4])) == 0.75
+    assert significance.gap_closed(0.9, 0.7, 0.8) == pytest.approx(0.5)
+    assert significance.gap_closed(0.9, 0.7, 0.6) == pytest.approx(-0.5)
+    assert np.isnan(significance.gap_closed(0.7, 0.7, 0.8))
+    assert significance.agreement(np.array([1, 2, 3, 4]), np.array([1, 2, 0, 4])) == 0.75
 
 
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"same seeds and clips.*\(1, 3\) and \(1, 4\) differ"):
-        statistics.paired_bootstrap(np.ones((1, 3)), np.ones((1, 4)))
+        significance.paired_bootstrap(np.ones((1, 3)), np.ones((1, 4)))
     with pytest.raises(ValueError, match="nothing to compare"):
-        statistics.paired_bootstrap(np.ones((1, 0)), np.ones((1, 0)))
+        significance.paired_bootstrap(np.ones((1, 0)), np.ones((1, 0)))

@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from jax_irkd import runs, steps
 from jax_irkd.data import augment
+from jax_irkd.training import setup, steps
 
 PREPARE = functools.partial(
     augment.prepare_training, resolution=32, scales=(1.0, 0.8), flip=True, colour_jitter=0.2
@@ -37,7 +37,7 @@ def setting(methods=(), *, sync=True, tx=None, model=None, **options):
     model = model or fakes.TinyModel(axis_name=steps.AXIS if sync else None)
     teacher = fakes.teacher()
     fields = methods if isinstance(methods, dict) else {name: {} for name in methods}
-    made = runs.make_distillers(fields)
+    made = setup.make_distillers(fields)
     tx = tx or optax.sgd(LEARNING_RATE)
     state = steps.init_state(
         jax.random.key(0),

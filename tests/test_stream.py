@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from test_predict import Reader
 
-from jax_irkd import predict, streams
-from jax_irkd.data.raw_trees import number_of, picture, write_video
+from jax_irkd import predict
+from jax_irkd.data.synthetic.raw_ntu import number_of, picture, write_video
+from jax_irkd.deployment.recognizer import Recognizer
 from jax_irkd.errors import UserError
-from jax_irkd.recognizer import Recognizer
-from jax_irkd.streams import Stream
+from jax_irkd.video import streams
+from jax_irkd.video.streams import Stream
 
 
 def push_all(recognizer, numbers, times=None):
@@ -135,7 +136,9 @@ def test_a_lost_source_is_reopened(monkeypatch):
 
 def test_a_stream_that_never_comes(monkeypatch, capsys):
     source_of([], monkeypatch)
-    monkeypatch.setattr("jax_irkd.recognizer.open_classifier", lambda path, which: Reader())
+    monkeypatch.setattr(
+        "jax_irkd.deployment.recognizer.open_classifier", lambda path, which: Reader()
+    )
     code = predict.main(["--run=any", "--stream=rtsp://camera", "--patience=0.1"])
     errors = capsys.readouterr().err.splitlines()
     assert code == 2
@@ -157,7 +160,9 @@ def test_sources_that_cannot_be(tmp_path, capsys):
 
 def test_the_command_prints_predictions_and_ends_with_the_file(tmp_path, monkeypatch, capsys):
     path = write_video(tmp_path / "a.avi", 30, infrared=True, rate=60)
-    monkeypatch.setattr("jax_irkd.recognizer.open_classifier", lambda path, which: Reader())
+    monkeypatch.setattr(
+        "jax_irkd.deployment.recognizer.open_classifier", lambda path, which: Reader()
+    )
     code = predict.main(["--run=any", f"--stream={path}", "--stride=10", "--json", "--topk=1"])
     captured = capsys.readouterr()
     lines = [json.loads(line) for line in captured.out.splitlines()]
@@ -175,9 +180,9 @@ def test_the_command_prints_predictions_and_ends_with_the_file(tmp_path, monkeyp
 CONTROL_C = """
 import sys
 sys.path.insert(0, sys.argv[2])
-import test_predict, jax_irkd.recognizer
+import test_predict, jax_irkd.deployment.recognizer
 from jax_irkd import predict
-jax_irkd.recognizer.open_classifier = lambda path, which: test_predict.Reader()
+jax_irkd.deployment.recognizer.open_classifier = lambda path, which: test_predict.Reader()
 sys.exit(predict.main(["--run=any", "--stream=" + sys.argv[1], "--stride=4"]))
 """
 

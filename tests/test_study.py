@@ -12,10 +12,12 @@ import pytest
 from generated_runs import write_run
 from rich.console import Console
 
-from jax_irkd import metrics, study
+from jax_irkd import study
 from jax_irkd.errors import UserError
-from jax_irkd.reporting.runs import Run
-from jax_irkd.studies import analysis, board, memory, planning, processes, tables
+from jax_irkd.host import room
+from jax_irkd.metrics import classification
+from jax_irkd.runs.results import Run
+from jax_irkd.studies import analysis, board, planning, processes, tables
 from jax_irkd.studies.planning import Task
 from jax_irkd.studies.processes import DONE, FAILED, STOPPED, WAITING, Status
 
@@ -223,7 +225,9 @@ def test_mean_average_precision_leads_on_pku(tmp_path):
     means = {
         name: np.mean(
             [
-                np.nanmean(metrics.average_precisions(logits_of(PREDICTIONS[s, name]), LABELS))
+                np.nanmean(
+                    classification.average_precisions(logits_of(PREDICTIONS[s, name]), LABELS)
+                )
                 for s in (0, 1)
             ]
         )
@@ -269,11 +273,11 @@ def test_a_failure_costs_only_what_needs_it(tmp_path):
 
 def test_memory_allows_another_run_only_when_all_can_grow(tmp_path, monkeypatch):
     # Runs grow to 4: one that holds 1 will take 3 more, the new one takes 4.
-    assert memory.fits(7, 4, [1]) and not memory.fits(6.9, 4, [1])
-    assert memory.fits(4, 4, [5])  # larger than any before: it is not expected to grow
-    assert memory.room(10**18, []) and not memory.room(10**18, [os.getpid()])
-    assert memory.room(0, [os.getpid()]) and memory._resident(os.getpid()) > 2**20
-    monkeypatch.setattr(memory, "_available", lambda: 0.0)
+    assert room.fits(7, 4, [1]) and not room.fits(6.9, 4, [1])
+    assert room.fits(4, 4, [5])  # larger than any before: it is not expected to grow
+    assert room.room(10**18, []) and not room.room(10**18, [os.getpid()])
+    assert room.room(0, [os.getpid()]) and room._resident(os.getpid()) > 2**20
+    monkeypatch.setattr(room, "_available", lambda: 0.0)
     (tmp_path / "attempts.jsonl").write_text('{"run": "x", "peak_memory_bytes": 5}\n')
     seen = []
     status = carry_out(

@@ -7,8 +7,18 @@ import av
 import numpy as np
 import pytest
 
-from jax_irkd.data import acting, actors, motions, rendering, skeleton, staging, synthetic, things
-from jax_irkd.data.staging import Clip
+from jax_irkd.data.synthetic import (
+    __main__,
+    acting,
+    actors,
+    filming,
+    motions,
+    rendering,
+    skeleton,
+    staging,
+    things,
+)
+from jax_irkd.data.synthetic.staging import Clip
 from jax_irkd.errors import UserError
 
 SETTINGS = {"subjects": [1, 9], "cameras": [2], "classes": [1, 6], "seed": 5, "progress": False}
@@ -18,7 +28,7 @@ CLIPS = [Clip(s, 2, p, 1, a) for s, p in ((1, 1), (2, 9)) for a in (1, 6)]
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     root = tmp_path_factory.mktemp("raw") / "films"
-    return root, synthetic.generate(root, workers=1, **SETTINGS)
+    return root, filming.generate(root, workers=1, **SETTINGS)
 
 
 def contents(root):
@@ -58,7 +68,7 @@ def test_rgb_is_h264_with_one_keyframe(raw):
     root, summary = raw
     total = 0
     for clip in CLIPS:
-        path = synthetic.clip_path(root, clip, "rgb")
+        path = filming.clip_path(root, clip, "rgb")
         with av.open(path) as container:
             codec = container.streams.video[0].codec_context
             assert (container.format.name, codec.name, codec.pix_fmt) == ("avi", "h264", "yuv420p")
@@ -74,12 +84,12 @@ def test_infrared_is_grey_intra_coded_and_of_its_own_length(raw):
     root, summary = raw
     total = 0
     for clip in CLIPS:
-        frames = decode(synthetic.clip_path(root, clip, "ir"))
+        frames = decode(filming.clip_path(root, clip, "ir"))
         assert all(frame.key_frame for frame in frames)
         pixels = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
         assert pixels.shape[1:] == (staging.INFRARED_SIZE[1], staging.INFRARED_SIZE[0], 3)
         assert (pixels == pixels[..., :1]).all()
-        assert len(frames) != len(decode(synthetic.clip_path(root, clip, "rgb")))
+        assert len(frames) != len(decode(filming.clip_path(root, clip, "rgb")))
         total += len(frames)
     assert total == summary.infrared_frames
     aspect = staging.INFRARED_SIZE[0] / staging.INFRARED_SIZE[1]
@@ -90,7 +100,7 @@ def test_files_decode_to_what_was_filmed(raw):
     root, _ = raw
     rgb, infrared = staging.film(CLIPS[1], SETTINGS["seed"])
     for modality, frames, error in (("rgb", rgb, 4.0), ("ir", infrared, 4.0)):
-        read = decode(synthetic.clip_path(root, CLIPS[1], modality))
+        read = decode(filming.clip_path(root, CLIPS[1], modality))
         assert len(read) == len(frames)
         for one, frame in zip(read, frames):
             shown = one.to_ndarray(format="rgb24").astype(float)
@@ -101,30 +111,30 @@ def test_files_decode_to_what_was_filmed(raw):
 def test_files_depend_on_seed_and_name_only(raw, tmp_path):
     root, _ = raw
     more = SETTINGS | {"classes": [6, 1, 3]}
-    synthetic.generate(tmp_path / "two", workers=2, **more)
+    filming.generate(tmp_path / "two", workers=2, **more)
     first, second = contents(root), contents(tmp_path / "two")
     assert len(second) == 12 and set(first) < set(second)
     assert all(second[name] == data for name, data in first.items())
-    synthetic.generate(tmp_path / "other", workers=1, **(SETTINGS | {"seed": 6}))
+    filming.generate(tmp_path / "other", workers=1, **(SETTINGS | {"seed": 6}))
     other = contents(tmp_path / "other")
     assert all(other[name] != data for name, data in first.items())
 
 
 def test_an_interrupted_run_is_finished_by_repeating_it(tmp_path):
     settings = SETTINGS | {"subjects": [3], "workers": 1}
-    synthetic.generate(tmp_path, **settings)
+    filming.generate(tmp_path, **settings)
     before = contents(tmp_path)
-    lost = synthetic.clip_path(tmp_path, Clip(1, 2, 3, 1, 6), "ir")
+    lost = filming.clip_path(tmp_path, Clip(1, 2, 3, 1, 6), "ir")
     lost.unlink()
-    summary = synthetic.generate(tmp_path, **settings)
+    summary = filming.generate(tmp_path, **settings)
     assert (summary.clips, summary.written) == (2, 1)
     assert contents(tmp_path) == before
-    assert synthetic.generate(tmp_path, **settings).written == 0
+    assert filming.generate(tmp_path, **settings).written == 0
 
 
 def test_mpeg4(tmp_path):
     settings = SETTINGS | {"subjects": [2], "classes": [8]}
-    synthetic.generate(tmp_path, workers=1, codec="mpeg4", **settings)
+    filming.generate(tmp_path, workers=1, codec="mpeg4", **settings)
     (path,) = tmp_path.rglob("*_rgb.avi")
     with av.open(path) as container:
         assert container.streams.video[0].codec_context.name == "mpeg4"
@@ -236,31 +246,31 @@ def test_camera_projects_by_hand():
 )
 def test_impossible_settings_are_refused_before_anything_is_written(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
-        synthetic.generate(tmp_path / "films", **(SETTINGS | change))
+        filming.generate(tmp_path / "films", **(SETTINGS | change))
     assert not (tmp_path / "films").exists()
 
 
 def test_folders_of_others_are_refused(raw, tmp_path):
     root, _ = raw
     with pytest.raises(UserError, match=r"'seed': 5.* not .*'seed': 6.* choose another --out"):
-        synthetic.generate(root, **(SETTINGS | {"seed": 6}))
+        filming.generate(root, **(SETTINGS | {"seed": 6}))
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="is not an empty folder; choose another --out"):
-        synthetic.generate(tmp_path, **SETTINGS)
+        filming.generate(tmp_path, **SETTINGS)
     with pytest.raises(UserError, match="cannot write the demo data to"):
-        synthetic.generate(tmp_path / "thesis.txt" / "films", **SETTINGS)
+        filming.generate(tmp_path / "thesis.txt" / "films", **SETTINGS)
 
 
 def test_command_line(tmp_path, capsys):
     out = f"--out={tmp_path / 'films'}"
     chosen = ["--subjects=2", "--cameras=1-2", "--classes=7", "--workers=1"]
-    assert synthetic.main([out, *chosen]) == 0
+    assert __main__.main([out, *chosen]) == 0
     assert "2 clips in" in capsys.readouterr().out
-    assert synthetic.main([out, "--subjects=1-99"]) == 2
+    assert __main__.main([out, "--subjects=1-99"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: subjects must be numbers") and error.count("\n") == 1
     with pytest.raises(SystemExit) as stopped:
-        synthetic.main([out, "--subjects=all"])
+        __main__.main([out, "--subjects=all"])
     assert stopped.value.code == 2
 
 
@@ -274,9 +284,9 @@ def test_filming_needs_neither_jax_nor_tensorflow():
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
-    blocked = synthetic.clip_path(tmp_path / "films", CLIPS[0], "rgb").parent
-    synthetic.generate(tmp_path / "films", workers=1, **(SETTINGS | {"subjects": [2]}))
+    blocked = filming.clip_path(tmp_path / "films", CLIPS[0], "rgb").parent
+    filming.generate(tmp_path / "films", workers=1, **(SETTINGS | {"subjects": [2]}))
     (blocked / f"{CLIPS[0].name}_rgb.avi").mkdir()  # where the file should go
     with pytest.raises(UserError, match=r"cannot write the demo data to .*P001R001A001_rgb\.avi"):
-        synthetic.generate(tmp_path / "films", workers=1, **SETTINGS)
+        filming.generate(tmp_path / "films", workers=1, **SETTINGS)
     assert not list(blocked.glob(".*.part"))

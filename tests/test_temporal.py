@@ -10,10 +10,11 @@ import networks
 import numpy as np
 import pytest
 
-from jax_irkd import runs
 from jax_irkd.models import resnet
 from jax_irkd.models.temporal import temporal_shift
 from jax_irkd.models.tsn import TSN
+from jax_irkd.runs.identity import identity_of
+from jax_irkd.training import setup
 
 
 @pytest.fixture(autouse=True)
@@ -147,9 +148,9 @@ def test_a_run_without_shift_is_the_run_it_was_before_there_was_one():
     for model in (older.teacher_model, older.student_model):
         del model.temporal, model.temporal_share
     for phase in ("teacher", "baseline"):
-        assert runs.identity(older, phase) == runs.identity(config, phase)
-        assert runs.make_model(older.student_model, 3, "float32").temporal == "none"
+        assert identity_of(older, phase) == identity_of(config, phase)
+        assert setup.make_model(older.student_model, 3, "float32").temporal == "none"
     config.student_model.temporal = "shift"
-    assert runs.identity(older, "teacher") == runs.identity(config, "teacher")
-    changed = runs.identity(config, "baseline")
+    assert identity_of(older, "teacher") == identity_of(config, "teacher")
+    changed = identity_of(config, "baseline")
     assert changed["model.temporal"] == "shift" and changed["model.temporal_share"] == 0.125

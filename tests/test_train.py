@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from jax_irkd import evaluation, runs, steps
 from jax_irkd.errors import UserError
-from jax_irkd.evaluation import Network
-from jax_irkd.interrupts import Interrupted
-from jax_irkd.logs import read_log
+from jax_irkd.host.interrupts import Interrupted
 from jax_irkd.models.tsn import TSN
-from jax_irkd.optimizers import make_optimizer
-from jax_irkd.train import Trainer
+from jax_irkd.training import evaluation, setup, steps
+from jax_irkd.training.checkpoints import Checkpoints
+from jax_irkd.training.evaluation import Network
+from jax_irkd.training.logs import read_log
+from jax_irkd.training.loop import Trainer
+from jax_irkd.training.optimizers import make_optimizer
+from jax_irkd.training.steps import AXIS
 
 # Two optimisers' worth of state, randomness in crops and dropout, and a learnable distiller.
 DISTILLERS = {
@@ -34,12 +36,12 @@ def trainer(folder, *, distill=False, config=None, profile=False, **training) ->
     config = config or fakes.config(**training)
     fields = {}
     if distill:
-        fields = {"distillers": runs.make_distillers(DISTILLERS), "teacher": fakes.teacher()}
+        fields = {"distillers": setup.make_distillers(DISTILLERS), "teacher": fakes.teacher()}
     return Trainer(fakes.phase(config, **fields), config, fakes.dataset(), folder, profile)
 
 
 def final_leaves(folder) -> dict:
-    with runs.Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
         return checkpoints.read(checkpoints.steps()[-1])[0]
 
 
@@ -232,7 +234,7 @@ def test_devices_share_the_work_without_changing_it(tmp_path):
         config = fakes.config(num_epochs=10, batch_size=8, eval_every=10.0, learning_rate=0.01)
         config.num_devices, config.checkpoints.every = devices, 100
         folder = tmp_path / str(devices)
-        phase = fakes.phase(config, model=fakes.TinyModel(axis_name=runs.AXIS))
+        phase = fakes.phase(config, model=fakes.TinyModel(axis_name=AXIS))
         _, scores = Trainer(phase, config, fakes.dataset(), folder).run()
         losses[devices] = [line["loss"] for line in scalars(folder, "train")]
         leaves[devices] = final_leaves(folder) | {"logits": scores.logits}
@@ -259,7 +261,7 @@ def test_a_checkpoint_moves_to_another_number_of_devices(tmp_path):
 def test_a_frozen_teacher_is_folded(tmp_path):
     model = TSN(num_classes=3, depth=18, width=2)
     teacher = Network(model, networks.draw(model, 1, 1, 32, 32, 3))
-    config, methods = fakes.config(), runs.make_distillers(DISTILLERS)
+    config, methods = fakes.config(), setup.make_distillers(DISTILLERS)
     phase = fakes.phase(config, distillers=methods, teacher=teacher)
     made = Trainer(phase, config, fakes.dataset(), tmp_path)
 
@@ -337,7 +339,7 @@ def test_a_full_disk_leaves_earlier_checkpoints_and_the_run_goes_on(tmp_path, ca
     made._initial_state = full_at_step_four
     made.run()
     assert "step 4 could not be written" in caplog.text and "disk is full" in caplog.text
-    with runs.Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps()[-1] == 6
 
 

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_irkd import main, runs, tstdd
+from jax_irkd import main
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
-from jax_irkd.interrupts import Interrupted, StopRequest
-from jax_irkd.models import three_stream
-from jax_irkd.runs import make_reader
-from jax_irkd.three_streams import encoding, flow, pictures, training
+from jax_irkd.host.interrupts import Interrupted, StopRequest
+from jax_irkd.runs.identity import identity_of
+from jax_irkd.training.setup import make_reader
+from jax_irkd.tstdd import encoding, flow, network, pictures, pipeline, training
 
 
 def config():
@@ -115,28 +115,26 @@ def test_a_mirrored_clip_has_the_mirrored_flow():
 def test_normalised_maps_and_tubes_by_hand():
     maps = np.array([[1.0, 2.0], [4.0, 0.0], [0.0, 0.0]]).reshape(3, 1, 1, 2)
     np.testing.assert_allclose(
-        three_stream.normalise_channels(maps)[:, 0, 0], [[0.5, 1], [1, 0], [0, 0]]
+        network.normalise_channels(maps)[:, 0, 0], [[0.5, 1], [1, 0], [0, 0]]
     )
-    np.testing.assert_allclose(
-        three_stream.normalise_volume(maps)[:, 0, 0], [[0.25, 1], [1, 0], [0, 0]]
-    )
-    found = three_stream.tube_descriptors(maps, 2)
+    np.testing.assert_allclose(network.normalise_volume(maps)[:, 0, 0], [[0.25, 1], [1, 0], [0, 0]])
+    found = network.tube_descriptors(maps, 2)
     # The second tube would have one map only and takes the last two.
     np.testing.assert_allclose(found, [[0.75, 0.5, 0.625, 0.5], [0.5, 0, 0.5, 0]])
-    assert three_stream.tube_descriptors(maps, 9).shape == (1, 4)
+    assert network.tube_descriptors(maps, 9).shape == (1, 4)
     with pytest.raises(ValueError, match="at least one map, not 0"):
-        three_stream.tube_descriptors(maps, 0)
+        network.tube_descriptors(maps, 0)
 
 
 def test_layers_of_the_network():
-    model = three_stream.StreamNet(7, width=6)
+    model = network.StreamNet(7, width=6)
     shapes = jax.eval_shape(
         lambda key: model.init_with_output(key, jnp.zeros((2, 112, 112, 4)), train=False),
         jax.random.key(0),
     )
     outputs, variables = shapes
-    sides = [outputs.features[name].shape[1] for name in three_stream.LAYERS]
-    widths = [outputs.features[name].shape[-1] for name in three_stream.LAYERS]
+    sides = [outputs.features[name].shape[1] for name in network.LAYERS]
+    widths = [outputs.features[name].shape[-1] for name in network.LAYERS]
     assert sides == [56, 14, 7, 7, 7] and widths == [6, 16, 32, 32, 32]
     assert variables["params"]["hidden1"]["kernel"].shape == (4 * 4 * 32, 256)
     assert outputs.logits.shape == (2, 7)
@@ -231,7 +229,7 @@ def test_clips_that_cannot_be_read_are_left_out(tmp_path):
     data.splits["train_subjects_c1"][1]["infrared"][2] = b"nonsense"
     made = config()
     reader = make_reader(made, data, "train", ("infrared",))
-    found = [*tstdd.find_clips(reader, cache_in(tmp_path), 2, StopRequest(), "train")]
+    found = [*pipeline.find_clips(reader, cache_in(tmp_path), 2, StopRequest(), "train")]
     assert len(found) == 8 and len(reader.faults.clips) == 1
     assert all(isinstance(clip.label, int) for clip in found)
 
@@ -272,7 +270,7 @@ def test_from_frames_to_results(tmp_path, data, monkeypatch):
         assert np.mean(scores["logits"].argmax(1) == scores["label"]) == results["metrics"]["top1"]
     assert "Streams" in (folder / "report.html").read_text()
     assert list((tmp_path / "data" / "flow").rglob("*.npz"))
-    monkeypatch.setattr(tstdd, "_train_and_test", None)
+    monkeypatch.setattr(pipeline, "_train_and_test", None)
     (folder / "report.html").unlink()  # as if killed before it
     assert main.run(made, tmp_path / "runs") == results
     assert "Streams" in (folder / "report.html").read_text()
@@ -280,7 +278,7 @@ def test_from_frames_to_results(tmp_path, data, monkeypatch):
 
 def test_nothing_is_learned_from_test_clips(tmp_path, monkeypatch):
     """Labels at random give chance; other test clips change no decision, labels none at all."""
-    monkeypatch.setattr(tstdd, "STREAMS", ("difference",))
+    monkeypatch.setattr(pipeline, "STREAMS", ("difference",))
     made = config()
     made.tstdd.training.num_epochs, made.tstdd.cache_dir = 1.0, str(tmp_path / "flow")
     rng = np.random.default_rng(1)
@@ -293,7 +291,7 @@ def test_nothing_is_learned_from_test_clips(tmp_path, monkeypatch):
                 record["label"] = int(of_train if split.startswith("train") else rng.integers(3))
             if split.startswith("test"):
                 del records[kept:]
-        return tstdd._train_and_test(made, data, tmp_path / name, StopRequest())[0]
+        return pipeline._train_and_test(made, data, tmp_path / name, StopRequest())[0]
 
     every = scores("every", 15)
     assert np.mean(every.logits.argmax(1) == every.labels) < 0.6  # known labels would give 1
@@ -329,6 +327,6 @@ def test_tvl1_needs_the_contributed_modules(monkeypatch):
 
 def test_only_this_method_is_identified_by_its_section():
     made = config()
-    tstdd_fields = [k for k in runs.identity(made, "tstdd") if k.startswith("tstdd.")]
+    tstdd_fields = [k for k in identity_of(made, "tstdd") if k.startswith("tstdd.")]
     assert "tstdd.words" in tstdd_fields and "tstdd.cache_dir" not in tstdd_fields
-    assert not [k for k in runs.identity(made, "baseline") if k.startswith("tstdd")]
+    assert not [k for k in identity_of(made, "baseline") if k.startswith("tstdd")]

@@ -5,10 +5,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from jax_irkd.data import untrimmed, video
-from jax_irkd.data.raw_pku import pku_tree, video_path
-from jax_irkd.data.raw_trees import number_of, truncate, write_video
+from jax_irkd.data.synthetic.raw_ntu import number_of, truncate, write_video
+from jax_irkd.data.synthetic.raw_pku import pku_tree, video_path
 from jax_irkd.errors import UserError
+from jax_irkd.video import decoding, windows
+from tfds_builders.pku_mmd_ir import untrimmed
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +30,17 @@ def long(tmp_path_factory):
     ],
 )
 def test_spans_cover_the_video(total, length, stride, expected):
-    assert untrimmed.spans(total, length, stride) == expected
+    assert windows.spans(total, length, stride) == expected
 
 
 def test_windows_hold_the_centres_of_their_segments(long):
-    found = list(untrimmed.windows(long, infrared=True, size=(96, 96), length=64, stride=16))
+    found = list(windows.windows(long, infrared=True, size=(96, 96), length=64, stride=16))
     assert [(w.start, w.stop) for w in found] == [
         *((start, start + 64) for start in range(0, 87, 16)),
         (86, 150),
     ]
     assert {window.frames.shape for window in found} == {(8, 96, 96, 1)}
-    originals = np.array(list(video.iterate_frames(long)))[..., 0]
+    originals = np.array(list(decoding.iterate_frames(long)))[..., 0]
     for window in found:
         indices = [window.start + 4 + 8 * i for i in range(8)]
         np.testing.assert_allclose(window.frames[..., 0], originals[indices, :, 8:104], atol=3)
@@ -48,7 +49,7 @@ def test_windows_hold_the_centres_of_their_segments(long):
 def test_rgb_windows_keep_their_numbers(tmp_path):
     path = write_video(tmp_path / "a.avi", 50, size=(128, 96), codec="h264")
     found = list(
-        untrimmed.windows(path, infrared=False, size=(96, 128), length=20, stride=7, num_segments=5)
+        windows.windows(path, infrared=False, size=(96, 128), length=20, stride=7, num_segments=5)
     )
     assert found[0].frames.shape == (5, 96, 128, 3)
     for window in found:
@@ -61,7 +62,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
     for frames in (80, 400):
         path = write_video(tmp_path / f"{frames}.avi", frames, size=(96, 96), infrared=True)
         tracemalloc.start()
-        for _ in untrimmed.windows(path, infrared=True, size=(96, 96), length=32, stride=8):
+        for _ in windows.windows(path, infrared=True, size=(96, 96), length=32, stride=8):
             pass
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
@@ -70,7 +71,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
 
 def test_a_short_video_is_one_window(tmp_path):
     path = write_video(tmp_path / "a.avi", 5, infrared=True)
-    (window,) = untrimmed.windows(path, infrared=True, size=(48, 64))
+    (window,) = windows.windows(path, infrared=True, size=(48, 64))
     assert (window.start, window.stop) == (0, 5)
     assert [number_of(f) for f in window.frames] == [0, 0, 1, 2, 2, 3, 4, 4]
 
@@ -80,8 +81,8 @@ def test_a_fault_comes_after_the_windows_before_it(tmp_path, long):
     path.write_bytes(long.read_bytes())
     truncate(path, 0.6)
     found = []
-    with pytest.raises(video.VideoError, match="is truncated"):
-        for window in untrimmed.windows(path, infrared=True, size=(96, 96), length=20, stride=20):
+    with pytest.raises(decoding.VideoError, match="is truncated"):
+        for window in windows.windows(path, infrared=True, size=(96, 96), length=20, stride=20):
             found.append(window)
     assert len(found) >= 3
 

@@ -9,12 +9,16 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from configs import pku
-from jax_irkd import build, detection, main, runs
-from jax_irkd import untrimmed_evaluation as evaluation
-from jax_irkd.data import augment, untrimmed
-from jax_irkd.data.raw_pku import LABELS, pku_tree, video_path
-from jax_irkd.data.raw_trees import truncate, write_video
+from jax_irkd import build, main
+from jax_irkd.data import augment
+from jax_irkd.data.synthetic.raw_ntu import truncate, write_video
+from jax_irkd.data.synthetic.raw_pku import LABELS, pku_tree, video_path
+from jax_irkd.detection import untrimmed as evaluation
+from jax_irkd.detection.protocol import evaluate
+from jax_irkd.detection.rows import read_folder
 from jax_irkd.errors import UserError
+from jax_irkd.training import setup
+from jax_irkd.video import windows
 
 VIDEOS = {"cross_subject": ["0291-L", "0291-M", "0291-R"], "cross_view": ["0002-M", "0291-M"]}
 
@@ -39,8 +43,8 @@ def small(monkeypatch):
     def tiny(section, num_classes, dtype, **overrides):
         return fakes.TinyModel(num_classes, width=6 if section.depth == 50 else 4)
 
-    monkeypatch.setattr(runs, "make_model", tiny)
-    monkeypatch.setattr(main.closeups, "closeups", lambda *args, **kwargs: [])
+    monkeypatch.setattr(setup, "make_model", tiny)
+    monkeypatch.setattr(main.examples, "closeups", lambda *args, **kwargs: [])
 
 
 def config(raw, built, protocol="cross_subject", method="baseline", detect=True):
@@ -73,11 +77,11 @@ def test_from_raw_files_to_both_figures(raw, built, protocol, tmp_path):
     assert len(scores["label"]) == 3 * len(VIDEOS[protocol])
 
     found = results["detection"]
-    rows = detection.read_folder(folder / "detection")
+    rows = read_folder(folder / "detection")
     assert list(rows) == VIDEOS[protocol] and found["proposals"] == sum(map(len, rows.values())) > 0
-    truth = detection.read_folder(raw / LABELS, confidence=1.0)
+    truth = read_folder(raw / LABELS, confidence=1.0)
     truth = {name: truth[name] for name in rows}
-    figures = detection.evaluate(rows, truth, threshold=0.2)
+    figures = evaluate(rows, truth, threshold=0.2)
     assert {name: found[name] for name in evaluation.FIGURES} == figures
     assert figures["F1"] > 0 and figures["mAP_action"] > 0
     assert found["videos"] == len(rows) and not found["absent_videos"]
@@ -113,8 +117,8 @@ def test_an_rgb_network_watches_the_rgb_videos(raw, built, tmp_path):
 def test_window_scores_are_those_of_a_test_clip(raw, built):
     """Five windows in batches of four, each as the network alone scores it."""
     chosen, network = config(raw, built), fakes.teacher()
-    windows = list(
-        untrimmed.windows(
+    found = list(
+        windows.windows(
             video_path(raw, "0291-L", "rgb"),
             infrared=False,
             size=(32, 40),
@@ -124,10 +128,10 @@ def test_window_scores_are_those_of_a_test_clip(raw, built):
         )
     )
     score = evaluation.make_score(network, chosen, "rgb")
-    scores, spans = evaluation.window_scores(windows, score, 4)
+    scores, spans = evaluation.window_scores(found, score, 4)
     assert spans.tolist() == [[0, 30], [15, 45], [30, 60], [45, 75], [60, 90]]
     inputs = chosen.input
-    for window, row in zip(windows, scores, strict=True):
+    for window, row in zip(found, scores, strict=True):
         clip = augment.prepare_evaluation(
             {"rgb": jnp.asarray(window.frames[None])},
             resolution=inputs.resolution,
@@ -158,7 +162,7 @@ def test_absent_damaged_and_slower_videos(tmp_path, built, raw):
         counts = evaluation.detect(network, chosen, "infrared", tmp_path / "detection")
         chosen.eval.missing = "official"
         leaves = evaluation.detect(network, chosen, "infrared", tmp_path / "detection")
-    found = detection.read_folder(tmp_path / "detection")
+    found = read_folder(tmp_path / "detection")
     assert counts["absent_videos"] == ["0291-L"] and "0291-L" not in found
     assert set(counts["damaged_videos"]) == {"0291-M", "0292-R"}
     assert "truncated" in counts["damaged_videos"]["0291-M"] and found["0292-R"] == []

@@ -8,15 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
-from jax_irkd.data import video
-from jax_irkd.data.archives import Member, find_files
-from jax_irkd.data.raw_trees import (
+from jax_irkd.data.synthetic.raw_ntu import (
     _without_frames,
     number_of,
     picture,
     truncate,
     write_video,
 )
+from jax_irkd.video import decoding
+from jax_irkd.video.archives import Member, find_files
+from tfds_builders._shared import encoding
 
 
 def _numbers(frames):
@@ -36,16 +37,16 @@ def clip(tmp_path_factory):
 def test_frames_come_in_decode_order(tmp_path, codec):
     # H.264 has B-frames and one keyframe: its packets lie in another order than its frames.
     path = write_video(tmp_path / "a.avi", 30, codec=codec)
-    frames = list(video.iterate_frames(path))
+    frames = list(decoding.iterate_frames(path))
     assert _numbers(frames) == list(range(30))
     assert frames[0].shape == (48, 64, 3) and frames[0].dtype == np.uint8
     red, _, blue = frames[3][30, 10].astype(int)
     assert red > blue + 60  # RGB, not BGR: the square is red.
-    assert video.count_frames(path) == video.packet_count(path) == 30
+    assert decoding.count_frames(path) == decoding.packet_count(path) == 30
 
 
 def test_iterate_frames_holds_one_frame_at_a_time(clip):
-    frames = video.iterate_frames(clip)
+    frames = decoding.iterate_frames(clip)
     assert number_of(next(frames)) == 0
     frames.close()
 
@@ -53,7 +54,7 @@ def test_iterate_frames_holds_one_frame_at_a_time(clip):
 @pytest.mark.parametrize("total", [1, 2, 7, 8, 9, 63, 64, 65, 103, 8604])
 @pytest.mark.parametrize("count", [0, 1, 8, 64])
 def test_evenly_spaced(total, count):
-    got = video.evenly_spaced(total, count)
+    got = encoding.evenly_spaced(total, count)
     if count == 0 or count >= total:
         assert got == list(range(total))
     else:
@@ -63,14 +64,16 @@ def test_evenly_spaced(total, count):
 
 
 def test_read_frames_picks_by_index(clip):
-    frames = video.read_frames(clip, [39, 0, 7, 7], short_side=40)
+    frames = decoding.read_frames(clip, [39, 0, 7, 7], short_side=40)
     assert _numbers(frames) == [39, 0, 7, 7]
     assert frames[0].shape == (40, 56, 3)
-    assert video.read_frames(clip, []) == []
-    with pytest.raises(video.VideoError, match=r"has no frame 40; counting from 0 the last is 39"):
-        video.read_frames(clip, [1, 40])
+    assert decoding.read_frames(clip, []) == []
+    with pytest.raises(
+        decoding.VideoError, match=r"has no frame 40; counting from 0 the last is 39"
+    ):
+        decoding.read_frames(clip, [1, 40])
     with pytest.raises(ValueError, match="frame index -1 is negative"):
-        video.read_frames(clip, [-1])
+        decoding.read_frames(clip, [-1])
 
 
 @pytest.mark.parametrize(
@@ -84,47 +87,49 @@ def test_read_frames_picks_by_index(clip):
     ],
 )
 def test_resize_shrinks_the_shorter_side_and_never_enlarges(size, short_side, expected):
-    assert video.resize(np.zeros((*size, 3), np.uint8), short_side).shape[:2] == expected
+    assert decoding.resize(np.zeros((*size, 3), np.uint8), short_side).shape[:2] == expected
 
 
 def test_resize_averages(clip):
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     expected = image.reshape(16, 4, 24, 4, 3).mean(axis=(1, 3))
-    np.testing.assert_allclose(video.resize(image, 16), expected, atol=0.51)
+    np.testing.assert_allclose(decoding.resize(image, 16), expected, atol=0.51)
 
 
 def test_encode_clip_stores_chosen_frames_as_jpeg(clip):
-    encoded = video.encode_clip(clip, max_frames=8, short_side=40, quality=95)
+    encoded = encoding.encode_clip(clip, max_frames=8, short_side=40, quality=95)
     assert encoded.indices == [2, 7, 12, 17, 22, 27, 32, 37]
     assert encoded.total == 40
     images = [_decoded(frame) for frame in encoded.frames]
     assert _numbers(images) == encoded.indices
     assert {image.shape for image in images} == {(40, 56, 3)}
-    assert len(video.encode_clip(clip, max_frames=0).frames) == 40
-    smaller = video.encode_clip(clip, max_frames=8, quality=20)
+    assert len(encoding.encode_clip(clip, max_frames=0).frames) == 40
+    smaller = encoding.encode_clip(clip, max_frames=8, quality=20)
     assert sum(map(len, smaller.frames)) < sum(map(len, encoded.frames)) * 4
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "mjpeg", "h264"])
 def test_infrared_is_stored_in_one_channel(tmp_path, codec):
     path = write_video(tmp_path / "a_ir.avi", 9, infrared=True, codec=codec)
-    encoded = video.encode_clip(path, infrared=True)
+    encoded = encoding.encode_clip(path, infrared=True)
     images = [_decoded(frame) for frame in encoded.frames]
     assert {image.shape for image in images} == {(48, 64)}
     assert _numbers(images) == list(range(9))
-    channel = np.array(list(video.iterate_frames(path)))[..., 0]  # What other readers take.
+    channel = np.array(list(decoding.iterate_frames(path)))[..., 0]  # What other readers take.
     np.testing.assert_allclose(np.array(images), channel, atol=24)
     assert abs(np.mean(images) - channel.mean()) < 1
 
 
 def test_rgb_given_as_infrared_is_refused(clip):
-    with pytest.raises(video.VideoError, match=r"a_rgb\.avi: is not infrared: its channels differ"):
-        video.encode_clip(clip, infrared=True)
+    with pytest.raises(
+        decoding.VideoError, match=r"a_rgb\.avi: is not infrared: its channels differ"
+    ):
+        encoding.encode_clip(clip, infrared=True)
 
 
 def test_encode_ranges_decodes_once_and_cuts_every_instance(clip):
     spans = [(0, 5), (3, 30), (35, 60), (70, 80)]
-    clips, total, fault = video.encode_ranges(clip, spans, max_frames=6)
+    clips, total, fault = encoding.encode_ranges(clip, spans, max_frames=6)
     assert (total, fault) == (40, None)
     assert [c.indices for c in clips[:2]] == [[0, 1, 2, 3, 4], [5, 9, 14, 18, 23, 27]]
     assert _numbers(_decoded(frame) for frame in clips[1].frames) == clips[1].indices
@@ -135,12 +140,12 @@ def test_encode_ranges_decodes_once_and_cuts_every_instance(clip):
 def test_encode_ranges_keeps_what_lies_before_a_fault(tmp_path):
     path = write_video(tmp_path / "a.avi", 60, gop=10)
     truncate(path, 0.7)
-    clips, total, fault = video.encode_ranges(path, [(0, 20), (40, 60)])
+    clips, total, fault = encoding.encode_ranges(path, [(0, 20), (40, 60)])
     assert 20 < total < 60 and "is truncated" in str(fault)
     assert clips[0].total == 20 and clips[1].total < 20
     truncate(path, 0.12)
-    with pytest.raises(video.VideoError, match=r"is truncated by \d+ bytes"):
-        video.encode_ranges(path, [(0, 20)])
+    with pytest.raises(decoding.VideoError, match=r"is truncated by \d+ bytes"):
+        encoding.encode_ranges(path, [(0, 20)])
 
 
 def _audio_only(path):
@@ -180,8 +185,12 @@ def _damaged(path):
 def test_faults_name_the_file_and_the_reason(tmp_path, spoil, reason):
     path = tmp_path / "S001C001P001R001A001_rgb.avi"
     spoil(path)
-    for read in (video.count_frames, video.encode_clip, lambda p: list(video.iterate_frames(p))):
-        with pytest.raises(video.VideoError, match=rf"{path.name}.*{reason}"):
+    for read in (
+        decoding.count_frames,
+        encoding.encode_clip,
+        lambda p: list(decoding.iterate_frames(p)),
+    ):
+        with pytest.raises(decoding.VideoError, match=rf"{path.name}.*{reason}"):
             read(path)
 
 
@@ -197,8 +206,8 @@ def test_mutated_files_are_read_or_refused_but_never_crash(tmp_path):
             path = tmp_path / "b.avi"
             path.write_bytes(data[: None if rng.random() < 0.7 else int(rng.integers(len(data)))])
             try:
-                encoded = video.encode_clip(path)
-            except video.VideoError as error:
+                encoded = encoding.encode_clip(path)
+            except decoding.VideoError as error:
                 assert str(path) in str(error)
                 refused += 1
             else:
@@ -219,7 +228,7 @@ def test_a_cut_index_behind_whole_frames_is_no_fault(clip, tmp_path):
     data = clip.read_bytes()
     path = tmp_path / "a.avi"
     path.write_bytes(data[: _movie(data)[1] + 20])
-    assert video.encode_clip(path).frames == video.encode_clip(clip, max_frames=64).frames
+    assert encoding.encode_clip(path).frames == encoding.encode_clip(clip, max_frames=64).frames
 
 
 @pytest.mark.parametrize(("dropped", "announced"), [(6, 6), (0, 6)])
@@ -235,10 +244,10 @@ def test_dropped_frames_of_a_recorder_are_told_from_lost_ones(clip, tmp_path, dr
     path = tmp_path / "a.avi"
     path.write_bytes(data)
     if dropped == announced:
-        assert video.count_frames(path) == 40
+        assert decoding.count_frames(path) == 40
     else:
-        with pytest.raises(video.VideoError, match="is damaged: 40 of 46 frames are readable"):
-            video.count_frames(path)
+        with pytest.raises(decoding.VideoError, match="is damaged: 40 of 46 frames are readable"):
+            decoding.count_frames(path)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -251,7 +260,7 @@ def test_zip_members_are_read_in_place(tmp_path, clip, method):
     found, broken = find_files(tmp_path)
     assert [f.source for f in found] == [Member(str(archive), "nturgb+d_rgb/a_rgb.avi")]
     assert broken[0][0].endswith("half.zip") and "zip" in broken[0][1]
-    assert video.encode_clip(found[0].source) == video.encode_clip(clip)
+    assert encoding.encode_clip(found[0].source) == encoding.encode_clip(clip)
     assert [p.name for p in tmp_path.iterdir() if p.suffix != ".zip"] == []
 
 
@@ -262,10 +271,10 @@ def test_damaged_zip_members_are_named(tmp_path, clip):
     data = bytearray(archive.read_bytes())
     data[500:520] = bytes(20)
     archive.write_bytes(data)
-    with pytest.raises(video.VideoError, match=r"a\.zip/a_rgb\.avi: "):
-        video.encode_clip(Member(str(archive), "a_rgb.avi"))
-    with pytest.raises(video.VideoError, match=r"no item named .b\.avi"):
-        video.count_frames(Member(str(archive), "b.avi"))
+    with pytest.raises(decoding.VideoError, match=r"a\.zip/a_rgb\.avi: "):
+        encoding.encode_clip(Member(str(archive), "a_rgb.avi"))
+    with pytest.raises(decoding.VideoError, match=r"no item named .b\.avi"):
+        decoding.count_frames(Member(str(archive), "b.avi"))
 
 
 def test_crop_maps_infrared_pixels_to_rgb_pixels():
@@ -273,16 +282,18 @@ def test_crop_maps_infrared_pixels_to_rgb_pixels():
     image = picture(0, (256, 192))
     image[8 + 2 * 20, 16 + 2 * 30] = (0, 0, 255)
     matrix = np.array([[2.0, 0, 16], [0, 2.0, 8]])
-    cropped = video.Crop(matrix, (100, 80), (256, 192))(image)
+    cropped = encoding.Crop(matrix, (100, 80), (256, 192))(image)
     assert cropped.shape == (160, 200, 3)
     np.testing.assert_array_equal(cropped[40, 60], (0, 0, 255))
     np.testing.assert_array_equal(cropped, image[8:168, 16:216])
-    half = video.Crop(matrix, (100, 80), (512, 384))(image)  # The file is smaller than the fit's.
+    half = encoding.Crop(matrix, (100, 80), (512, 384))(
+        image
+    )  # The file is smaller than the fit's.
     assert half.shape == (80, 100, 3)
 
 
 def test_video_errors_travel_between_processes():
-    error = pickle.loads(pickle.dumps(video.VideoError("a.avi", "is empty")))
+    error = pickle.loads(pickle.dumps(decoding.VideoError("a.avi", "is empty")))
     assert (str(error), error.name, error.reason) == ("a.avi: is empty", "a.avi", "is empty")
 
 
@@ -303,8 +314,8 @@ def test_mutated_archives_give_frames_or_errors_but_never_crash(tmp_path, clip):
             refused += len(broken)
             for file in found:
                 try:
-                    assert video.encode_clip(file.source, max_frames=4).frames
-                except video.VideoError as error:
+                    assert encoding.encode_clip(file.source, max_frames=4).frames
+                except decoding.VideoError as error:
                     assert "a.zip/" in str(error)
                     refused += 1
     assert refused > 40

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jax_irkd import weights
+from jax_irkd.data.pixels import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
 from jax_irkd.errors import UserError
-from jax_irkd.models.normalization import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
 from jax_irkd.models.tsn import TSN
+from jax_irkd.pretrained import torchvision
 
 FIXTURES = Path(__file__).parent / "fixtures"
 STAGES = ["stem", "stage1", "stage2", "stage3", "stage4"]
@@ -49,7 +49,7 @@ def _apply(network: TSN, variables: dict, frames: np.ndarray):
 
 def _refusal(path: Path, variables: dict | None = None) -> str:
     with pytest.raises(UserError) as caught:
-        weights.load_pretrained(path, _variables() if variables is None else variables)
+        torchvision.load_pretrained(path, _variables() if variables is None else variables)
     message = str(caught.value)
     assert str(path) in message
     assert "\n" not in message
@@ -59,7 +59,9 @@ def _refusal(path: Path, variables: dict | None = None) -> str:
 @pytest.mark.parametrize("depth", [18, 50])
 def test_logits_and_features_are_those_of_pytorch(depth):
     expected = load_file(FIXTURES / f"resnet{depth}_outputs.safetensors")
-    variables = weights.load_pretrained(FIXTURES / f"resnet{depth}.safetensors", _variables(depth))
+    variables = torchvision.load_pretrained(
+        FIXTURES / f"resnet{depth}.safetensors", _variables(depth)
+    )
     assert {leaf.dtype.name for leaf in jax.tree.leaves(variables)} == {"float32"}
     outputs = _apply(_network(depth), variables, expected["frames"])
     np.testing.assert_allclose(outputs.logits, expected["logits"], atol=1e-4)
@@ -70,7 +72,7 @@ def test_logits_and_features_are_those_of_pytorch(depth):
 @pytest.mark.parametrize("depth", [18, 50])
 def test_one_channel_gives_what_three_give_on_the_replicated_channel(depth):
     expected = load_file(FIXTURES / f"resnet{depth}_outputs.safetensors")
-    variables = weights.load_pretrained(
+    variables = torchvision.load_pretrained(
         FIXTURES / f"resnet{depth}.safetensors", _variables(depth, 1, input_offset=True)
     )
     infrared = (expected["grey"] - INFRARED_MEAN[0]) / INFRARED_STD[0]
@@ -80,7 +82,7 @@ def test_one_channel_gives_what_three_give_on_the_replicated_channel(depth):
 
 def test_one_channel_with_another_normalisation():
     expected = load_file(FIXTURES / "resnet18_outputs.safetensors")
-    variables = weights.load_pretrained(
+    variables = torchvision.load_pretrained(
         FIXTURES / "resnet18.safetensors",
         _variables(18, 1, input_offset=True),
         infrared_mean=0.1,
@@ -97,17 +99,17 @@ def test_one_channel_without_input_offset_is_refused():
 
 def test_round_trip_through_a_file(tmp_path):
     variables = _variables(18, 1, input_offset=True)
-    weights.save(tmp_path / "student.safetensors", variables)
+    torchvision.save(tmp_path / "student.safetensors", variables)
     blank = jax.tree.map(jnp.zeros_like, variables)
-    restored = weights.load_pretrained(tmp_path / "student.safetensors", blank)
+    restored = torchvision.load_pretrained(tmp_path / "student.safetensors", blank)
     jax.tree.map(np.testing.assert_array_equal, restored, variables)
     assert [path.name for path in tmp_path.iterdir()] == ["student.safetensors"]
 
 
 def test_exported_names_and_layout_are_torchvisions():
     original = _state(50)
-    exported = weights.to_torchvision(
-        weights.load_pretrained(FIXTURES / "resnet50.safetensors", _variables(50))
+    exported = torchvision.to_torchvision(
+        torchvision.load_pretrained(FIXTURES / "resnet50.safetensors", _variables(50))
     )
     assert set(exported) == {name for name in original if "num_batches" not in name}
     for name, value in exported.items():
@@ -115,7 +117,7 @@ def test_exported_names_and_layout_are_torchvisions():
 
 
 def test_weights_for_three_channels_leave_an_input_offset_at_zero():
-    variables = weights.load_pretrained(
+    variables = torchvision.load_pretrained(
         FIXTURES / "resnet18.safetensors", _variables(18, 3, input_offset=True)
     )
     assert not variables["params"]["backbone"]["stem"]["offset"]["kernel"].any()
@@ -123,7 +125,7 @@ def test_weights_for_three_channels_leave_an_input_offset_at_zero():
 
 def test_head_for_another_number_of_classes_keeps_its_values():
     variables = _variables(num_classes=7)
-    loaded = weights.load_pretrained(FIXTURES / "resnet18.safetensors", variables)
+    loaded = torchvision.load_pretrained(FIXTURES / "resnet18.safetensors", variables)
     jax.tree.map(
         np.testing.assert_array_equal, loaded["params"]["head"], variables["params"]["head"]
     )
@@ -133,7 +135,7 @@ def test_head_for_another_number_of_classes_keeps_its_values():
 
 def test_file_without_classifier_keeps_the_head(tmp_path):
     path = _saved(tmp_path / "bare.safetensors", **{"fc.weight": None, "fc.bias": None})
-    loaded = weights.load_pretrained(path, _variables())
+    loaded = torchvision.load_pretrained(path, _variables())
     jax.tree.map(
         np.testing.assert_array_equal, loaded["params"]["head"], _variables()["params"]["head"]
     )
@@ -143,8 +145,8 @@ def test_file_without_classifier_keeps_the_head(tmp_path):
 def test_prefixes_are_dropped(tmp_path, prefix):
     path = tmp_path / "prefixed.safetensors"
     save_file({prefix + name: value for name, value in _state().items()}, path)
-    loaded = weights.load_pretrained(path, _variables())
-    expected = weights.load_pretrained(FIXTURES / "resnet18.safetensors", _variables())
+    loaded = torchvision.load_pretrained(path, _variables())
+    expected = torchvision.load_pretrained(FIXTURES / "resnet18.safetensors", _variables())
     jax.tree.map(np.testing.assert_array_equal, loaded, expected)
 
 
@@ -152,7 +154,7 @@ def test_prefixes_are_dropped(tmp_path, prefix):
 def test_other_float_types_are_read(tmp_path, dtype):
     value = np.linspace(-1, 1, 8).astype(dtype)
     path = _saved(tmp_path / "typed.safetensors", **{"bn1.bias": value})
-    loaded = weights.load_pretrained(path, _variables())
+    loaded = torchvision.load_pretrained(path, _variables())
     bias = loaded["params"]["backbone"]["stem"]["norm"]["bias"]
     np.testing.assert_array_equal(bias, value.astype(np.float32))
 
@@ -257,9 +259,9 @@ def test_pth_without_torch_says_what_to_install(tmp_path, monkeypatch):
 
 def test_saving_needs_the_right_suffix_and_an_existing_folder(tmp_path):
     with pytest.raises(UserError, match=r"must end in \.safetensors"):
-        weights.save(tmp_path / "student.pth", _variables())
+        torchvision.save(tmp_path / "student.pth", _variables())
     with pytest.raises(UserError, match="cannot write weights to"):
-        weights.save(tmp_path / "absent" / "student.safetensors", _variables())
+        torchvision.save(tmp_path / "absent" / "student.safetensors", _variables())
     assert not list(tmp_path.iterdir())
 
 
@@ -286,7 +288,7 @@ def test_pth_files_hold_a_state_dict_and_nothing_else(tmp_path):
         "half.pt": {key: value.bfloat16() for key, value in state.items()},
     }.items():
         torch.save(content, tmp_path / name)
-        loaded = weights.load_pretrained(tmp_path / name, _variables())
+        loaded = torchvision.load_pretrained(tmp_path / name, _variables())
         kernel = loaded["params"]["backbone"]["stem"]["conv"]["kernel"]
         expected = state["conv1.weight"].permute(2, 3, 1, 0)
         np.testing.assert_allclose(kernel, expected, rtol=1e-2 if "half" in name else 0)
@@ -314,7 +316,7 @@ def test_full_size_logits_are_those_of_pytorch(tmp_path, depth):
     for channels, mean, std in ((3, RGB_MEAN, RGB_STD), (1, INFRARED_MEAN, INFRARED_STD)):
         model = TSN(num_classes=1000, depth=depth, input_offset=channels == 1)
         variables = networks.draw(model, 1, 1, 64, 64, channels)
-        variables = weights.load_pretrained(tmp_path / "network.pth", variables)
+        variables = torchvision.load_pretrained(tmp_path / "network.pth", variables)
         frames = grey.permute(0, 2, 3, 1).numpy().repeat(channels, axis=3)
         outputs = _apply(model, variables, (frames - np.array(mean, "f")) / np.array(std, "f"))
         error = {"logits": np.abs(outputs.logits - expected["logits"].numpy()).max()}

@@ -19,14 +19,17 @@ def main() -> int:
 
     import fakes
 
-    from jax_irkd import devices, main, runs
+    from jax_irkd import main
     from jax_irkd.data import loading
     from jax_irkd.errors import FULL, UserError
-    from jax_irkd.interrupts import INTERRUPTED, Interrupted
+    from jax_irkd.host import devices
+    from jax_irkd.host.interrupts import INTERRUPTED, Interrupted
+    from jax_irkd.training import setup
+    from jax_irkd.training.steps import AXIS
 
     devices.start("auto")
-    axis = runs.AXIS if arguments.sync_bn else None
-    runs.make_model = lambda *args, **kwargs: fakes.TinyModel(axis_name=axis)
+    axis = AXIS if arguments.sync_bn else None
+    setup.make_model = lambda *args, **kwargs: fakes.TinyModel(axis_name=axis)
     loading.open_dataset = lambda *args: fakes.dataset(clips=24)
     config = fakes.config(
         arguments.method,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, UInt8
 
-from jax_irkd.models.normalization import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
+from jax_irkd.data.pixels import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
 
 _OFFSETS = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
 

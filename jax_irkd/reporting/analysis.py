@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from jax_irkd import metrics
+from jax_irkd.metrics import classification
 from jax_irkd.reporting import charts
-from jax_irkd.reporting.runs import Cast, Run, colour_of, percent
+from jax_irkd.reporting.comparison import Cast, colour_of
+from jax_irkd.reporting.wording import percent
+from jax_irkd.runs.results import Run
 
 _CURVES = {
     "loss": "Loss, all terms",
@@ -88,7 +90,7 @@ def confusions(cast: Cast) -> list[dict[str, Any]]:
     for run in cast.networks:
         if run.logits is None:
             continue
-        shares = metrics.row_shares(metrics.confusion_matrix(run.logits, run.labels))
+        shares = classification.row_shares(classification.confusion_matrix(run.logits, run.labels))
         label = f"Confusion matrix of {run.title}: rows are true classes, columns predictions"
         svg = charts.confusion_chart(shares, run.class_names, colour=run.colour, label=label)
         charts_made.append({"title": run.title, "colour": run.colour, "svg": svg})
@@ -102,7 +104,9 @@ def changes(cast: Cast, count: int = 6) -> dict[str, Any] | None:
     if cast.focus.logits is None or cast.baseline.logits is None:
         return None
     after, before = (
-        np.nan_to_num(metrics.row_shares(metrics.confusion_matrix(run.logits, run.labels)))
+        np.nan_to_num(
+            classification.row_shares(classification.confusion_matrix(run.logits, run.labels))
+        )
         for run in (cast.focus, cast.baseline)
     )
     moved = after - before
@@ -128,7 +132,7 @@ def classes(cast: Cast) -> list[dict[str, Any]]:
     if cast.focus.logits is None:
         return []
     accuracy = {
-        run.colour: metrics.class_accuracies(run.logits, run.labels)
+        run.colour: classification.class_accuracies(run.logits, run.labels)
         for run in cast.networks
         if run.logits is not None
     }
@@ -162,8 +166,8 @@ def calibration(cast: Cast) -> list[dict[str, Any]]:
     for run in cast.networks:
         if run.logits is None:
             continue
-        table = metrics.reliability(run.logits, run.labels, bins=10)
-        error = metrics.calibration_error(run.logits, run.labels)
+        table = classification.reliability(run.logits, run.labels, bins=10)
+        error = classification.calibration_error(run.logits, run.labels)
         label = f"Reliability of {run.title}: accuracy by confidence, calibration error {error:.3f}"
         svg = charts.reliability_chart(table, colour=run.colour, label=label)
         caption = f"{run.title}: ECE {percent(error)}"

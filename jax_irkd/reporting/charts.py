@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from markupsafe import Markup
 
-from jax_irkd.metrics import Reliability
+from jax_irkd.metrics.classification import Reliability
 
 WIDTH = 360  # of a chart, in its own units: about a phone's width, so that text keeps its size
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from jax_irkd.metrics import Reliability, row_shares
+from jax_irkd.metrics.classification import Reliability, row_shares
 from jax_irkd.reporting.charts import clip_text
 
 

@@ -7,23 +7,12 @@ infrared-only baseline where those are there. What is missing becomes a sentence
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jax_irkd import metrics, statistics
+from jax_irkd.metrics import classification, significance
 from jax_irkd.reporting import analysis, charts
+from jax_irkd.reporting.comparison import Cast, cast_of, colour_of, gap_share
 from jax_irkd.reporting.paper import paper_rows
-from jax_irkd.reporting.runs import (
-    TITLES,
-    Cast,
-    Run,
-    cast_of,
-    colour_of,
-    duration,
-    flatten,
-    gap_share,
-    metric_name,
-    number,
-    paired,
-    percent,
-)
+from jax_irkd.reporting.wording import duration, flatten, metric_name, percent
+from jax_irkd.runs.results import TITLES, Run, number, paired
 
 COLUMNS = ("top-1", "top-5", "class acc.", "mAP", "NLL", "ECE", "gap closed", "steps")
 _KEYS = {"top-1": "top1", "top-5": "top5", "class acc.": "mean_class_accuracy"}
@@ -128,8 +117,8 @@ def _evidence(focus: Run, baseline: Run) -> list[str]:
             "The two runs were not tested on the same clips, so the difference has no interval."
         ]
     right, rival = (logits.argmax(1) == labels for logits, labels in pair)
-    interval = statistics.paired_bootstrap(right[None], rival[None], replicates=4000)
-    test = statistics.mcnemar_exact(rival, right)
+    interval = significance.paired_bootstrap(right[None], rival[None], replicates=4000)
+    test = significance.mcnemar_exact(rival, right)
     none = (
         " The interval includes no difference at all." if interval.low <= 0 <= interval.high else ""
     )
@@ -216,7 +205,7 @@ def _notes(cast: Cast) -> list[str]:
     if None not in (before, cast.teacher_figure) and cast.teacher_figure <= before:
         notes.append("The teacher is no better than training on infrared only: there is no gap.")
     if cast.focus.labels is not None:
-        absent = metrics.absent_classes(cast.focus.labels, len(cast.focus.class_names))
+        absent = classification.absent_classes(cast.focus.labels, len(cast.focus.class_names))
         if absent:
             names = ", ".join(cast.focus.class_names[i] for i in absent[:6])
             more = ", …" if len(absent) > 6 else ""

@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from jax_irkd.reporting import charts, figures
-from jax_irkd.reporting.runs import percent
+from jax_irkd.reporting.wording import percent
 
 
 class Section(NamedTuple):

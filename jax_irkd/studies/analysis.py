@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from jax_irkd import metrics, statistics
 from jax_irkd.errors import UserError
+from jax_irkd.metrics import classification, significance
 from jax_irkd.reporting.paper import paper_rows
-from jax_irkd.reporting.runs import TITLES, Run, paired
+from jax_irkd.runs.results import TITLES, Run, paired
 
 METRICS = ("top1", "mean_class_accuracy", "mAP")
 Runs = Mapping[tuple[int, str], Run]
@@ -110,7 +110,9 @@ def _class_accuracy(found) -> list[float | None] | None:
     scored = [run for run in found if run.logits is not None]
     if not scored:
         return None
-    means = np.mean([metrics.class_accuracies(run.logits, run.labels) for run in scored], axis=0)
+    means = np.mean(
+        [classification.class_accuracies(run.logits, run.labels) for run in scored], axis=0
+    )
     return [_finite(value) for value in means]
 
 
@@ -121,7 +123,7 @@ def _agreement(own: Mapping[int, Run], runs: Runs) -> dict[str, Any]:
         pair = paired(run, runs[seed, "teacher"]) if (seed, "teacher") in runs else None
         if pair is not None:
             (first, _), (second, _) = pair
-            shares[seed] = statistics.agreement(first.argmax(1), second.argmax(1))
+            shares[seed] = significance.agreement(first.argmax(1), second.argmax(1))
     return spread(shares)
 
 
@@ -138,14 +140,14 @@ def _against_baseline(
     found["gap_closed"] = _gap({s: own[s] for s in seeds}, rivals, runs, metric)
     figures = [[r[s].figure(metric) for s in seeds] for r in (own, rivals)]
     if None not in figures[0] + figures[1]:
-        over = statistics.paired_difference(*(np.array(values, float) for values in figures))
+        over = significance.paired_difference(*(np.array(values, float) for values in figures))
         found["difference_over_seeds"] = {"metric": metric} | {
             key: _finite(value) for key, value in over._asdict().items()
         }
     right, rival, clips = _right(own, rivals)
     if right is None:
         return found
-    interval = statistics.paired_bootstrap(right, rival, replicates=replicates)
+    interval = significance.paired_bootstrap(right, rival, replicates=replicates)
     found["difference"] = interval._asdict() | {
         "metric": "top1",
         "confidence": 0.95,
@@ -155,7 +157,7 @@ def _against_baseline(
     found["mcnemar"] = {
         str(seed): {"lost": test.only_first, "won": test.only_second, "p_value": test.p_value}
         for seed, first, second in zip(seeds, rival, right)
-        for test in [statistics.mcnemar_exact(first, second)]
+        for test in [significance.mcnemar_exact(first, second)]
     }
     ours, theirs = (_class_accuracy([r[s] for s in seeds]) for r in (own, rivals))
     found["class_gains"] = [
@@ -195,7 +197,7 @@ def _gap(own, rivals, runs: Runs, metric: str) -> float | None:
     ]
     if not seeds or any(value is None for group in figures for value in group):
         return None
-    return _finite(statistics.gap_closed(*(float(np.mean(group)) for group in figures)))
+    return _finite(significance.gap_closed(*(float(np.mean(group)) for group in figures)))
 
 
 def _paper(first: Run, rows: Mapping[str, Mapping]) -> dict[str, Any] | None:

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from jax_irkd.logs import read_log
-from jax_irkd.reporting.runs import TITLES, number, percent
+from jax_irkd.reporting.wording import percent
+from jax_irkd.runs.results import TITLES, number
 from jax_irkd.studies.planning import Task
 from jax_irkd.studies.processes import DONE, FAILED, RUNNING, STOPPED, Key, Status
+from jax_irkd.training.logs import read_log
 
 _STYLES = {DONE: "green", RUNNING: "bold", FAILED: "red", STOPPED: "yellow"}
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from configs import base
 from jax_irkd import command_line, distillers
+from jax_irkd.config import METHODS
 from jax_irkd.errors import UserError
 
 DEFAULT_METHODS = ("baseline", "st", "at", "sp", "cc", "rkd", "ccskd", "dkd", "mgcam", "ours")
@@ -45,15 +45,15 @@ def read_methods(text: str) -> list[str]:
     """Comma-separated methods, each once. Raises UserError, listing them, for an unknown one."""
     methods = list(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
     if not methods:
-        raise UserError(f"--methods is empty; choose from {sorted(base.METHODS)}")
+        raise UserError(f"--methods is empty; choose from {sorted(METHODS)}")
     for method in methods:
-        if method in base.METHODS:
+        if method in METHODS:
             continue
         try:
             distillers.get(method)
         except ValueError as error:
             raise UserError(
-                f"unknown method {method!r}; choose from {sorted(base.METHODS)}, or give the "
+                f"unknown method {method!r}; choose from {sorted(METHODS)}, or give the "
                 "dotted path of a module with a class Distiller"
             ) from error
     return methods
@@ -161,13 +161,15 @@ def _command(arguments: Sequence[str], workdir: Path) -> tuple[str, ...]:
 
 def _check_held(config: ConfigDict, folder: Path, workdir: Path) -> None:
     """Raises UserError when `folder` holds a run of another configuration."""
-    from jax_irkd import runs
+    from jax_irkd.runs.identity import identity_of
+    from jax_irkd.runs.lifecycle import claim
+    from jax_irkd.runs.results import finished
 
     if not (folder / "config.json").exists():
         return
-    teacher = runs.finished(workdir / "teacher") if config.distillers else None
-    wanted = runs.identity(config, config.method, (teacher or {}).get("identity", ""))
+    teacher = finished(workdir / "teacher") if config.distillers else None
+    wanted = identity_of(config, config.method, (teacher or {}).get("identity", ""))
     if config.distillers and (config.teacher or not teacher):
         # Only the run itself can tell which teacher it will have.
         wanted["teacher"] = json.loads((folder / "config.json").read_text()).get("teacher")
-    runs.claim(folder, wanted)
+    claim(folder, wanted)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jax_irkd.errors import UserError
-from jax_irkd.interrupts import INTERRUPTED, StopRequest
-from jax_irkd.studies import memory
+from jax_irkd.host import room
+from jax_irkd.host.interrupts import INTERRUPTED, StopRequest
 from jax_irkd.studies.planning import Task
 
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
@@ -100,8 +100,8 @@ def _next(
     ]
     if not ready or len(children) >= jobs:
         return None
-    peak = memory.largest_peak(read_attempts(workdir))
-    return ready[0] if memory.room(peak, (child.process.pid for child in children)) else None
+    peak = room.largest_peak(read_attempts(workdir))
+    return ready[0] if room.room(peak, (child.process.pid for child in children)) else None
 
 
 def _release(tasks: Sequence[Task], status: dict[Key, Status]) -> None:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jax_irkd.reporting.runs import TITLES, duration, metric_name, percent
 from jax_irkd.reporting.sections import Section, table_section
+from jax_irkd.reporting.wording import duration, metric_name, percent
+from jax_irkd.runs.results import TITLES
 
 Rows = list[list[str]]
 Table = tuple[list[str], Rows]

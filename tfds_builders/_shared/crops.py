@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jax_irkd.data.video import Crop
 from jax_irkd.errors import UserError
+from tfds_builders._shared.encoding import Crop
 
 
 def crops_digest(path: str) -> str:

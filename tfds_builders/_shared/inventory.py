@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from jax_irkd.data.archives import Found, name_of
-from jax_irkd.data.avi import Header, read_header
-from jax_irkd.data.video import VideoError, encode_jpeg, iterate_frames, resize
+from jax_irkd.video.archives import Found, name_of
+from jax_irkd.video.avi import Header, read_header
+from jax_irkd.video.decoding import VideoError, iterate_frames, resize
 from tfds_builders._shared.cache import Skip
+from tfds_builders._shared.encoding import encode_jpeg
 from tfds_builders._shared.options import BuildOptions
 
 SAMPLES, SAMPLE_FRAMES = 3, 48

@@ -3,10 +3,11 @@
 import functools
 from collections.abc import Mapping
 
-from jax_irkd.data.archives import Found, Source, name_of
-from jax_irkd.data.video import COLOURLESS, VideoError, encode_clip
+from jax_irkd.video.archives import Found, Source, name_of
+from jax_irkd.video.decoding import COLOURLESS, VideoError
 from tfds_builders._shared.cache import Record, Result, Skip
 from tfds_builders._shared.crops import crop_for
+from tfds_builders._shared.encoding import encode_clip
 from tfds_builders._shared.options import BuildOptions
 from tfds_builders._shared.report import NO_COLOUR
 

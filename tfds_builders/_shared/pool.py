@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 import cv2
 from rich import progress as rich_progress
 
-from jax_irkd.memory import keep_freed_memory
+from jax_irkd.host.memory import keep_freed_memory
 from tfds_builders._shared.cache import Cache, Result, Skip, Summary, Task
 
 Encode = Callable[[Task], Result]

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from jax_irkd.data.archives import ARCHIVE_SUFFIX, Found, Source, find_files, name_of
 from jax_irkd.errors import UserError
+from jax_irkd.video.archives import ARCHIVE_SUFFIX, Found, Source, find_files, name_of
 from tfds_builders._shared.cache import Result, Skip, Task
 from tfds_builders._shared.options import BuildOptions
 from tfds_builders._shared.pairs import FRAMES, encode_pair, unpaired

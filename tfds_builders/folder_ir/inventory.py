@@ -3,8 +3,8 @@
 import collections
 from pathlib import Path
 
-from jax_irkd.data.archives import Found, name_of
-from jax_irkd.data.video import VideoError, nominal_frames
+from jax_irkd.video.archives import Found, name_of
+from jax_irkd.video.decoding import VideoError, nominal_frames
 from tfds_builders._shared.cache import Skip
 from tfds_builders._shared.inventory import MODALITIES, Inventory, estimate
 from tfds_builders._shared.options import BuildOptions

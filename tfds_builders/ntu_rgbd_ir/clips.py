@@ -4,8 +4,8 @@ import collections
 from pathlib import Path
 from typing import NamedTuple
 
-from jax_irkd.data.archives import Found, base_name, find_files, name_of
 from jax_irkd.errors import UserError
+from jax_irkd.video.archives import Found, base_name, find_files, name_of
 from tfds_builders._shared.cache import Result, Skip, Task
 from tfds_builders._shared.options import BuildOptions
 from tfds_builders._shared.pairs import encode_pair, unpaired

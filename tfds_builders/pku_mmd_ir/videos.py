@@ -5,17 +5,12 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from jax_irkd.data.archives import Found, base_name, find_files, name_of, open_source
-from jax_irkd.data.video import (
-    COLOURLESS,
-    EncodedClip,
-    VideoError,
-    encode_ranges,
-    nominal_frames,
-)
 from jax_irkd.errors import UserError
+from jax_irkd.video.archives import Found, base_name, find_files, name_of, open_source
+from jax_irkd.video.decoding import COLOURLESS, VideoError, nominal_frames
 from tfds_builders._shared.cache import Record, Result, Skip, Task
 from tfds_builders._shared.crops import crop_for
+from tfds_builders._shared.encoding import EncodedClip, encode_ranges
 from tfds_builders._shared.options import BuildOptions
 from tfds_builders._shared.report import NO_COLOUR
 from tfds_builders.pku_mmd_ir.annotations import (

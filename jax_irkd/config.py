@@ -1,0 +1,257 @@
+"""Fields every experiment has, with the paper's values where it gives them."""
+
+import copy
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import FieldReference, placeholder
+
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+# The hyper-parameters of every distiller, so that each can be given as a flag:
+# --config.distillers.mgcam.attention=uniform
+DISTILLERS = {
+    "st": {"weight": 0.1, "temperature": 4.0, "cross_entropy_weight": 1.0},
+    "at": {"layers": STAGES, "weight": 1000.0, "power": 2, "reduce": "mean"},
+    "sp": {"layers": STAGES, "weight": 3000.0, "reduce": "mean", "vertex": "clip"},
+    "cc": {
+        "layer": "pooled",
+        "weight": 100.0,
+        "form": "kernel",
+        "gamma": 0.4,
+        "order": 2,
+        "size": 128,
+        "vertex": "clip",
+    },
+    "rkd": {
+        "layer": "pooled",
+        "weight": 1.0,
+        "distance_weight": 25.0,
+        "angle_weight": 50.0,
+        "vertex": "clip",
+    },
+    "ccskd": {
+        "layers": STAGES,
+        "weight": 1.0,
+        "selective_weight": 0.1,
+        "soft_target_weight": 0.1,
+        "channel_weight": 6.0,
+        "relation_weight": 6.0,
+        "distance_weight": 1.0,
+        "angle_weight": 2.0,
+        "schedule": "constant",
+        "num_epochs": placeholder(float),  # of the schedule; None: the official number
+    },
+    "dkd": {
+        "weight": 0.1,
+        "target_weight": 0.7,
+        "nontarget_weight": 0.35,
+        "temperature": 4.0,
+        "warmup_epochs": 0.0,
+    },
+    "mgcam": {
+        "layers": STAGES,
+        "weight": 1.0,
+        "vertex": "clip",
+        "distance": "mean",
+        "sigma": FieldReference(1.0, field_type=object),  # or median
+        "temperature": placeholder(float),  # None: the square root of the batch
+        "activation": "mean",
+        "normalisation": "none",
+        "pairs": "all",
+        "attention": "graph",
+        "detach": False,
+    },
+    "fitnet": {
+        "layers": ("stage3", "stage4"),
+        "weight": 8.0,
+        "vertex": "frame",
+        "standardise": True,
+        "reduce": "mean",
+    },
+}
+# A method is the distillers it adds to the cross-entropy. `teacher` trains the RGB network alone,
+# `baseline` the infrared one (TSN).
+METHODS = {
+    "teacher": (),
+    "baseline": (),
+    "tstdd": (),
+    **{name: (name,) for name in DISTILLERS},
+    "ours": ("dkd", "mgcam"),
+}
+TEMPORAL = ("none", "shift", "causal")  # those of jax_irkd.models.temporal
+
+
+def _protocols(seen: str, unseen: str) -> dict:
+    """Both protocols over four splits: subjects times camera views, `seen` and `unseen`."""
+    train_seen, train_unseen = f"train_subjects_{seen}", f"train_subjects_{unseen}"
+    test_seen, test_unseen = f"test_subjects_{seen}", f"test_subjects_{unseen}"
+    return {
+        "cross_subject": {
+            "train": (train_unseen, train_seen),
+            "test": (test_unseen, test_seen),
+        },
+        "cross_view": {
+            "train": (train_seen, test_seen),
+            "test": (train_unseen, test_unseen),
+        },
+    }
+
+
+NTU_PROTOCOLS = _protocols("c23", "c1")
+PKU_PROTOCOLS = _protocols("train_views", "test_views")
+
+
+def parse(arg: str, **defaults):
+    """Options given after the colon of --config=FILE:method=at,seed=1, over `defaults`.
+
+    Raises ValueError naming the options for one that does not exist or does not parse.
+    """
+    options = dict(defaults)
+    for part in filter(None, arg.split(",")):
+        name, _, value = part.partition("=")
+        if name not in options:
+            raise ValueError(
+                f"unknown option {name!r} after the config; choose from {list(options)}"
+            )
+        try:
+            options[name] = type(defaults[name])(value)
+        except ValueError:
+            kind = type(defaults[name]).__name__
+            raise ValueError(f"option {name}={value!r} should be of type {kind}") from None
+    return options
+
+
+def distillers_of(method: str) -> ConfigDict:
+    """The distillers of `method`; a name without a row is a distiller with its own defaults."""
+    names = METHODS.get(method, (method,))
+    rows = {name: DISTILLERS.get(name, {}) for name in names}
+    # A copy: a config keeps references to typed fields, and flags write into them.
+    return ConfigDict(copy.deepcopy(rows), allow_dotted_keys=True)
+
+
+def get_training() -> ConfigDict:
+    """How one of the two networks is trained."""
+    training = ConfigDict()
+    training.batch_size = 8  # clips over all devices and processes
+    training.num_epochs = 80.0
+    training.optimizer = "sgd"  # or adamw
+    training.learning_rate = 1e-3
+    training.momentum = 0.9
+    training.weight_decay = 5e-4
+    training.schedule = "step"  # x 0.1 at half (SAKDN's); or cosine, constant
+    training.warmup_epochs = 0.0
+    training.clip_norm = 0.0  # 0: no clipping
+    training.accumulation = 1  # parts a batch is cut into
+    training.ema_decay = 0.0  # 0: no running mean of the parameters
+    training.label_smoothing = 0.0
+    training.eval_every = 10.0  # epochs
+    return training
+
+
+def get_evaluation() -> ConfigDict:
+    """Detection in the untrimmed test videos of PKU-MMD; changes nothing that is trained."""
+    evaluation = ConfigDict()
+    evaluation.detection = False
+    evaluation.raw_dir = ""  # the raw files that the data set was built from
+    evaluation.window = 64  # frames
+    evaluation.stride = 16
+    evaluation.smoothing = 3  # windows averaged, odd
+    evaluation.thresholds = (0.5,)  # a class is proposed where its probability reaches one
+    evaluation.max_gap = 0  # frames; stretches so near are joined
+    evaluation.min_frames = 8
+    evaluation.nms_overlap = 0.5  # of two proposals that overlap more, the surer stays
+    evaluation.overlap = 0.5  # with an annotation, for a proposal to be a hit
+    evaluation.missing = "error"  # annotated videos not on disk; or official, empty
+    return evaluation
+
+
+def get_tstdd() -> ConfigDict:
+    """The infrared-only rival: optical flow, three networks, a linear machine (jax_irkd.tstdd)."""
+    tstdd = ConfigDict()
+    tstdd.flow = "dis"  # or tvl1, with opencv-contrib
+    tstdd.cache_dir = ""  # where flow is kept; empty: DATA_DIR/flow
+    tstdd.size = (128, 154)  # (height, width) that frames are fitted to before their flow
+    tstdd.bound = 10.0  # pixels a frame; flow is cut off there
+    tstdd.resolution = 112  # of the networks
+    tstdd.stack = 10  # flow fields of the local stream
+    tstdd.stride = 5  # frames between two pictures of a clip
+    tstdd.decay = 0.9  # of the motion history, a frame
+    tstdd.width = 96
+    tstdd.dropout = 0.5
+    tstdd.layers = ("conv4", "conv5")
+    tstdd.tube = 15  # frames
+    tstdd.components = 64  # after whitening
+    tstdd.words = 1024
+    tstdd.neighbours = 5
+    tstdd.samples = 100_000  # descriptors a codebook is made from
+    tstdd.cost = 1.0  # C of the machines
+    tstdd.training = ConfigDict()
+    tstdd.training.batch_size = 32
+    tstdd.training.num_epochs = 40.0
+    tstdd.training.optimizer = "adamw"
+    tstdd.training.learning_rate = 1e-3
+    tstdd.training.momentum = 0.9
+    tstdd.training.weight_decay = 1e-2
+    tstdd.training.schedule = "cosine"
+    tstdd.training.warmup_epochs = 1.0
+    tstdd.training.clip_norm = 0.0
+    return tstdd
+
+
+def paper_setup(method: str, protocol: str, seed: int, temporal: str = "none") -> ConfigDict:
+    """The paper's set-up; a dataset's config fills in `dataset`.
+
+    `temporal` is that of both networks. Raises ValueError for another than `TEMPORAL`.
+    """
+    if temporal not in TEMPORAL:
+        raise ValueError(f"option temporal={temporal!r} should be one of {list(TEMPORAL)}")
+    config = ConfigDict()
+    config.method = method
+    config.protocol = protocol
+    config.seed = seed
+    config.teacher = ""  # a teacher's run folder; empty: trained once into WORKDIR/teacher
+    config.allow_weak_teacher = False
+    config.dtype = "auto"  # bfloat16 on GPUs, float32 elsewhere
+    config.distillers = distillers_of(method)
+
+    config.dataset = ConfigDict()
+    config.dataset.name = ""
+    config.dataset.data_dir = "~/data/tfds"
+    config.dataset.protocols = NTU_PROTOCOLS
+    # Frames are scaled to cover these (height, width) and centre-cropped. The RGB camera sees more
+    # to the sides than the infrared one: 4:3 of its 16:9 is what both see.
+    config.dataset.rgb_size = (256, 340)
+    config.dataset.infrared_size = (256, 308)
+
+    config.input = ConfigDict()
+    config.input.num_segments = 8
+    config.input.resolution = 224
+    config.input.scales = (1.0, 0.875, 0.75, 0.66)
+    config.input.flip = True
+    config.input.colour_jitter = 0.2
+    config.input.eval_scale = 0.875
+    config.input.eval_batch_size = 16
+    config.input.threads = 8
+    config.input.max_broken = 0.01
+
+    config.weights = ConfigDict({"teacher": "", "student": ""})  # torchvision ImageNet files
+    config.teacher_model = ConfigDict({"depth": 50, "width": 64, "dropout": 0.8})
+    config.student_model = ConfigDict({"depth": 18, "width": 64, "dropout": 0.8})
+    for model in (config.teacher_model, config.student_model):
+        model.partial_bn = False
+        model.sync_bn = False
+        model.zero_init_residual = False  # True: quicker from scratch
+        model.head_std = 0.001
+        model.temporal = temporal
+        model.temporal_share = 0.125  # of the channels, from each neighbouring segment
+
+    config.teacher_training = get_training()
+    config.teacher_training.batch_size = 16
+    config.student_training = get_training()
+
+    config.checkpoints = ConfigDict({"every": 500, "latest": 2, "best": 1})  # every: in steps
+    config.log_every = 10
+    config.num_devices = 0  # local devices to use; 0: all
+    config.max_rejected = 10  # updates in a row that are not finite before the run stops
+    config.eval = get_evaluation()
+    config.tstdd = get_tstdd()
+    return config

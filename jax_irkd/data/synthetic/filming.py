@@ -1,0 +1,194 @@
+"""Raw demo data: people acting NTU RGB+D's classes A001 to A010, filmed in colour and infrared.
+
+    python -m jax_irkd.data.synthetic --out=data/raw --subjects=20 --repetitions=1 --seed=0
+
+Writes pairs of AVI files with the names and folders in which NTU RGB+D is distributed:
+
+    OUT/nturgbd_rgb_s001/nturgb+d_rgb/S001C001P001R001A001_rgb.avi
+    OUT/nturgbd_ir_s001/nturgb+d_ir/S001C001P001R001A001_ir.avi
+
+Every random number comes from the seed and the clip's own name, so a file does not depend on how
+many clips are made, in which order or by how many processes; the same seed and library versions
+give the same bytes.
+"""
+
+import concurrent.futures
+import functools
+import json
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import cv2
+from av.codec.codec import UnknownCodecError
+from rich import progress as bars
+from rich.console import Console
+
+from jax_irkd.data.synthetic import recording, staging
+from jax_irkd.data.synthetic.staging import Clip
+from jax_irkd.errors import UserError
+
+SUBJECTS_PER_SETUP = 8  # as in NTU RGB+D's first setup: P001 to P008
+
+
+LIMITS = {"subjects": 40, "cameras": 3, "repetitions": 2, "classes": 10}
+
+
+MANIFEST = "synthetic.json"
+
+
+VERSION = 2  # raise it when the pictures change, so that old folders are not taken for new ones
+
+
+class Summary(NamedTuple):
+    """What `generate` did."""
+
+    root: Path
+    clips: int
+    written: int  # the rest was there already
+    rgb_frames: int  # in the files written now
+    infrared_frames: int
+
+
+def generate(
+    out: str | os.PathLike,
+    *,
+    subjects: int | Iterable[int] = 20,
+    cameras: Iterable[int] = (1, 2, 3),
+    repetitions: int | Iterable[int] = 1,
+    classes: Iterable[int] = range(1, 11),
+    seed: int = 0,
+    workers: int | None = None,
+    codec: str = "h264",
+    progress: bool = True,
+) -> Summary:
+    """Writes one pair of AVI files for every subject, camera, repetition and class.
+
+    A number for `subjects` or `repetitions` means the first so many. `workers` processes (all
+    cores when None) share the work; one means this process. Clips that an earlier call with
+    the same settings has written are kept, so an interrupted call is finished by repeating it.
+
+    Raises UserError for numbers NTU RGB+D does not have and for a folder that holds anything else.
+    """
+    chosen = {
+        "subjects": _numbers("subjects", subjects),
+        "cameras": _numbers("cameras", cameras),
+        "repetitions": _numbers("repetitions", repetitions),
+        "classes": _numbers("classes", classes),
+    }
+    if codec not in recording.RGB_CODECS:
+        raise UserError(f"unknown codec {codec!r}; choose one of {sorted(recording.RGB_CODECS)}")
+    if seed < 0 or (workers is not None and workers < 1):
+        raise UserError(f"seed must be 0 or more and workers 1 or more, not {seed} and {workers}")
+    root = Path(out)
+    clips = list(_clips(**chosen))
+    _claim(root, clips, {"version": VERSION, "seed": seed, "codec": codec})
+    missing = [clip for clip in clips if not _complete(root, clip)]
+    try:
+        counts = list(_shown(_made(root, missing, seed, codec, workers), len(missing), progress))
+    except (OSError, av.FFmpegError, UnknownCodecError) as error:
+        raise UserError(f"cannot write the demo data to {root}: {error}") from error
+    rgb_frames, infrared_frames = (sum(part) for part in zip((0, 0), *counts))
+    return Summary(root, len(clips), len(missing), rgb_frames, infrared_frames)
+
+
+def clip_path(root: Path, clip: Clip, modality: str) -> Path:
+    """Where NTU RGB+D's archives put the file of `modality`, "rgb" or "ir"."""
+    archive = f"nturgbd_{modality}_s{clip.setup:03d}"
+    return root / archive / f"nturgb+d_{modality}" / f"{clip.name}_{modality}.avi"
+
+
+def make_clip(root: Path, seed: int, codec: str, clip: Clip) -> tuple[int, int]:
+    """Films and writes one clip; the numbers of its RGB and infrared frames."""
+    rgb, infrared = staging.film(clip, seed)
+    recording.write_rgb(clip_path(root, clip, "rgb"), rgb, staging.RGB_RATE, codec)
+    recording.write_infrared(clip_path(root, clip, "ir"), infrared, staging.INFRARED_RATE)
+    return len(rgb), len(infrared)
+
+
+def _numbers(name: str, value: int | Iterable[int]) -> list[int]:
+    numbers = list(range(1, value + 1)) if isinstance(value, int) else sorted(set(value))
+    wrong = [number for number in numbers if not 1 <= number <= LIMITS[name]]
+    if wrong or not numbers:
+        raise UserError(
+            f"{name} must be numbers from 1 to {LIMITS[name]}, at least one; got {value!r}"
+        )
+    return numbers
+
+
+def _clips(subjects, cameras, repetitions, classes) -> Iterator[Clip]:
+    for subject in subjects:
+        setup = 1 + (subject - 1) // SUBJECTS_PER_SETUP
+        for repetition in repetitions:
+            for action in classes:
+                for camera in cameras:
+                    yield Clip(setup, camera, subject, repetition, action)
+
+
+def _claim(root: Path, clips: list[Clip], settings: dict) -> None:
+    """Makes the folders and writes down whose they are, or refuses those of somebody else."""
+    manifest = root / MANIFEST
+    try:
+        if manifest.exists():
+            found = json.loads(manifest.read_text())
+            if found != settings:
+                raise UserError(
+                    f"{root} holds clips made with {found}, not {settings}; choose another --out "
+                    "or delete the folder"
+                )
+        elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise UserError(f"{root} is not an empty folder; choose another --out")
+        for folder in {clip_path(root, clip, kind).parent for clip in clips for kind in KINDS}:
+            folder.mkdir(parents=True, exist_ok=True)
+        manifest.write_text(json.dumps(settings) + "\n")
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write the demo data to {root}: {error}") from error
+
+
+KINDS = ("rgb", "ir")
+
+
+def _complete(root: Path, clip: Clip) -> bool:
+    return all(clip_path(root, clip, kind).exists() for kind in KINDS)
+
+
+def _made(
+    root: Path, clips: list[Clip], seed: int, codec: str, workers: int | None
+) -> Iterator[tuple[int, int]]:
+    make = functools.partial(make_clip, root, seed, codec)
+    workers = min(workers or _cores(), max(1, len(clips) // 4))
+    if workers == 1:
+        yield from map(make, clips)
+        return
+    context = multiprocessing.get_context("spawn")  # forking a process that has used JAX may hang
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
+    ) as pool:
+        try:
+            yield from pool.map(make, clips, chunksize=4)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
+
+
+def _shown(done: Iterator, total: int, show: bool) -> Iterator:
+    """Passes `done` on under a progress bar with rate and time left, on standard error."""
+    columns = (
+        "filming", bars.BarColumn(), bars.MofNCompleteColumn(), "{task.fields[rate]}",
+        bars.TimeRemainingColumn(),
+    )  # fmt: skip
+    with bars.Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
+        task = bar.add_task("", total=total, rate="")
+        for item in done:
+            yield item
+            speed = bar.tasks[task].speed
+            bar.update(task, advance=1, rate=f"{speed:.1f} clips/s" if speed else "")

@@ -1,0 +1,103 @@
+"""One clip: the cast, the room, the cameras, and what both cameras record of it.
+
+Every part draws from its own generator, named by what it depends on: the room by the setup, the
+person by the subject, the performance by the take (three cameras see the same one), lamps and
+noise by the clip.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jax_irkd.data.synthetic import actors, motions, rendering, rooms, things
+from jax_irkd.data.synthetic.actors import Look, Solid
+
+RGB_SIZE, RGB_RATE, RGB_VIEW = (240, 136), 15, np.deg2rad(84.1)
+INFRARED_SIZE, INFRARED_RATE, INFRARED_VIEW = (160, 132), 12, np.deg2rad(70.6)
+AZIMUTHS = {1: -45.0, 2: 0.0, 3: 45.0}  # degrees
+DURATION = (1.7, 2.5)  # seconds, before the subject's tempo
+
+# What a generator is for; part of its seed, so that no two uses share numbers.
+ROOM, SUBJECT, TAKE, MOTION, FURNITURE, STAND, LAMP, NOISE = range(8)
+
+
+class Clip(NamedTuple):
+    """The five numbers of a clip's name."""
+
+    setup: int
+    camera: int
+    subject: int
+    repetition: int
+    action: int
+
+    @property
+    def name(self) -> str:
+        return "S{:03d}C{:03d}P{:03d}R{:03d}A{:03d}".format(*self)
+
+
+def generator(seed: int, purpose: int, *key: int) -> np.random.Generator:
+    """A counter-based generator for one purpose and key; equal arguments, equal numbers."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, purpose, *key])))
+
+
+def film(clip: Clip, seed: int) -> tuple[UInt8[np.ndarray, "t h w 3"], UInt8[np.ndarray, "u h w"]]:
+    """The RGB frames and the infrared frames of one clip.
+
+    The infrared recording starts a little later or earlier and has another frame rate, as the two
+    sensors of a Kinect are not triggered together.
+    """
+    look = actors.subject(generator(seed, SUBJECT, clip.subject))
+    take = generator(seed, TAKE, *clip[2:])
+    duration = take.uniform(*DURATION) / look.tempo
+    turn = np.deg2rad((10 if clip.repetition % 2 else -10) + take.uniform(-8, 8))
+    spot = np.array([take.uniform(-0.08, 0.08), 0.0, take.uniform(-0.08, 0.08)])
+    moment = generator(seed, LAMP, *clip)
+    begin, end = moment.uniform(0.0, 0.12, 2)
+    instants = {
+        "rgb": np.arange(0.0, duration, 1 / RGB_RATE),
+        "infrared": np.arange(begin, duration - end, 1 / INFRARED_RATE),
+    }
+    scenes = {
+        kind: _scene(clip, look, seconds, duration, seed, turn, spot)
+        for kind, seconds in instants.items()
+    }
+    panels = rooms.room(generator(seed, ROOM, clip.setup))
+    stand = generator(seed, STAND, *clip)
+    azimuth = np.deg2rad(AZIMUTHS[clip.camera] + stand.uniform(-5, 5))
+    distance = stand.uniform(1.2, 1.3) * look.body.height  # people fill the frame alike
+    height = stand.uniform(1.0, 1.3)
+    target = np.array(
+        [stand.uniform(-0.08, 0.08), look.body.height * stand.uniform(0.52, 0.56), 0.1]
+    )
+    place = (azimuth, distance, height, target)
+    colour = rendering.camera(*place, RGB_VIEW, RGB_SIZE)
+    infrared = rendering.camera(*place, INFRARED_VIEW, INFRARED_SIZE, aside=0.06)
+    lamp = moment.uniform(0.82, 1.08) * (1 + moment.normal(0, 0.03, 3))
+    still = rooms.backdrop(panels, colour, moment, lamp=lamp)
+    rgb = rendering.film_rgb(scenes["rgb"], colour, still, lamp, moment)
+    noise = generator(seed, NOISE, *clip)
+    faults = rendering.sensor(INFRARED_SIZE, noise)
+    still = rooms.backdrop(panels, infrared, noise, lamp=None)
+    grey = rendering.film_infrared(scenes["infrared"], infrared, still, faults, noise)
+    return rgb, grey
+
+
+def _scene(
+    clip: Clip, look: Look, seconds: np.ndarray, duration: float, seed: int, turn: float,
+    spot: np.ndarray,
+) -> list[Solid]:  # fmt: skip
+    """Everything that stands in the room at `seconds`, turned and moved to its place."""
+    key = clip[2:]
+    acted = motions.perform(
+        clip.action, seconds, duration, look.body, look.side, generator(seed, MOTION, *key)
+    )
+    furniture = generator(seed, FURNITURE, *key)
+    solids = actors.person(look, acted)
+    for thing in acted.props:
+        solids += things.prop(thing, look.infrared, furniture)
+    if acted.chair:
+        solids += things.chair(*acted.chair, len(seconds), furniture)
+    cos, sin = np.cos(turn), np.sin(turn)
+    about_y = np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])
+    return [solid._replace(centres=solid.centres @ about_y.T + spot) for solid in solids]

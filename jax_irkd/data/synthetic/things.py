@@ -1,0 +1,105 @@
+"""Furniture and held objects as solids."""
+
+import colorsys
+
+import numpy as np
+
+from jax_irkd.data.synthetic.acting import Prop
+from jax_irkd.data.synthetic.actors import Solid
+from jax_irkd.data.synthetic.skeleton import SEAT
+
+# Colours of each kind of thing (hue, saturation, value); one is drawn per take.
+COLORS = {
+    "cup": ((0.58, 0.9, 1.0), (0.55, 0.9, 1.0)),
+    "bottle": ((0.60, 0.85, 1.0), (0.55, 0.9, 0.95)),
+    "apple": ((0.0, 0.9, 0.95), (0.03, 0.95, 1.0)),
+    "bread": ((0.06, 0.9, 1.0), (0.02, 0.85, 1.0)),
+    "bowl": ((0.02, 0.8, 1.0), (0.05, 0.9, 0.95)),
+    "toothbrush": ((0.35, 0.9, 0.95), (0.40, 0.9, 1.0)),
+    "tumbler": ((0.34, 0.85, 0.95), (0.42, 0.9, 1.0)),
+    "towel": ((0.36, 0.7, 0.9), (0.39, 0.8, 0.95)),
+    "hairbrush": ((0.87, 0.9, 0.9), (0.83, 0.9, 0.95)),
+    "mirror": ((0.85, 0.75, 0.9), (0.88, 0.8, 0.95)),
+    "ball": ((0.16, 0.95, 1.0), (0.14, 0.95, 1.0)),
+    "box": ((0.15, 0.95, 1.0), (0.17, 0.95, 0.95)),
+}
+FADING = 0.85  # how far the infrared reflectance of small things goes towards what is behind them
+DARK = 0.12  # the dim room, behind a thing in the air or held away from the body
+BEHIND = {
+    "cup": "skin", "apple": "skin", "bread": "skin", "toothbrush": "skin", "hairbrush": "hair",
+    "towel": "shirt",
+}  # fmt: skip
+
+
+def prop(thing: Prop, infrared: dict[str, float], rng: np.random.Generator) -> list[Solid]:
+    """A held object. In infrared it has nearly the reflectance of what it is seen against.
+
+    `infrared` holds the reflectances of its holder's skin, hair and clothes.
+    """
+    hue, saturation, value = COLORS[thing.kind][int(rng.integers(len(COLORS[thing.kind])))]
+    color = colorsys.hsv_to_rgb((hue + rng.uniform(-0.015, 0.015)) % 1.0, saturation, value)
+    behind = infrared[BEHIND[thing.kind]] if thing.kind in BEHIND else DARK
+    reflectance = FADING * behind + (1 - FADING) * rng.uniform(0.1, 0.9)
+    if thing.kind == "bowl":
+        return _bowl(thing, color, reflectance)
+    return [
+        Solid(
+            thing.position[:, None] + np.array(offsets)[None, :, None] * thing.axis[:, None],
+            np.array(radii), tuple(shade * part for part in color), reflectance, nearer=nearer,
+        )
+        for offsets, radii, shade, nearer in SHAPES[thing.kind]
+    ]  # fmt: skip
+
+
+def _bowl(thing: Prop, color: tuple[float, float, float], reflectance: float) -> list[Solid]:
+    """A dish wider at the rim than at the foot, and what is left of the meal."""
+    angle = np.arange(8) * np.pi / 4
+    ring = np.stack([np.cos(angle), 0 * angle, np.sin(angle)], axis=-1)
+    outline = np.concatenate([0.07 * ring, 0.14 * ring + [0, 0.1, 0]])
+    dish = thing.position[:, None] + outline
+    meal = thing.position[:, None] + 0.08 * ring + [0, 0.1, 0]
+    food = colorsys.hsv_to_rgb(0.1, 0.75, 0.95)
+    return [
+        Solid(dish, np.full(16, 0.015), color, reflectance, nearer=0.1),
+        Solid(meal, np.full(8, 0.03), food, reflectance, nearer=0.12),
+    ]
+
+
+# Kind to parts: places along the axis, radii there (metres), shade of the colour, nearness.
+# A little larger than life: at 96 pixels a real toothbrush would be half a pixel thick.
+SHAPES = {
+    "cup": [((-0.06, 0.09), (0.055, 0.072), 1.0, 0.14)],
+    "bottle": [((-0.1, 0.08), (0.058, 0.058), 1.0, 0.14), ((0.08, 0.19), (0.04, 0.026), 0.8, 0.14)],
+    "apple": [((0.0,), (0.08,), 1.0, 0.14)],
+    "bread": [((-0.05, 0.06), (0.075, 0.07), 1.0, 0.14)],
+    "toothbrush": [
+        ((-0.13, 0.12), (0.024, 0.024), 1.0, 0.16), ((0.09, 0.14), (0.034, 0.034), 0.9, 0.17),
+    ],
+    "tumbler": [((-0.06, 0.09), (0.05, 0.06), 1.0, 0.14)],
+    "towel": [((-0.17, 0.17), (0.055, 0.055), 1.0, 0.16)],
+    "hairbrush": [
+        ((-0.13, 0.0), (0.032, 0.032), 0.8, 0.14), ((0.0, 0.14), (0.07, 0.07), 1.0, 0.15),
+    ],
+    "mirror": [((-0.1, 0.0), (0.025, 0.025), 0.8, 0.12), ((0.1, 0.12), (0.09, 0.09), 1.0, 0.13)],
+    "ball": [((0.0,), (0.11,), 1.0, 0.12)],
+    "box": [((-0.07, 0.07), (0.09, 0.09), 1.0, 0.12)],
+}  # fmt: skip
+
+
+def chair(x: float, z: float, frames: int, rng: np.random.Generator) -> list[Solid]:
+    """A chair that faces +z, the centre of its seat at `x`, `z`."""
+    color = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.1, 0.5), rng.uniform(0.2, 0.6))
+    infrared, half = rng.uniform(0.2, 0.6), 0.2
+
+    def solid(points, radius, shade=1.0, nearer=0.0):
+        centres = np.broadcast_to(np.add(points, [x, 0.0, z]), (frames, len(points), 3))
+        paint = tuple(shade * part for part in color)
+        return Solid(centres, np.full(len(points), radius), paint, infrared, False, nearer)
+
+    corners = [(-half, -half), (half, -half), (half, half), (-half, half)]
+    legs = [solid([(a, 0.02, b), (a, SEAT - 0.03, b)], 0.018, 0.7) for a, b in corners]
+    seat = solid([(a, SEAT - 0.02, b) for a, b in corners], 0.022, nearer=-0.1)
+    back = solid(
+        [(a, y, -half) for a in (-half, half) for y in (SEAT + 0.15, SEAT + 0.45)], 0.02, 0.85
+    )
+    return [*legs, seat, back]

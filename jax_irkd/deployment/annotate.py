@@ -1,0 +1,152 @@
+"""What was found, drawn: a video with labels and a timeline, and a timeline as a picture."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from jax_irkd.errors import UserError
+from jax_irkd.video.playback import Footage
+
+LONGEST_SIDE = 1280  # of an annotated video
+# Distinct on dark and light, also for most colour-blind people (Okabe and Ito).
+COLOURS = (
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+    (204, 121, 167), (153, 153, 153),
+)  # fmt: skip
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """RGB of a class, counted from 0."""
+    return COLOURS[label % len(COLOURS)]
+
+
+def annotate(result: Any, names: Sequence[str], target: Path) -> None:
+    """Write the video with the label, a confidence bar and, when untrimmed, the timeline.
+
+    `result` is what `predict` returned. Reads the video a second time; memory does not grow with
+    it. Raises UserError when the target cannot be written.
+    """
+    film = Footage(result.path)
+    centres = result.spans.sum(axis=1) / 2
+    nearest = (centres[1:] + centres[:-1]) / 2  # Frame i belongs to the window nearest to it.
+    writer, complete = None, False
+    try:
+        for index, frame in enumerate(film.frames()):
+            image = _sized(film.image(frame))
+            if writer is None:
+                writer = _Writer(target, image.shape, film.rate)
+            scores = result.probabilities[np.searchsorted(nearest, index)]
+            draw(image, scores, names)
+            if not result.trimmed:
+                draw_timeline(image, result.rows, result.frames, index)
+            writer.add(image)
+        complete = True
+    except (av.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {target} ({reason}); give a name such as out.mp4") from error
+    finally:
+        if writer:
+            writer.close()
+        if not complete:
+            target.unlink(missing_ok=True)
+
+
+def draw(image: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> None:
+    """The most probable class and a bar of its probability, onto the top of RGB `h w 3`."""
+    height, width = image.shape[:2]
+    best = int(scores.argmax())
+    strip = max(height // 12, 14)
+    image[:strip] //= 3
+    bar = image[strip - max(strip // 5, 2) : strip, : round(width * float(scores[best]))]
+    bar[:] = colour_of(best)
+    text = f"{scores[best]:4.0%} {names[best]}".encode("ascii", "replace").decode()
+    scale = strip / 38
+    wide = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0]
+    scale *= min(1.0, (width - 8) / max(wide, 1))
+    place = (4, round(strip * 0.68))
+    cv2.putText(
+        image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA
+    )
+
+
+def draw_timeline(image: np.ndarray, rows: Sequence, total: int, index: int) -> None:
+    """All segments as coloured stretches along the bottom, and where `index` is."""
+    height, width = image.shape[:2]
+    strip = max(height // 24, 6)
+    image[-strip:] //= 3
+    for row in sorted(rows, key=lambda row: row.confidence):
+        left, right = (round(frame / total * width) for frame in (row.start - 1, row.end))
+        image[-strip:, left : max(right, left + 1)] = colour_of(row.label - 1)
+    place = min(round(index / total * width), width - 2)
+    image[-strip:, place : place + 2] = 255
+
+
+def _sized(image: np.ndarray) -> np.ndarray:
+    """Not larger than codecs like, and of even sides, as yuv420p needs."""
+    height, width = image.shape[:2]
+    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    size = tuple(max(2, round(side * scale) // 2 * 2) for side in (width, height))
+    if size == (width, height):
+        return image.copy()
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+class _Writer:
+    """H.264, or MPEG-4 where FFmpeg lacks it."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], rate: float):
+        self._container = av.open(str(path), "w")
+        try:
+            codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+            rate = Fraction(min(max(rate, 1), 240)).limit_denominator(1001)
+            self._stream = self._container.add_stream(codec, rate=rate)
+            self._stream.height, self._stream.width = shape[:2]
+            self._stream.pix_fmt = "yuv420p"
+        except (av.FFmpegError, ValueError) as error:
+            self._container.close()
+            raise OSError(str(error)) from error
+
+    def add(self, image: np.ndarray) -> None:
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
+def timeline_picture(result: Any, names: Sequence[str], path: Path) -> None:
+    """A PNG: one row per class that occurs, its segments over time and its probability."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    found = sorted({row.label - 1 for row in result.rows})
+    shown = found or [int(result.probabilities.max(axis=0).argmax())]
+    figure = Figure(figsize=(10, 1.2 + 0.45 * len(shown)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    times = result.spans.mean(axis=1) / result.rate
+    for level, label in enumerate(shown):
+        colour = tuple(value / 255 for value in colour_of(label))
+        track = result.probabilities[:, label]
+        axes.plot(times, level + 0.4 - 0.8 * track, color="0.2", linewidth=1)
+        bars = [
+            ((row.start - 1) / result.rate, (row.end - row.start + 1) / result.rate)
+            for row in result.rows
+            if row.label - 1 == label
+        ]
+        axes.broken_barh(bars, (level - 0.4, 0.8), facecolor=colour, alpha=0.75)
+    axes.set_yticks(range(len(shown)), [names[label] for label in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_xlim(0, result.frames / result.rate)
+    axes.set_xlabel("seconds")
+    axes.set_title(
+        result.path.name if found else f"{result.path.name}: nothing reached", loc="left"
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,97 @@
+"""Answers as JSON, as text and as files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jax_irkd.deployment.prediction import Result, frame_count
+from jax_irkd.detection.rows import write_rows
+
+
+def as_json(result: Result, names: Sequence[str], topk: int) -> dict[str, Any]:
+    """One JSON object per video: `predictions` of a clip, `segments` of a timeline.
+
+    Labels and frames count from 1, ends included, as in PKU-MMD.
+    """
+    common = {
+        "video": str(result.path),
+        "kind": "clip" if result.trimmed else "timeline",
+        "frames": result.frames,
+        "rate": round(result.rate, 3),
+        "warnings": result.warnings,
+    }
+    if result.trimmed:
+        return common | {
+            "predictions": [
+                {"label": index + 1, "class": names[index], "probability": round(value, 6)}
+                for index, value in top(result.probabilities[0], topk)
+            ]
+        }
+    return common | {
+        "segments": [
+            {
+                "label": row.label,
+                "class": names[row.label - 1],
+                "start_frame": int(row.start),
+                "end_frame": int(row.end),
+                "start_seconds": round((row.start - 1) / result.rate, 3),
+                "end_seconds": round(row.end / result.rate, 3),
+                "confidence": round(row.confidence, 6),
+            }
+            for row in sorted(result.rows, key=lambda row: row.start)
+        ]
+    }
+
+
+def as_text(result: Result, names: Sequence[str], topk: int) -> str:
+    """A table for people."""
+    found = as_json(result, names, topk)
+    seconds = result.frames / result.rate
+    lines = [f"{result.path}  ({frame_count(result.frames)}, {seconds:.1f} s)"]
+    if result.trimmed:
+        for row in found["predictions"]:
+            lines.append(f"  {row['probability']:6.1%}  {row['class']}")
+    else:
+        for row in found["segments"]:
+            times = f"{clock_time(row['start_seconds'])} - {clock_time(row['end_seconds'])}"
+            lines.append(f"  {times}  {row['confidence']:6.1%}  {row['class']}")
+        if not found["segments"]:
+            lines.append("  no action reaches the threshold; try a lower --threshold")
+    return "\n".join(lines)
+
+
+def clock_time(seconds: float) -> str:
+    return f"{int(seconds // 60):3d}:{seconds % 60:04.1f}"
+
+
+def top(probabilities: np.ndarray, count: int) -> list[tuple[int, float]]:
+    """The `count` most probable classes and their probabilities."""
+    order = np.argsort(-probabilities, kind="stable")[:count]
+    return [(int(index), float(probabilities[index])) for index in order]
+
+
+def own_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A name for each video's results: its own, with its folder's in front where two are alike."""
+    stems = [path.stem for path in paths]
+    names: dict[Path, str] = {}
+    for path in paths:
+        alike = stems.count(path.stem) > 1
+        name = f"{path.absolute().parent.name}_{path.stem}" if alike else path.stem
+        taken = list(names.values())
+        names[path] = name if name not in taken else f"{name}_{len(taken)}"
+    return names
+
+
+def write_files(result: Result, names: Sequence[str], topk: int, stem: Path) -> None:
+    """STEM.json and, for a timeline, STEM.txt (rows in PKU-MMD's format) and STEM.png."""
+    stem.with_name(stem.name + ".json").write_text(
+        json.dumps(as_json(result, names, topk), indent=1)
+    )
+    if not result.trimmed:
+        from jax_irkd.deployment.annotate import timeline_picture
+
+        write_rows(stem.with_name(stem.name + ".txt"), result.rows)
+        timeline_picture(result, names, stem.with_name(stem.name + ".png"))

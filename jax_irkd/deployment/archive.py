@@ -1,0 +1,129 @@
+"""Exported networks as files: the manifest and the archive around the program."""
+
+import functools
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.export
+
+from jax_irkd.deployment import exported
+from jax_irkd.deployment.accuracy import accuracy_change
+from jax_irkd.deployment.classifier import CHANNELS, OnnxClassifier, rules_of
+from jax_irkd.deployment.model_card import model_card
+from jax_irkd.deployment.program import (
+    PLATFORMS,
+    WIDEST_WINOGRAD,
+    Program,
+    check,
+    make_program,
+    stablehlo,
+)
+from jax_irkd.errors import UserError
+from jax_irkd.runs.network import load_network
+from jax_irkd.runs.provenance import provenance
+from jax_irkd.runs.results import finished
+
+
+def make_manifest(program: Program, meta: Mapping, results: Mapping, precision: str) -> dict:
+    """What a user of the file has to know, as JSON."""
+    modality, segments, (height, width), resolution, scale = program.rules
+    parameters, flops = program.cost
+    config = json.loads(json.dumps(meta["config"]))
+    config["dataset"].pop("data_dir", None)  # A path on the machine it was trained on.
+    return {
+        "format": exported.FORMAT,
+        "class_names": list(meta["class_names"]),
+        "modality": modality,
+        "num_segments": segments,
+        "height": height,
+        "width": width,
+        "channels": CHANNELS[modality],
+        "resolution": resolution,
+        "precision": precision,
+        "batch_norm_folded": program.folded,
+        "parameters": parameters,
+        "flops": flops,
+        "sampling": {
+            "frames": f"floor((i + 1/2) / {segments} * n) for i in range({segments}), of n frames",
+            "fit": f"scale to cover {height}x{width} keeping the aspect, cut the centre",
+            "values": "uint8; infrared is one channel, RGB three in that order",
+            "inside": f"centre crop of {scale} x the shorter side, to {resolution}x{resolution}, "
+            "normalisation, softmax",
+        },
+        "platforms": list(PLATFORMS),
+        "step": meta.get("step"),
+        "dataset": meta.get("dataset"),
+        "protocol": meta["config"].get("protocol"),
+        "method": meta.get("name"),
+        "metrics": results.get("metrics", {}),
+        "teacher": results.get("teacher"),
+        "config": config,
+        "trained_with": results.get("versions"),
+        "git_commit": results.get("git_commit"),
+        "versions": provenance()["versions"],
+    }
+
+
+def write_irkd(path: Path, manifest: dict, module: bytes, weights: bytes) -> None:
+    """The archive, complete or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            archive.writestr(exported.MANIFEST, json.dumps(manifest, indent=1))
+            archive.writestr(exported.CARD, model_card(manifest))
+            archive.writestr(exported.PROGRAM, module)
+            archive.writestr(exported.WEIGHTS, weights)
+            archive.write(exported.__file__, exported.READER)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def export_run(
+    run: str | Path,
+    out: str | Path,
+    *,
+    which: str = "last",
+    kind: str = "irkd",
+    precision: str = "float32",
+    measure: bool = True,
+) -> dict:
+    """Write `out` and return its manifest. Raises UserError."""
+    out = Path(out)
+    _writable(out)
+    if kind == "onnx" and precision != "float32":
+        raise UserError(
+            f"--precision={precision} is for .irkd files; onnxruntime and TensorRT have their own "
+            "quantisers, which take the float32 .onnx file"
+        )
+    network, meta = load_network(run, which)
+    results = finished(Path(run)) or {}
+    winograd = WIDEST_WINOGRAD if kind == "irkd" else 0  # ONNX keeps plain convolutions.
+    program = make_program(network, rules_of(meta), precision, winograd=winograd)
+    manifest = make_manifest(program, meta, results, precision)
+    if kind == "onnx":
+        from jax_irkd.deployment.onnx_file import write_onnx
+
+        write_onnx(
+            out, program, manifest, lambda path: check(OnnxClassifier(path), program, "float32")
+        )
+        return manifest
+    module, manifest["calling_convention"] = stablehlo(program)
+    numbers, manifest["weights"] = exported.pack(program.weights)
+    called = jax.jit(exported.program_of(manifest, module).call)
+    loaded = functools.partial(called, jax.device_put(program.weights))
+    manifest["distance"] = check(loaded, program, precision)
+    if measure and precision != "float32":
+        manifest["accuracy"] = accuracy_change(loaded, program.reference, meta, program.rules)
+    write_irkd(out, manifest, module, numbers)
+    return manifest
+
+
+def _writable(out: Path) -> None:
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; give a file name such as {out}/student.irkd")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"there is no folder {out.parent} to write {out.name} to; make it first")

@@ -1,0 +1,183 @@
+"""Clips to class probabilities, the same from a run, an exported file and an ONNX file.
+
+A classifier is called with uint8 clips `b t h w c` and returns float32 probabilities `b k`. The
+crop and the normalisation are its business; which frames it gets and at what size is told by its
+`num_segments`, `size` and `modality`.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from jax_irkd.errors import UserError
+
+CHANNELS = {"rgb": 3, "infrared": 1}
+
+
+class Classifier(Protocol):
+    """What predict, stream and bench need of a network."""
+
+    class_names: tuple[str, ...]
+    modality: str
+    num_segments: int
+    size: tuple[int, int]
+
+    def __call__(self, clips: np.ndarray) -> np.ndarray: ...
+
+
+class Rules(NamedTuple):
+    """How a video becomes what the network reads: sizes are (height, width)."""
+
+    modality: str
+    num_segments: int
+    size: tuple[int, int]
+    resolution: int
+    scale: float
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(t, h, w, c) of a clip."""
+        return (self.num_segments, *self.size, CHANNELS[self.modality])
+
+
+def open_classifier(path: str | Path, which: str = "last") -> Classifier:
+    """The network in a run's folder, an exported `.irkd` file or an `.onnx` file.
+
+    `which` (last, best or ema) chooses among a run's checkpoints. Raises UserError when there is
+    nothing to run at `path`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return RunClassifier(path, which)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a run's folder or an exported .irkd file")
+    if path.suffix == ".onnx":
+        return OnnxClassifier(path)
+    from jax_irkd.deployment.exported import Exported, ExportedError
+
+    try:
+        return Exported(path)
+    except ExportedError as error:
+        raise UserError(str(error)) from error
+
+
+class RunClassifier:
+    """A run's network through Flax."""
+
+    def __init__(self, folder: str | Path, which: str = "last"):
+        import jax
+
+        from jax_irkd.runs.network import load_network
+
+        self.network, self.meta = load_network(folder, which)
+        rules = rules_of(self.meta)
+        self.class_names = tuple(self.meta["class_names"])
+        self.modality, self.num_segments, self.size = rules[:3]
+        step = functools.partial(probabilities, model=self.network.model, rules=rules)
+        self._step = jax.jit(step)
+
+    def __call__(self, clips: np.ndarray) -> np.ndarray:
+        return np.asarray(self._step(self.network.variables, clips))
+
+    def cost(self) -> tuple[int, float]:
+        """Parameters, and floating point operations for one clip."""
+        return cost(self.network.variables, self._step, rules_of(self.meta))
+
+
+class OnnxClassifier:
+    """An ONNX file through onnxruntime, on its GPU provider where it has one."""
+
+    def __init__(self, path: str | Path, threads: int = 0):
+        from jax_irkd.deployment.exported import FORMAT
+
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError(f"{path} needs onnxruntime: pip install 'jax-irkd[onnx]'") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=onnxruntime.get_available_providers()
+            )
+            held = self._session.get_modelmeta().custom_metadata_map
+            self.manifest = json.loads(held["jax_irkd"])
+            if self.manifest["format"] != FORMAT:
+                raise ValueError(f"format {self.manifest['format']}, this version reads {FORMAT}")
+        except Exception as error:  # onnxruntime has an exception class for every fault.
+            reason = str(error).splitlines()[0][:120]
+            raise UserError(
+                f"{path} is not a network that jax_irkd exported ({reason}); make one with "
+                "python -m jax_irkd.export --format=onnx --run=RUN --out=student.onnx"
+            ) from error
+        self.class_names = tuple(self.manifest["class_names"])
+        self.modality, self.num_segments = self.manifest["modality"], self.manifest["num_segments"]
+        self.size = (self.manifest["height"], self.manifest["width"])
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, clips: np.ndarray) -> np.ndarray:
+        return self._session.run(None, {self._input: clips})[0]
+
+
+def rules_of(meta: Mapping[str, Any]) -> Rules:
+    """The test protocol that a run was evaluated with."""
+    config, modality = meta["config"], meta["modality"]
+    inputs = config["input"]
+    size = tuple(config["dataset"][f"{modality}_size"])
+    return Rules(modality, inputs["num_segments"], size, inputs["resolution"], inputs["eval_scale"])
+
+
+def probabilities(variables: Any, clips, *, model, rules: Rules):
+    """softmax(model(centre crop, normalised)), float32 `b k`, of uint8 clips `b t h w c`."""
+    import jax
+
+    logits = model.apply(variables, prepare(clips, rules.resolution, rules.scale), train=False)
+    return jax.nn.softmax(logits.logits.astype(np.float32))
+
+
+def prepare(clips, resolution: int, scale: float):
+    """`augment.prepare_evaluation`, except that a crop of whole pixels is cut, not resampled.
+
+    The published sizes are such: 224 = 0.875 * 256. Resampling it would multiply by the identity.
+    """
+    import jax.numpy as jnp
+
+    from jax_irkd.data import augment
+
+    height, width = clips.shape[2:4]
+    side = scale * min(height, width)
+    top, left = (height - side) / 2, (width - side) / 2
+    if side == resolution and top.is_integer() and left.is_integer():
+        rows = slice(int(top), int(top) + resolution)
+        columns = slice(int(left), int(left) + resolution)
+        return augment.normalise(clips[:, :, rows, columns].astype(jnp.float32) / 255.0)
+    prepared = augment.prepare_evaluation({"clips": clips}, resolution=resolution, scale=scale)
+    return prepared["clips"]
+
+
+def cost(variables: Any, step: Callable, rules: Rules) -> tuple[int, float]:
+    """Parameters, and floating point operations of jitted `step(variables, clips)` for a clip."""
+    import jax
+
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    clips = jax.ShapeDtypeStruct((1, *rules.shape), np.uint8)
+    analysis = step.lower(variables, clips).cost_analysis() or {}
+    return parameters, float(analysis.get("flops", float("nan")))
+
+
+def in_batches(
+    classifier: Callable[[np.ndarray], np.ndarray], clips: np.ndarray, size: int
+) -> np.ndarray:
+    """Probabilities of any number of clips in calls of exactly `size`, so that one compiles."""
+    parts = []
+    for start in range(0, len(clips), size):
+        part = clips[start : start + size]
+        missing = size - len(part)
+        if missing:
+            part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+        parts.append(classifier(part)[: size - missing])
+    return np.concatenate(parts)

@@ -1,0 +1,58 @@
+"""A program as an ONNX file (extra `onnx`), checked with onnxruntime before it gets its name."""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from jax_irkd.errors import UserError
+
+# TensorRT 10 and onnxruntime 1.20 read this one.
+OPSET = 21
+
+
+def write_onnx(path: Path, program: Any, manifest: dict, check: Callable[[Path], float]) -> None:
+    """Write `path`; `check` gets a temporary file and raises UserError for a wrong one.
+
+    The manifest is the metadata entry `jax_irkd`. Input `clips`: uint8, free batch size; output
+    `probabilities`. Raises UserError when the extra is missing.
+    """
+    try:
+        import jax
+        import jax2onnx
+        import onnx
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"--format=onnx needs {error.name}: pip install 'jax-irkd[onnx]'"
+        ) from error
+    clips = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), *program.rules.shape), jnp.uint8)
+    made = jax2onnx.to_onnx(
+        functools.partial(program.function, program.weights),
+        [clips],
+        model_name="jax_irkd",
+        opset=OPSET,
+        input_names=["clips"],
+        output_names=["probabilities"],
+    )
+    temporary = path.with_name(f".{path.name}.partial.onnx")
+    try:
+        _store(onnx, made, manifest, temporary)
+        manifest["distance"] = check(temporary)
+        _store(onnx, made, manifest, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _store(onnx, made, manifest: dict, path: Path) -> None:
+    from jax_irkd.deployment.model_card import model_card
+
+    del made.metadata_props[:]
+    held = {"jax_irkd": json.dumps(manifest), "model_card": model_card(manifest, "onnx")}
+    for key, value in held.items():
+        made.metadata_props.add(key=key, value=value)
+    onnx.save(made, str(path))

@@ -1,0 +1,104 @@
+"""What happens in one video: a clip's classes, or a timeline of windows."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jax_irkd.deployment.classifier import Classifier, in_batches
+from jax_irkd.deployment.recognizer import wanted_of
+from jax_irkd.detection.proposals import segments
+from jax_irkd.detection.rows import Row
+from jax_irkd.video import playback
+from jax_irkd.video.playback import Footage, Wanted
+
+# The longest clip of NTU RGB+D lasts 10 seconds; PKU-MMD's videos last minutes.
+TRIMMED_SECONDS = 15.0
+
+
+class Settings(NamedTuple):
+    """How videos are looked at; times in seconds, `stride` in frames."""
+
+    topk: int = 5
+    trimmed: bool | None = None  # None: by the video's length
+    seconds: float = 2.0
+    stride: int = 16
+    threshold: float = 0.5
+    batch: int = 1
+
+
+DEFAULTS = Settings()
+
+
+class Result(NamedTuple):
+    """What was found in one video.
+
+    A trimmed clip has one span and no rows; a timeline has the probabilities `w k` of its windows
+    with their `spans` (frames [start, stop) from 0), and `rows` in PKU-MMD's format.
+    """
+
+    path: Path
+    trimmed: bool
+    frames: int
+    rate: float
+    probabilities: np.ndarray
+    spans: np.ndarray
+    rows: list[Row]
+    warnings: list[str]
+
+
+def predict(classifier: Classifier, path: str | Path, settings: Settings = DEFAULTS) -> Result:
+    """Classify one video. Raises VideoError (a UserError) when it cannot be read."""
+    film = Footage(path)
+    wanted = wanted_of(classifier)
+    trimmed = settings.trimmed
+    if trimmed is None:
+        trimmed = film.seconds <= TRIMMED_SECONDS
+    if trimmed:
+        found = [playback.whole_clip(film, wanted)]
+        spans = np.array([found[0][:2]])
+        scores = classifier(np.stack([found[0].frames]))
+        rows = []
+    else:
+        spans, scores = _timeline(classifier, film, wanted, settings)
+        rows = _rows(scores, spans, settings)
+    warnings = film.warnings + playback.modality_warning(film.colour, wanted.modality)
+    if film.read < wanted.num_segments:
+        warnings.append(
+            f"has {frame_count(film.read)}, fewer than the {wanted.num_segments} segments; "
+            "some repeat"
+        )
+    return Result(Path(path), trimmed, film.read, film.rate, scores, spans, rows, warnings)
+
+
+def _timeline(classifier: Classifier, film: Footage, wanted: Wanted, settings: Settings):
+    """Spans `w 2` and probabilities `w k` of sliding windows; decoding runs beside the network."""
+    length = max(round(settings.seconds * film.rate), wanted.num_segments)
+    spans, scores, batch = [], [], []
+
+    def flush():
+        if batch:
+            scores.append(in_batches(classifier, np.stack(batch), settings.batch))
+            batch.clear()
+
+    for window in playback.ahead(playback.windows(film, wanted, length, settings.stride)):
+        spans.append(window[:2])
+        batch.append(window.frames)
+        if len(batch) == settings.batch:
+            flush()
+    flush()
+    return np.array(spans), np.concatenate(scores)
+
+
+def _rows(scores: np.ndarray, spans: np.ndarray, settings: Settings) -> list[Row]:
+    return segments(
+        scores,
+        spans,
+        thresholds=(settings.threshold,),
+        max_gap=settings.stride,
+        min_frames=min(8, int(spans[-1, 1])),
+    )
+
+
+def frame_count(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count} frames"

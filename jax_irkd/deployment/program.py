@@ -1,0 +1,141 @@
+"""The program of an exported network, compared with the Flax model it stands for."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from jax_irkd.deployment.classifier import (
+    Rules,
+    cost,
+    probabilities,
+)
+from jax_irkd.deployment.precision import dequantise, with_precision
+from jax_irkd.errors import UserError
+from jax_irkd.models.folding import fold_batch_norm
+from jax_irkd.training.evaluation import Network
+
+TOLERANCE = 1e-4  # largest difference of a probability from the Flax model's
+
+
+PLATFORMS = ("cpu", "cuda")
+
+
+# The channels of a ResNet's first stage. There half of a convolution's time is saved for a tenth of
+# a second of compilation; all stages would save a quarter more of a clip's time for 2.5 seconds.
+WIDEST_WINOGRAD = 64
+
+
+class Program(NamedTuple):
+    """A function of weights and uint8 clips, and the Flax model it stands for.
+
+    `folded` says whether batch norms were, `cost` is parameters and operations per clip.
+    """
+
+    function: Callable
+    weights: list[np.ndarray]
+    reference: Callable
+    folded: bool
+    rules: Rules
+    cost: tuple[int, float]
+
+
+def make_program(
+    network: Network, rules: Rules, precision: str = "float32", *, winograd: int = 0
+) -> Program:
+    """Weights and clips to probabilities, batch norms folded where that is exact.
+
+    `winograd` is that of `models.resnet`: how many channels a convolution may have to be replaced.
+    """
+    model, variables = with_precision(network.model, network.variables, "float32")
+    reference = _jitted(model, variables, rules)
+    size = cost(variables, reference.func, rules)
+    folded = _fold(model, variables)
+    clips = check_clips(rules, 2)
+    # Folding is exact but for rounding, unless the model names its layers in an unknown way.
+    keeps = folded is not None and _distance(_jitted(*folded, rules), reference, clips) <= TOLERANCE
+    model, variables = with_precision(*(folded if keeps else (model, variables)), precision)
+    if hasattr(model, "winograd"):
+        model = model.clone(winograd=winograd)
+
+    weights, structure = jax.tree.flatten(variables)
+
+    def function(weights, clips):
+        stored = jax.tree.unflatten(structure, weights)
+        restored = {**stored, "params": dequantise(stored["params"])}
+        return probabilities(restored, clips, model=model, rules=rules)
+
+    return Program(function, [*map(np.asarray, weights)], reference, keeps, rules, size)
+
+
+def _jitted(model, variables: PyTree, rules: Rules) -> Callable:
+    step = jax.jit(functools.partial(probabilities, model=model, rules=rules))
+    return functools.partial(step, variables)
+
+
+def _fold(model, variables: PyTree) -> tuple[Any, PyTree] | None:
+    if not variables.get("batch_stats") or not hasattr(model, "norm"):
+        return None
+    return model.clone(norm=False), fold_batch_norm(variables)
+
+
+def check_clips(rules: Rules, count: int) -> np.ndarray:
+    """Clips that differ in brightness, contrast and texture, to compare two programs with."""
+    rng = np.random.default_rng(0)
+    shape = rules.shape
+    coarse = rng.integers(0, 256, (count, shape[0], 8, 8, shape[3]))
+    rows, columns = (np.arange(side) * 8 // side for side in shape[1:3])
+    noise = rng.integers(-40, 41, (count, *shape))
+    return np.clip(coarse[:, :, rows][:, :, :, columns] + noise, 0, 255).astype(np.uint8)
+
+
+def _distance(first: Callable, second: Callable, clips: np.ndarray) -> float:
+    """Largest difference of a probability, and of a log probability as a share of it.
+
+    The logarithm sees what a confident softmax hides. Infinite when something is not finite.
+    """
+    try:
+        pair = [np.asarray(step(clips), np.float64) for step in (first, second)]
+    except (KeyError, TypeError, ValueError):
+        return np.inf
+    except Exception as error:  # Flax's own classes for variables that do not fit the model.
+        if not type(error).__module__.startswith("flax"):
+            raise
+        return np.inf
+    difference = np.abs(pair[0] - pair[1])
+    kept = np.minimum(*pair) > 1e-37  # Smaller ones have no precision left in float32.
+    logs = [np.log(np.where(kept, scores, 1.0)) for scores in pair]
+    relative = np.abs(logs[0] - logs[1]) / np.maximum(1.0, np.abs(logs[1]))
+    worst = max(difference.max(), relative.max())
+    return float(worst) if np.isfinite(difference).all() else np.inf
+
+
+def stablehlo(program: Program) -> tuple[bytes, int]:
+    """The module for CPUs and CUDA, with a symbolic batch, and its calling convention's number."""
+    batch = jax.export.symbolic_shape("b")
+    clips = jax.ShapeDtypeStruct((*batch, *program.rules.shape), jnp.uint8)
+    jitted = jax.jit(program.function, keep_unused=True)
+    made = jax.export.export(jitted, platforms=PLATFORMS)(program.weights, clips)
+    return made.mlir_module_serialized, made.calling_convention_version
+
+
+def check(loaded: Callable, program: Program, precision: str) -> float:
+    """The distance of a file's program from the Flax model; raises UserError when it is wrong.
+
+    bf16 and int8 change the numbers by design: there only non-finite results are refused.
+    """
+    distance = max(
+        _distance(loaded, program.reference, check_clips(program.rules, count)) for count in (2, 1)
+    )
+    if distance > (TOLERANCE if precision == "float32" else np.finfo(np.float32).max):
+        raise UserError(
+            f"the exported program's probabilities differ from the Flax model's by {distance:.2g}, "
+            f"more than {TOLERANCE:.0e} (jax {jax.__version__}); nothing was written. Please "
+            "report the versions of jax and flax and the model's config"
+        )
+    return distance

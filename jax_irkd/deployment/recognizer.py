@@ -1,0 +1,121 @@
+"""Recognition while frames come in: the last seconds are kept, and classified every few frames.
+
+from jax_irkd import Recognizer
+
+recognizer = Recognizer("student.irkd")
+for frame in camera:
+    prediction = recognizer.push(frame)
+    if prediction:
+        print(prediction.label, prediction.probability)
+"""
+
+import collections
+import time as clock
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jax_irkd.data.sampling import segment_positions
+from jax_irkd.deployment.classifier import Classifier, open_classifier
+from jax_irkd.errors import UserError
+from jax_irkd.video.playback import Wanted, prepare_frame
+
+
+class Prediction(NamedTuple):
+    """What is happening: `time` is that of the newest frame, `seconds` the time it took to say."""
+
+    label: str
+    probability: float
+    probabilities: np.ndarray
+    time: float
+    seconds: float
+
+
+class Recognizer:
+    """The last `seconds` of a stream in a ring buffer, and a prediction every `stride` frames.
+
+    `network` is a run's folder, an exported file or a classifier. The segments are spread over
+    time, not over frames, so that dropped frames do not distort the motion. Memory: the frames of
+    the last `seconds` at the network's size. Raises UserError for values that make no sense.
+    """
+
+    def __init__(
+        self,
+        network: str | Path | Classifier,
+        *,
+        seconds: float = 2.0,
+        stride: int = 16,
+        rate: float = 30.0,
+        which: str = "last",
+    ):
+        if stride < 1 or seconds <= 0 or rate <= 0:
+            raise UserError(
+                f"stride={stride}, seconds={seconds} and rate={rate} must all be positive"
+            )
+        named = isinstance(network, str | Path)
+        self.classifier = open_classifier(network, which) if named else network
+        self.wanted = wanted_of(self.classifier)
+        self.seconds, self.stride, self.rate = seconds, stride, rate
+        self._positions = segment_positions(self.wanted.num_segments)
+        self._ring: collections.deque[tuple[float, np.ndarray]] = collections.deque()
+        self._since, self._pushed = 0, 0
+
+    def warm_up(self) -> float:
+        """Compile before the first frame comes; the seconds that took."""
+        start = clock.monotonic()
+        shape = (self.wanted.num_segments, *self.wanted.size)
+        channels = 1 if self.wanted.modality == "infrared" else 3
+        self.classifier(np.zeros((1, *shape, channels), np.uint8))
+        return clock.monotonic() - start
+
+    def push(self, frame: np.ndarray, time: float | None = None) -> Prediction | None:
+        """Add a uint8 frame `h w`, `h w 1` or RGB `h w 3` of any size; None between predictions.
+
+        `time` is in seconds, growing; without it frames come at `rate`. The first prediction comes
+        after `stride` frames and as many as the network has segments.
+        """
+        return self.push_prepared(prepare_frame(frame, self.wanted), time)
+
+    def push_prepared(self, frame: np.ndarray, time: float | None = None) -> Prediction | None:
+        """`push` for a frame that `prepare_frame` made, in another thread perhaps."""
+        time = self._pushed / self.rate if time is None else time
+        if self._ring and time < self._ring[-1][0]:
+            self.reset()  # The source began anew: what was before is another scene.
+        self._ring.append((time, frame))
+        self._pushed += 1
+        self._since += 1
+        while self._ring[0][0] <= time - self.seconds:
+            self._ring.popleft()
+        if self._since < self.stride or self._pushed < self.wanted.num_segments:
+            return None
+        self._since = 0
+        start = clock.monotonic()
+        probabilities = self.classifier(self._clip()[None])[0]
+        best = int(probabilities.argmax())
+        return Prediction(
+            self.classifier.class_names[best],
+            float(probabilities[best]),
+            probabilities,
+            time,
+            clock.monotonic() - start,
+        )
+
+    def reset(self) -> None:
+        """Forget the frames so far, as after a cut."""
+        self._ring.clear()
+        self._since = self._pushed = 0
+
+    def _clip(self) -> np.ndarray:
+        """The frames nearest to the middles of equal parts of the buffered time."""
+        times = np.array([time for time, _ in self._ring])
+        step = np.median(np.diff(times)) if len(times) > 1 else 0.0
+        moments = times[0] + self._positions * (times[-1] - times[0] + step)
+        # A frame shows the moments from its own time on, until the next one.
+        indices = np.maximum(np.searchsorted(times, moments + step * 1e-3, side="right") - 1, 0)
+        return np.stack([self._ring[index][1] for index in indices])
+
+
+def wanted_of(classifier: Classifier) -> Wanted:
+    """The frames a classifier reads."""
+    return Wanted(classifier.modality, classifier.num_segments, tuple(classifier.size))

@@ -1,0 +1,312 @@
+"""How well a trained network finds actions in PKU-MMD's untrimmed test videos.
+
+A video is walked as overlapping windows, each classified like a test clip; `detection.segments`
+turns the windows' probabilities into rows and `detection.evaluate` scores them by the official
+protocol. Training sees trimmed instances only, so no class stands for "nothing happens": a stretch
+is proposed where the largest probability reaches a threshold (`config.eval.thresholds`; below 0.5 a
+second class can reach it too), and everything else is background.
+"""
+
+import functools
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from ml_collections import ConfigDict
+from orbax.checkpoint import multihost
+
+from jax_irkd.data import augment
+from jax_irkd.detection.proposals import segments
+from jax_irkd.detection.protocol import evaluate
+from jax_irkd.detection.rows import Row, read_folder, write_folder
+from jax_irkd.errors import UserError
+from jax_irkd.host.terminal import Progress, console
+from jax_irkd.reporting import sections, write
+from jax_irkd.reporting.wording import percent
+from jax_irkd.runs.network import load_network
+from jax_irkd.runs.results import save_results
+from jax_irkd.training.evaluation import Network
+from jax_irkd.video import windows
+from jax_irkd.video.decoding import VideoError
+from tfds_builders.pku_mmd_ir import untrimmed
+
+TITLE = "Detection in untrimmed videos"
+FIGURES = ("F1", "AP", "mAP_action", "mAP_video", "2D-AP")
+_WAIT = 7 * 24 * 3600  # Seconds the other processes wait for process 0.
+_meetings = itertools.count()
+
+Score = Callable[[UInt8[np.ndarray, "b t h w c"]], Float[jax.Array, "b k"]]
+
+
+class Footage(NamedTuple):
+    """The test videos on disk, and the annotation of all of them, also of those that are not."""
+
+    videos: list[untrimmed.UntrimmedVideo]
+    ground: dict[str, list[Row]]
+
+    @property
+    def absent(self) -> list[str]:
+        return sorted(self.ground.keys() - {video.name for video in self.videos})
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError, before anything is trained, for a detection that could not be done."""
+    chosen = config.eval
+    if config.dataset.name.partition("/")[0] != "pku_mmd_ir":
+        raise UserError(
+            f"detection is defined for pku_mmd_ir, not for {config.dataset.name!r}; use "
+            "configs/pku.py or leave out --config.eval.detection"
+        )
+    if not chosen.raw_dir:
+        raise UserError(
+            "detection needs the untrimmed videos; set --config.eval.raw_dir to the folder that "
+            "was --manual_dir when the data set was built"
+        )
+    try:
+        windows.spans(1, chosen.window, chosen.stride)
+        _segments(np.zeros((0, 1)), np.zeros((0, 2), np.int64), chosen)
+        _evaluate({"": []}, {"": []}, chosen, num_classes=1)
+    except ValueError as error:
+        raise UserError(f"config.eval: {error}") from error
+    wrong = [value for value in chosen.thresholds if not 0 < value <= 1]
+    if wrong or not chosen.thresholds:
+        raise UserError(
+            f"config.eval.thresholds is {tuple(chosen.thresholds)}; give one or more "
+            "probabilities, above 0 and at most 1"
+        )
+    if jax.process_index() == 0:
+        find_footage(config)
+
+
+def find_footage(config: ConfigDict) -> Footage:
+    """What `config` evaluates on. Raises UserError when videos are absent and may not be."""
+    folder = Path(config.eval.raw_dir).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"config.eval.raw_dir={config.eval.raw_dir} is no folder; check the path")
+    annotated = untrimmed.pku_annotations(folder, config.protocol)
+    found = Footage(
+        untrimmed.pku_videos(folder, config.protocol),
+        {name: [Row(*row) for row in rows] for name, rows in annotated.items()},
+    )
+    if (found.absent and config.eval.missing == "error") or not found.videos:
+        raise UserError(
+            f"{len(found.absent)} of {len(found.ground)} annotated test videos of "
+            f"{config.protocol} are not complete in {folder}, {found.absent[:3]} first; get them, "
+            "or leave them out with --config.eval.missing=official (as the official script does), "
+            "or count them as not found with --config.eval.missing=empty"
+        )
+    return found
+
+
+def add_detection(config: ConfigDict, folder: Path, results: Mapping[str, Any]) -> dict:
+    """The results of the finished run in `folder` with `detection`; nothing is trained.
+
+    Rows go to `folder`/detection, figures to results.json and the report. What was found with
+    the same settings is not sought again. Process 0 does the work and the others wait for it.
+    """
+    settings = _settings(config)
+    held = dict(results)
+    _meet()  # before results.json changes, so that all of them decide alike
+    if held.get("detection", {}).get("settings") == settings:
+        if jax.process_index() == 0 and not write.has_section(folder, TITLE):
+            write.add_section(folder, section(held))  # It was killed between the two.
+        return held
+    network, meta = load_network(folder)  # by all processes: Orbax lets them meet
+    try:
+        if jax.process_index() == 0:
+            found = detect(network, config, meta["modality"], folder / "detection")
+            added = found | {"step": meta["step"], "settings": settings}
+            held = save_results(folder, held | {"detection": added})
+            write.add_section(folder, section(held))
+            shown = "  ".join(f"{name} {percent(found[name])}" for name in FIGURES)
+            console.print(
+                f"detection, {found['videos']} videos: {shown}", highlight=False, soft_wrap=True
+            )
+    finally:
+        _meet()
+    return held
+
+
+def _meet() -> None:
+    """Wait until all processes are here, for days if need be; unlike a collective's wait."""
+    if jax.process_count() > 1:
+        everybody = set(range(jax.process_count()))
+        name = f"detection {next(_meetings)}"
+        multihost.sync_global_processes(name, timeout=_WAIT, processes=everybody)
+
+
+def detect(network: Network, config: ConfigDict, modality: str, folder: Path) -> dict[str, Any]:
+    """Rows of every test video, written to `folder`, and the official figures of what is written.
+
+    A damaged video counts with what could be read of it and is named in `damaged_videos`.
+    """
+    chosen, score = config.eval, make_score(network, config, modality)
+    footage = find_footage(config)
+    rows: dict[str, list[Row]] = {}
+    faults: dict[str, str] = {}
+    with Progress(f"detect {modality}", len(footage.videos), unit="videos") as progress:
+        for video in footage.videos:
+            windows = _until_fault(_windows(video, config, modality), video.name, faults)
+            scores, spans = window_scores(windows, score, config.input.eval_batch_size)
+            found = _segments(scores, spans, chosen)
+            rows[video.name] = _on_annotated_clock(found, video, modality, faults)
+            progress.update(len(rows), video.name)
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier search may have left other videos
+    write_folder(folder, rows)
+    written = read_folder(folder)
+    return _evaluate(written, footage.ground, chosen) | {
+        "overlap": chosen.overlap,
+        "missing": chosen.missing,
+        "videos": len(rows),
+        "proposals": sum(map(len, written.values())),
+        "absent_videos": footage.absent,
+        "damaged_videos": faults,
+    }
+
+
+def make_score(network: Network, config: ConfigDict, modality: str) -> Score:
+    """Class probabilities of a batch of uint8 windows under the centre crop of the test protocol.
+
+    Compiled once for each batch size.
+    """
+    prepare = functools.partial(
+        augment.prepare_evaluation,
+        resolution=config.input.resolution,
+        scale=config.input.eval_scale,
+    )
+
+    @jax.jit
+    def score(variables, clips):
+        ready = prepare({modality: clips})[modality]
+        logits = network.model.apply(variables, ready, train=False).logits
+        return jax.nn.softmax(logits.astype(jnp.float32))
+
+    return functools.partial(score, jax.device_put(network.variables, jax.local_devices()[0]))
+
+
+def window_scores(
+    windows: Iterable[windows.Window], score: Score, batch_size: int
+) -> tuple[Float[np.ndarray, "w k"], Int[np.ndarray, "w 2"]]:
+    """Probabilities and frames [start, stop) of every window, in order.
+
+    The last batch is padded and the padding's scores are dropped. At most two batches of frames
+    are held: one is decoded while the one before is being classified.
+    """
+    windows, parts, spans, pending = iter(windows), [], [], None
+    while group := list(itertools.islice(windows, batch_size)):
+        clips = np.zeros((batch_size, *group[0].frames.shape), np.uint8)
+        clips[: len(group)] = [window.frames for window in group]
+        spans += [(window.start, window.stop) for window in group]
+        if pending is not None:
+            parts.append(np.asarray(pending))
+        pending = score(clips)
+    if pending is None:
+        return np.zeros((0, 0), np.float32), np.zeros((0, 2), np.int64)
+    return np.concatenate([*parts, np.asarray(pending)])[: len(spans)], np.array(spans)
+
+
+def section(results: Mapping[str, Any]) -> sections.Section:
+    """The figures as a table of the report, the trimmed mAP above them."""
+    found = results["detection"]
+    settings = found["settings"]
+    rows = [["mAP of trimmed clips (mean class AP)", percent(results["metrics"]["mAP"])]]
+    rows += [[_NAMES[name], percent(found[name])] for name in FIGURES]
+    lead = (
+        f"{found['proposals']} proposals in {found['videos']} videos ({results['protocol']}), from "
+        f"windows of {settings['window']} frames every {settings['stride']}; the official protocol "
+        f"with hits from an overlap of {found['overlap']} on."
+    )
+    if found["absent_videos"]:
+        treated = {"official": "left out", "empty": "counted as not found"}[found["missing"]]
+        lead += f" {len(found['absent_videos'])} annotated videos are absent and {treated}."
+    if found["damaged_videos"]:
+        names = ", ".join(sorted(found["damaged_videos"])[:5])
+        lead += f" {len(found['damaged_videos'])} damaged videos count as far as read: {names}."
+    return sections.table_section(TITLE, ("figure", "value"), rows, lead)
+
+
+_NAMES = {
+    "F1": "F1",
+    "AP": "AP, all videos and actions pooled",
+    "mAP_action": "mAP_action, mean over actions",
+    "mAP_video": "mAP_video, mean over videos",
+    "2D-AP": "2D-AP, AP over overlaps 0.05 to 1",
+}
+
+
+def _settings(config: ConfigDict) -> dict[str, Any]:
+    """What decides the figures of a given network, as JSON gives it back."""
+    everything = json.loads(config.eval.to_json_best_effort())
+    return {k: v for k, v in everything.items() if k not in ("detection", "raw_dir")}
+
+
+def _windows(
+    video: untrimmed.UntrimmedVideo, config: ConfigDict, modality: str
+) -> Iterator[windows.Window]:
+    sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
+    return windows.windows(
+        getattr(video, modality),
+        infrared=modality == "infrared",
+        size=tuple(sizes[modality]),
+        length=config.eval.window,
+        stride=config.eval.stride,
+        num_segments=config.input.num_segments,
+        threads=config.input.threads,
+    )
+
+
+def _until_fault(
+    windows: Iterator[windows.Window], name: str, faults: dict[str, str]
+) -> Iterator[windows.Window]:
+    try:
+        yield from windows
+    except VideoError as error:
+        faults[name] = str(error)
+        console.print(f"{name} counts as far as it can be read: {error}", highlight=False)
+
+
+def _on_annotated_clock(
+    rows: list[Row], video: untrimmed.UntrimmedVideo, modality: str, faults: dict[str, str]
+) -> list[Row]:
+    # The annotation counts RGB frames; the builder moves it to infrared ones by the same rate.
+    ratio = 1.0
+    if modality == "infrared" and rows:
+        try:
+            ratio = untrimmed.infrared_rate(video)
+        except VideoError as error:
+            faults[video.name] = f"taken to have as many RGB as infrared frames: {error}"
+    if ratio == 1:
+        return rows
+    moved = [(round((row.start - 1) / ratio) + 1, round(row.end / ratio)) for row in rows]
+    return [
+        row._replace(start=start, end=max(start, end)) for row, (start, end) in zip(rows, moved)
+    ]
+
+
+def _segments(scores: np.ndarray, spans: np.ndarray, chosen: ConfigDict) -> list[Row]:
+    return segments(
+        scores,
+        spans,
+        smoothing=chosen.smoothing,
+        thresholds=tuple(chosen.thresholds),
+        max_gap=chosen.max_gap,
+        min_frames=chosen.min_frames,
+        nms_overlap=chosen.nms_overlap,
+    )
+
+
+def _evaluate(proposals, ground, chosen: ConfigDict, num_classes: int = 51) -> dict[str, Any]:
+    return evaluate(
+        proposals,
+        ground,
+        missing=chosen.missing,
+        threshold=chosen.overlap,
+        num_classes=num_classes,
+    )

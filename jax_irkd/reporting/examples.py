@@ -1,0 +1,182 @@
+"""Looking closely at a trained student: its mistakes, where it looks, what MGCAM attended to.
+
+Gathers from a run's folder and its siblings what `reporting.sections` draws.
+"""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jax_irkd.data import augment, loading
+from jax_irkd.distillers import mgcam
+from jax_irkd.distillers._common import stage_maps
+from jax_irkd.errors import UserError
+from jax_irkd.reporting import sections
+from jax_irkd.reporting.gradcam import grad_cam
+from jax_irkd.runs import results
+from jax_irkd.runs.network import load_network
+from jax_irkd.runs.results import Run, finished, paired
+from jax_irkd.training.evaluation import Network
+from jax_irkd.training.setup import make_reader
+
+COUNT = 4
+
+
+def closeups(
+    folder: Path, config: ConfigDict, dataset: loading.Dataset, *, teacher: Network | None = None
+) -> list[sections.Section]:
+    """Sections for the page of a finished run of an infrared student, for `report.write_report`.
+
+    The most confident mistakes always; Grad-CAM before and after distillation where a baseline
+    lies beside the run; MGCAM's attention matrices where the run used it and a teacher is given.
+    """
+    run, names = results.read_run(folder), dataset.class_names
+    reader = make_reader(config, dataset, "test", ("rgb", "infrared"))
+    mistakes = [(run.logits, i) for i in most_confident(run.logits, run.labels, COUNT)]
+    found = [sections.mistakes_section([_clip(run, *m, reader, names) for m in mistakes])]
+    student = load_network(folder)[0]
+    sibling = folder.parent / "baseline"
+    if run.method != "baseline" and finished(sibling):
+        found += _before_and_after(run, student, sibling, reader, config, names)
+    if teacher is not None and "mgcam" in config.distillers:
+        found.append(_attention(student, teacher, reader, config))
+    return found
+
+
+def most_confident(logits: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
+    """The wrong clips with the largest top probability; each confusion of two classes once."""
+    logits = np.asarray(logits, np.float64)
+    predicted = logits.argmax(axis=1)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    confidence = 1 / np.exp(shifted).sum(axis=1)
+    chosen, seen = [], set()
+    for index in np.argsort(-confidence, kind="stable"):
+        pair = (int(labels[index]), int(predicted[index]))
+        if pair[0] != pair[1] and pair not in seen:
+            seen.add(pair)
+            chosen.append(int(index))
+    return chosen[:count]
+
+
+def _clip(
+    run: Run, logits: np.ndarray, index: int, reader: loading.ClipReader, names: Sequence[str]
+) -> sections.Clip:
+    """The clip at `index` of the run's scores, with its frames."""
+    row = np.asarray(logits[index], np.float64)
+    confidence = 1 / np.exp(row - row.max()).sum()
+    found = _find(reader, index, str(run.clip_ids[index]))
+    frames = found["clips"] if found else {"infrared": None, "rgb": None}
+    return sections.Clip(
+        str(run.clip_ids[index]),
+        names[int(run.labels[index])],
+        names[int(row.argmax())],
+        float(confidence),
+        frames["infrared"],
+        frames["rgb"],
+    )
+
+
+def _find(reader: loading.ClipReader, index: int, clip_id: str) -> loading.Batch | None:
+    # Scores leave out clips that could not be decoded, so a clip may lie further on.
+    for place in range(index, len(reader.records)):
+        clip = reader.centre(place)
+        if str(clip["clip_id"]) == clip_id:
+            return clip
+    return None
+
+
+def _before_and_after(
+    run: Run,
+    student: Network,
+    sibling: Path,
+    reader: loading.ClipReader,
+    config: ConfigDict,
+    names: Sequence[str],
+) -> list[sections.Section]:
+    """Grad-CAM on clips that the student gets right, those first that the baseline does not."""
+    other = results.read_run(sibling)
+    pair = paired(run, other)
+    try:
+        baseline = load_network(sibling)[0]
+    except UserError:
+        return []  # results without their checkpoints: nothing to compare with
+    if pair is None:
+        return []
+    (after, labels), (before, _) = pair
+    order = np.argsort(run.clip_ids, kind="stable")
+    right = after.argmax(1) == labels
+    won = right & (before.argmax(1) != labels)
+    margin = np.take_along_axis(after, labels[:, None].astype(int), 1)[:, 0] - after.mean(1)
+    ranked = order[_one_of_each(np.lexsort((-margin, ~won, ~right)), labels)[:COUNT]]
+    clips = [_clip(run, run.logits, int(index), reader, names) for index in ranked]
+    clips = [clip for clip in clips if clip.infrared is not None]
+    if not clips:
+        return []
+    layer = "stage4" if config.input.resolution >= 160 else "stage3"  # 5 x 5 places at least
+    frames = np.stack([clip.infrared for clip in clips])
+    classes = jnp.array([names.index(clip.label) for clip in clips], jnp.int32)
+    ready = _prepare(config)({"infrared": frames})["infrared"]
+    maps = [
+        np.asarray(grad_cam(network.model, network.variables, ready, classes, layer=layer))
+        for network in (baseline, student)
+    ]
+    crops = _crops(frames, config)
+    clips = [clip._replace(infrared=crop) for clip, crop in zip(clips, crops)]
+    return [sections.gradcam_section(clips, *maps)]
+
+
+def _one_of_each(ranked: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`ranked` with the first clip of every class in front, in their order."""
+    first = np.sort(np.unique(labels[ranked], return_index=True)[1])
+    return np.concatenate([ranked[first], np.delete(ranked, first)])
+
+
+def _prepare(config: ConfigDict):
+    return jax.jit(
+        functools.partial(
+            augment.prepare_evaluation,
+            resolution=config.input.resolution,
+            scale=config.input.eval_scale,
+        )
+    )
+
+
+def _crops(frames: np.ndarray, config: ConfigDict) -> np.ndarray:
+    """What the network sees of uint8 frames `b t h w c`, before normalisation, as uint8 again."""
+    crop = augment.centre_crop(config.input.eval_scale)
+    one = functools.partial(augment.crop_frames, crop=crop, resolution=config.input.resolution)
+    seen = jax.jit(jax.vmap(one))(jnp.asarray(frames, jnp.float32))
+    return np.asarray(jnp.clip(jnp.round(seen), 0, 255)).astype(np.uint8)
+
+
+def _attention(
+    student: Network, teacher: Network, reader: loading.ClipReader, config: ConfigDict
+) -> sections.Section:
+    """A_ij on one batch of test clips, spread over the test set, with the run's own options."""
+    fields = {k: v for k, v in config.distillers["mgcam"].items() if k != "weight"}
+    method = mgcam.Distiller(**fields)
+    size = min(config.student_training.batch_size, len(reader.records))
+    places = np.linspace(0, len(reader.records) - 1, size).round().astype(int)
+    batch = [reader.centre(int(place)) for place in places]
+    batch = [clip["clips"] for clip in batch if clip["mask"] > 0]
+    clips = _prepare(config)({k: np.stack([clip[k] for clip in batch]) for k in batch[0]})
+    maps = []
+    for network, modality in ((student, "infrared"), (teacher, "rgb")):
+        forward = jax.jit(functools.partial(network.model.apply, train=False))
+        outputs = forward(network.variables, clips[modality])
+        maps.append([stage_maps(outputs, layer, method.vertex) for layer in method.layers])
+    weights = mgcam.attention_matrices(
+        *maps,
+        sigma=method.sigma,
+        temperature=method.temperature,
+        attention=method.attention,
+        distance=method.distance,
+    )
+    weights = np.asarray(weights)
+    pairs = mgcam.stage_pairs(len(method.layers), method.pairs)
+    return sections.attention_section({(i + 1, j + 1): weights[i, j] for i, j in pairs})

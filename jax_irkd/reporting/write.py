@@ -1,0 +1,154 @@
+"""What a person looks at: one self-contained report.html per run and one for all runs of a workdir.
+
+The pages hold everything they show (SVG and pictures inline, no script, no font, no link to the
+network). What a run lacks is said in a sentence and never stops the report.
+"""
+
+import functools
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from jax_irkd.metrics import classification
+from jax_irkd.reporting import figures, page
+from jax_irkd.reporting.sections import Section
+from jax_irkd.runs.results import Run, read_run, read_runs
+from jax_irkd.training.events import write_pictures
+
+_PRINTED = ("top-1", "class acc.", "mAP", "gap closed")
+
+
+_KEPT = ("title", "html", "lead")  # of a section; its pictures go to TensorBoard
+
+
+def write_report(
+    workdir: str | Path,
+    runs: Sequence[str] | None = None,
+    *,
+    sections: Mapping[str, Sequence[Section]] | None = None,
+) -> Path:
+    """Write the page of every named run, and the page of all; the path of the latter.
+
+    `workdir` holds one folder per run (`teacher`, `baseline`, `ours`, ...); a folder counts as
+    soon as it holds results.json. `runs` names the folders whose `report.html` and
+    `confusion_matrix.png` are written (None: all). `sections` adds to the page of a run, by folder
+    name, and to the page of all under the name ""; they are kept in `report_sections.json`, so
+    that a later call need not bring them again. Raises FileNotFoundError when there is no
+    finished run, or not the one that is named.
+    """
+    workdir, sections = Path(workdir), sections or {}
+    found = read_runs(workdir)
+    names = [run.name for run in found]
+    missing = [name for name in runs or () if name not in names]
+    if missing or not found:
+        wanted = f"run {missing[0]!r}" if missing else "finished run"
+        raise FileNotFoundError(
+            f"no {wanted} in {workdir.absolute()} (a run is a folder with results.json; there are "
+            f"{names}); train one with python -m jax_irkd.main"
+        )
+    path = workdir / "report.html"
+    _write(path, page.page_of_all(workdir.name, found, _keep_sections(workdir, sections.get(""))))
+    for run in found:
+        if runs is None or run.name in runs:
+            if run.logits is not None:
+                matrix = classification.confusion_matrix(run.logits, run.labels)
+                picture = run.folder / "confusion_matrix.png"
+                figures.write_confusion_matrix(picture, matrix, run.class_names, _titled(run))
+            kept = _keep_sections(run.folder, sections.get(run.name))
+            _write(run.folder / "report.html", page.page_of_run(run, found, kept))
+    return path
+
+
+def is_written(folder: str | Path) -> bool:
+    """Whether the finished run in `folder` has its page, the last thing `write_report` makes."""
+    folder = Path(folder)
+    return (folder / "report.html").exists() and (folder.parent / "report.html").exists()
+
+
+def has_section(folder: str | Path, title: str) -> bool:
+    """Whether the page of the run in `folder` has a section of this title."""
+    return any(kept.title == title for kept in _keep_sections(Path(folder), None))
+
+
+def show_pictures(folder: str | Path, sections: Sequence[Section]) -> None:
+    """Give TensorBoard the pictures of a finished run: how it errs, and those of `sections`."""
+    run, found = read_run(folder), {}
+    if run.logits is not None:
+        matrix = classification.confusion_matrix(run.logits, run.labels)
+        found["confusion"] = figures.confusion_picture(matrix, run.class_names, _titled(run))
+        table = classification.reliability(run.logits, run.labels, bins=10)
+        found["reliability"] = figures.reliability_picture(table, _titled(run))
+    found |= {name: picture for section in sections for name, picture in section.pictures}
+    tags = {f"report/{re.sub(r'[^-.0-9A-Za-z]+', '_', name)}": found[name] for name in found}
+    write_pictures(run.folder, tags, run.results.get("steps", 0))
+
+
+def add_section(folder: str | Path, section: Section) -> None:
+    """Put a section on the page of a finished run, in place of an earlier one of the same title."""
+    folder = Path(folder)
+    others = [kept for kept in _keep_sections(folder, None) if kept.title != section.title]
+    write_report(folder.parent, [folder.name], sections={folder.name: [*others, section]})
+
+
+def _titled(run: Run) -> str:
+    return f"{run.title}, {run.results.get('dataset', '')}".rstrip(", ")
+
+
+def print_table(workdir: str | Path, console: Console | None = None) -> None:
+    """Print the headline table of a workdir and the path of its report."""
+    runs = read_runs(workdir)
+    table = Table(title=runs[0].results.get("dataset", "") if runs else None, box=box.SIMPLE)
+    table.add_column("network", no_wrap=True)
+    for name in _PRINTED:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in page.headline_rows(runs):
+        table.add_row(row["title"], *(row["cells"].get(name) or "–" for name in _PRINTED))
+    console = console or Console()
+    console.print(table)
+    path = Path(workdir).absolute() / "report.html"
+    if path.exists():
+        console.print(f"report: {path}", soft_wrap=True, highlight=False)
+
+
+def _keep_sections(folder: Path, given: Sequence[Section] | None) -> list[Section]:
+    path = folder / "report_sections.json"
+    if given is not None:
+        kept = [{name: getattr(section, name) for name in _KEPT} for section in given]
+        _replace(path, json.dumps(kept))
+    if not path.exists():
+        return []
+    return [
+        Section(**{name: kept[name] for name in _KEPT} | {"html": Markup(kept["html"])})
+        for kept in json.loads(path.read_text("utf-8"))
+    ]
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("jax_irkd.reporting"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return templates.get_template("report.html.j2")
+
+
+def _write(path: Path, parts: Mapping) -> None:
+    _replace(path, _template().render(parts))
+
+
+def _replace(path: Path, text: str) -> None:
+    # Runs that end together write the page of their workdir at the same time.
+    temporary = path.with_suffix(f".{os.getpid()}.partial")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)

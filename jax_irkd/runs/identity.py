@@ -1,0 +1,45 @@
+"""What decides the outcome of a run."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# Fields that change where or how fast a run computes, not what.
+_CIRCUMSTANCES = ("data_dir", "cache_dir", "threads", "eval_batch_size", "eval_every")
+
+
+def identity_of(config: ConfigDict, phase: str, teacher: str = "") -> dict[str, Any]:
+    """What decides the outcome of a phase: a flat dict of config fields.
+
+    A teacher's identity leaves out the student and the method, so that all methods share it.
+    """
+    full = json.loads(config.to_json_best_effort())
+    role = "teacher" if phase == "teacher" else "student"
+    chosen = {name: full[name] for name in ("protocol", "seed", "dtype", "dataset", "input")}
+    chosen |= {"model": full[f"{role}_model"], "training": full[f"{role}_training"]}
+    chosen["weights"] = full["weights"][role]
+    if role == "student":
+        chosen |= {"method": phase, "distillers": full["distillers"], "teacher": teacher}
+    if phase == "tstdd":
+        chosen["tstdd"] = full["tstdd"]
+    flat = _flat(chosen)
+    if flat.get("model.temporal") == "none":
+        # Nothing is shifted: the same run as before these two fields were there.
+        flat = {k: v for k, v in flat.items() if not k.startswith("model.temporal")}
+    return {k: v for k, v in flat.items() if k.rsplit(".", 1)[-1] not in _CIRCUMSTANCES}
+
+
+def _flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        nested = isinstance(value, Mapping)
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
+
+
+def digest(identity: Mapping) -> str:
+    """A short hash of a run's identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]

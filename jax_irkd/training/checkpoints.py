@@ -1,0 +1,315 @@
+"""Checkpoints that can be trusted: latest and best kept, every leaf verified when it is read.
+
+A thin wrapper over Orbax. A checkpoint holds NumPy arrays under flat names, so it restores on any
+number of devices and processes, and a JSON part with the checksums, the configuration and the class
+names. One that is damaged is set aside and the newest good one is used.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+import sys
+import traceback
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+
+from jax_irkd.errors import FULL, UserError
+from jax_irkd.host.devices import barrier
+
+Meta = dict[str, Any]
+_UNFINISHED = ".orbax-checkpoint-tmp"
+# Orbax wants a metric with every save; scores are never negative.
+_UNSCORED = -1.0
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint whose content is not what was saved."""
+
+
+class Checkpoints:
+    """The checkpoints in `folder`; keeps the newest `latest` and the `best` by `metric`.
+
+    Saving is asynchronous. `close` (or leaving a `with` block) waits for the last save.
+    A save that fails, a full disk say, is reported and leaves earlier checkpoints as they are.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        latest: int = 2,
+        best: int = 1,
+        metric: str = "top1",
+        read_only: bool = False,
+    ):
+        self.folder = Path(folder).absolute()
+        self._read_only = read_only
+        self._policy = policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(latest),
+                policies.BestN(
+                    get_metric_fn=lambda metrics: metrics[metric],
+                    n=best,
+                ),
+            ]
+        )
+        self._metric = metric
+        self.failed_saves = 0
+        self._manager = self._open()
+        self._quiet = contextlib.ExitStack()
+        if not read_only:
+            self._quiet.enter_context(_quiet_threads())
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        self.close()
+
+    def _open(self) -> ocp.CheckpointManager:
+        if not self._read_only and jax.process_index() == 0:
+            for leftover in self.folder.glob(f"*{_UNFINISHED}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self._policy,
+            best_fn=lambda metrics: metrics[self._metric],
+            best_mode="max",
+            enable_async_checkpointing=True,
+            create=not self._read_only,
+            read_only=self._read_only,
+        )
+        return ocp.CheckpointManager(self.folder, options=options, item_names=("state", "meta"))
+
+    def save(
+        self, step: int, state: PyTree, meta: Mapping, metrics: dict[str, float] | None = None
+    ) -> bool:
+        """Start to save `state` under `step`. False when this or the save before it failed.
+
+        The newest step may be saved once more when it has no metrics yet and `metrics` are given.
+        """
+        newest = self._manager.latest_step()
+        if step == newest and metrics and not self.is_scored(step):
+            self.wait()
+            self._manager.delete(step)
+        elif newest is not None and step <= newest:
+            raise UserError(
+                f"{self.folder} already holds step {newest}, not earlier than {step}; "
+                "use another --workdir or --restart"
+            )
+        leaves = flatten(state)
+        checksums = {name: checksum(leaf) for name, leaf in leaves.items()}
+        content = {
+            "meta": dict(meta),
+            "meta_checksum": _text_checksum(meta),
+            "checksums": checksums,
+        }
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(leaves), meta=ocp.args.JsonSave(content)
+        )
+        good = self.wait()
+        scores = metrics or {self._metric: _UNSCORED}
+        try:
+            self._manager.save(step, args=arguments, metrics=scores, force=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            self._report_failure(step, error)
+            return False
+        return good
+
+    def wait(self) -> bool:
+        """Wait for the save under way. False when it failed."""
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:  # Orbax wraps what its writer threads raise in many types
+            self._report_failure(None, error)
+            return False
+        return True
+
+    def _report_failure(self, step: int | None, error: Exception) -> None:
+        self.failed_saves += 1
+        full = "No space left" in str(error) or getattr(error, "errno", None) in FULL
+        reason = "the disk is full" if full else f"{type(error).__name__}: {error}"
+        name = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+        logging.error(
+            "%s could not be written to %s: %s. Earlier checkpoints are intact.",
+            name, self.folder, str(reason)[:500],
+        )  # fmt: skip
+        with contextlib.suppress(Exception):
+            self._manager.close()
+        self._manager = self._open()
+
+    def steps(self) -> list[int]:
+        return sorted(self._manager.all_steps())
+
+    def restore(self, template: PyTree) -> tuple[PyTree, Meta] | None:
+        """The newest good checkpoint in the shape of `template`, and what was saved beside it.
+
+        None when there is none. Damaged checkpoints are renamed to `damaged-STEP` beside the
+        folder's good ones.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                leaves, meta = self.read(step)
+            except DamagedCheckpoint as error:
+                self._set_aside(step, str(error))
+                continue
+            return unflatten(template, leaves, f"{self.folder}/{step}"), meta
+        return None
+
+    def best_step(self) -> int | None:
+        """The step with the best metric, None when no checkpoint has one."""
+        step = self._manager.best_step()
+        return step if step is not None and self.is_scored(step) else None
+
+    def is_scored(self, step: int) -> bool:
+        """Whether `step` was saved with metrics."""
+        return self._manager.metrics(step)[self._metric] != _UNSCORED
+
+    def read(self, step: int) -> tuple[dict[str, np.ndarray], Meta]:
+        """Leaves by name and the JSON part of `step`. Raises DamagedCheckpoint."""
+        try:
+            with _quiet_threads():
+                content = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()
+                    ),
+                )
+                leaves = {name: np.asarray(leaf) for name, leaf in content["state"].items()}
+                meta, expected = content["meta"]["meta"], content["meta"]["checksums"]
+                meta_checksum = content["meta"]["meta_checksum"]
+        except Exception as error:  # damage surfaces as anything, from KeyError to a C++ status
+            raise DamagedCheckpoint(f"{type(error).__name__}: {str(error)[:200]}") from error
+        if set(leaves) != set(expected):
+            raise DamagedCheckpoint(
+                f"leaves {sorted(set(leaves) ^ set(expected))[:3]} do not match"
+            )
+        wrong = [name for name, leaf in leaves.items() if checksum(leaf) != expected[name]]
+        if wrong:
+            raise DamagedCheckpoint(f"{len(wrong)} leaves changed on disk, {wrong[0]} first")
+        if _text_checksum(meta) != meta_checksum:
+            raise DamagedCheckpoint("its description changed on disk")
+        return leaves, meta
+
+    def _set_aside(self, step: int, reason: str) -> None:
+        logging.error(
+            "CHECKPOINT %s/%d IS DAMAGED (%s). It is set aside and an earlier one is used.",
+            self.folder, step, reason,
+        )  # fmt: skip
+        if self._read_only:
+            return
+        self._manager.close()
+        barrier("damaged checkpoint read")
+        if jax.process_index() == 0:
+            target = self.folder.parent / "damaged_checkpoints" / str(step)
+            target.parent.mkdir(exist_ok=True)
+            while target.exists():
+                target = target.with_name(target.name + "_")
+            (self.folder / str(step)).rename(target)
+        barrier("damaged checkpoint set aside")
+        self._manager = self._open()
+
+    def close(self) -> None:
+        self.wait()
+        self._manager.close()
+        self._quiet.close()
+
+
+def flatten(tree: PyTree) -> dict[str, np.ndarray]:
+    """Leaves as NumPy copies under names like `params/model/head/kernel`.
+
+    Copies, because on the CPU the next step reuses the memory of donated arrays.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {_name(path): np.array(leaf, copy=True) for path, leaf in leaves}
+
+
+def unflatten(template: PyTree, leaves: Mapping[str, np.ndarray], source: str) -> PyTree:
+    """`leaves` in the structure of `template`. Raises UserError where they do not fit."""
+    expected = jax.tree_util.tree_leaves_with_path(template)
+    names = {_name(path): jax.numpy.shape(leaf) for path, leaf in expected}
+    problems = [f"{name} is missing" for name in names if name not in leaves]
+    problems += [f"{name} is not expected" for name in leaves if name not in names]
+    problems += [
+        f"{name} has shape {leaves[name].shape}, expected {shape}"
+        for name, shape in names.items()
+        if name in leaves and leaves[name].shape != shape
+    ]
+    if problems:
+        raise UserError(
+            f"the checkpoint {source} does not fit this configuration "
+            f"({len(problems)} differences): " + "; ".join(problems[:3])
+        )
+    return jax.tree.unflatten(jax.tree.structure(template), [leaves[name] for name in names])
+
+
+def select(leaves: Mapping[str, np.ndarray], prefix: str) -> dict:
+    """The nested dict of the leaves whose names start with `prefix/`."""
+    nested: dict = {}
+    for name, leaf in leaves.items():
+        if name.startswith(prefix + "/"):
+            *folders, last = name.removeprefix(prefix + "/").split("/")
+            place = nested
+            for folder in folders:
+                place = place.setdefault(folder, {})
+            place[last] = leaf
+    return nested
+
+
+def checksum(leaf: np.ndarray) -> int:
+    """CRC-32 of a leaf's type, shape and bytes."""
+    header = f"{leaf.dtype}{leaf.shape}".encode()
+    return zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), zlib.crc32(header))
+
+
+def _text_checksum(meta: Mapping) -> int:
+    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+@contextlib.contextmanager
+def _quiet_threads():
+    """Drops what Orbax's threads print of a damaged file or a full disk, pages of it.
+
+    The failure itself reaches whoever waits for the save or the restore.
+    """
+    hooks = sys.unraisablehook, sys.excepthook
+    logger = logging.getLogger("absl")
+
+    def unraisable(what) -> None:
+        if not _of_orbax(what.exc_traceback):
+            hooks[0](what)
+
+    def uncaught(kind, error, trace) -> None:
+        if not _of_orbax(trace):
+            hooks[1](kind, error, trace)
+
+    sys.unraisablehook, sys.excepthook = unraisable, uncaught
+    logger.addFilter(_not_of_orbax)
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.excepthook = hooks
+        logger.removeFilter(_not_of_orbax)
+
+
+def _of_orbax(trace: TracebackType | None) -> bool:
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)]
+    return not files or any("orbax" in file or "asyncio" in file for file in files)
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname

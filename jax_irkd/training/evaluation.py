@@ -1,0 +1,71 @@
+"""Trained networks and their scores on a split."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from jax_irkd.data import augment, loading
+from jax_irkd.host import memory
+from jax_irkd.host.terminal import Progress
+from jax_irkd.training import steps
+from jax_irkd.training.parallel import devices_of, gather_names, on_devices, replicate, split
+
+
+class Network(NamedTuple):
+    """A model and its trained variables."""
+
+    model: nn.Module
+    variables: PyTree
+
+
+class Scores(NamedTuple):
+    """Logits and labels of every clip of a split, in the split's order."""
+
+    clip_ids: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+
+
+def evaluate(network: Network, config: ConfigDict, reader: loading.ClipReader) -> Scores:
+    """Centre-crop logits of every clip of `reader`, each once, in order."""
+    memory.hand_back()  # what training has freed, and below what a compiler has
+    devices = devices_of(config)
+    total = len(devices) * jax.process_count()
+    batch_size = math.ceil(config.input.eval_batch_size / total) * total
+    modality = reader.modalities[0]
+    sizes = config.input.resolution, config.input.eval_scale
+    step = _eval_on(tuple(devices), network.model, modality, *sizes)
+    batches = loading.evaluation_batches(
+        reader,
+        batch_size=batch_size // jax.process_count(),
+        process=(jax.process_index(), jax.process_count()),
+        threads=config.input.threads,
+    )
+    parts, variables = [], replicate(network.variables, devices)
+    quiet = jax.process_index() > 0
+    with Progress(f"evaluate {modality}", len(reader.records), 0, "clips", quiet) as progress:
+        for batch in batches:
+            names = gather_names(batch.pop("clip_id"))
+            scores = jax.device_get(step(variables, split(batch, len(devices))))
+            if not parts:
+                memory.hand_back()
+            parts.append(scores | {"clip_id": names})
+            progress.update(min(len(parts) * batch_size, len(reader.records)))
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    kept = joined["mask"] > 0
+    order = np.argsort(joined["index"][kept], kind="stable")
+    return Scores(*(joined[key][kept][order] for key in ("clip_id", "label", "logits")))
+
+
+@functools.lru_cache(maxsize=8)
+def _eval_on(devices: tuple, model: nn.Module, modality: str, resolution: int, scale: float):
+    fields = {"resolution": resolution, "scale": scale}
+    prepare = functools.partial(augment.prepare_evaluation, **fields)
+    step = functools.partial(steps.eval_step, model=model, prepare=prepare, modality=modality)
+    return on_devices(step, devices, in_axes=(None, 0))

@@ -1,0 +1,76 @@
+"""What a run writes while it runs: metrics.jsonl and TensorBoard events."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from jax_irkd.errors import FULL
+from jax_irkd.training.events import Events
+
+
+class RunLog:
+    """Scalars by step, each step once however often the run was interrupted.
+
+    `metrics.jsonl` is the record: lines later than `first_step` belong to steps that will be run
+    again and are dropped. TensorBoard events are written anew from it. Lines that a full disk does
+    not take are kept and written when there is space again.
+    """
+
+    def __init__(self, folder: Path, first_step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "metrics.jsonl"
+        lines = [line for line in read_log(folder) if line["step"] <= first_step]
+        temporary = self._path.with_suffix(".partial")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        temporary.replace(self._path)
+        self._file, self._waiting = self._path.open("ab", buffering=0), b""
+        for old in folder.glob("tensorboard/events.out.tfevents.*"):
+            old.unlink()
+        self._events = Events(folder / "tensorboard")
+        for line in lines:
+            self._to_tensorboard(line)
+
+    def write(self, step: int, kind: str, scalars: Mapping[str, float]) -> None:
+        """Append a line of `kind` train, time, eval or note; NaN and infinity become null."""
+        finite = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
+        line = {"step": step, "kind": kind, "time": round(time.time(), 3)} | finite
+        said = bool(self._waiting)
+        self._waiting += json.dumps(line).encode() + b"\n"
+        if not self.flush() and not said:
+            logging.error("%s cannot be written, the disk is full; its lines wait", self._path)
+        self._to_tensorboard(line)
+
+    def flush(self) -> bool:
+        """Whether every line so far is in the file."""
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+        return not self._waiting
+
+    def _to_tensorboard(self, line: Mapping) -> None:
+        for name, value in line.items():
+            if name not in ("step", "kind", "time") and value is not None:
+                self._events.add_scalar(f"{line['kind']}/{name}", value, line["step"], line["time"])
+
+    def close(self) -> None:
+        self.flush()
+        self._file.close()
+        self._events.close()
+
+
+def read_log(folder: Path) -> list[dict]:
+    """The lines of `folder`/metrics.jsonl; a last line cut short by a crash is dropped."""
+    path = Path(folder) / "metrics.jsonl"
+    lines = []
+    for text in path.read_text("utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines

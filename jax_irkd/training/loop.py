@@ -1,0 +1,322 @@
+"""The loop of both phases: restore, update, log, evaluate, save.
+
+A phase without distillers trains a network alone (the teacher on RGB, the baseline on infrared);
+with distillers a student learns from a frozen teacher.
+"""
+
+import collections
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from jax_irkd.data import loading
+from jax_irkd.errors import UserError
+from jax_irkd.host import memory
+from jax_irkd.host.interrupts import Interrupted, StopRequest
+from jax_irkd.host.terminal import Progress, console
+from jax_irkd.metrics import classification
+from jax_irkd.models.folding import without_norms
+from jax_irkd.training import steps
+from jax_irkd.training.checkpoints import Checkpoints
+from jax_irkd.training.evaluation import Network, Scores, evaluate
+from jax_irkd.training.logs import RunLog
+from jax_irkd.training.optimizers import make_optimizer
+from jax_irkd.training.parallel import devices_of, on_devices, replicate, split
+from jax_irkd.training.profiling import Clock, StepTrace
+from jax_irkd.training.setup import make_augmentation, make_reader
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """What one network learns from: its modality and, when it has distillers, its teacher."""
+
+    name: str
+    modality: str
+    model: nn.Module
+    training: ConfigDict
+    distillers: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
+    teacher: Network | None = None
+    pretrained: Callable[[PyTree], PyTree] | None = None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return ("rgb", "infrared") if self.distillers else (self.modality,)
+
+
+class Trainer:
+    """One phase in one folder: `run` trains to the end, from wherever an earlier call stopped.
+
+    With `profile` a trace of a few steps is written into `folder`/profile.
+    """
+
+    def __init__(
+        self,
+        phase: Phase,
+        config: ConfigDict,
+        dataset: loading.Dataset,
+        folder: Path,
+        profile: bool = False,
+    ):
+        self.phase, self.config, self.folder = phase, config, Path(folder)
+        self.profile, training = profile, phase.training
+        self.reader = make_reader(config, dataset, "train", phase.modalities)
+        self.test = make_reader(config, dataset, "test", (phase.modality,))
+        self.num_classes = len(dataset.class_names)
+        self.devices = devices_of(config, training.batch_size)
+        self.steps_per_epoch = max(len(self.reader.records) // training.batch_size, 1)
+        self.num_steps = max(round(training.num_epochs * self.steps_per_epoch), 1)
+        self.eval_every = max(round(training.eval_every * self.steps_per_epoch), 1)
+        self.tx, self.schedule = make_optimizer(
+            training,
+            self.num_steps,
+            self.steps_per_epoch,
+            getattr(phase.model, "partial_bn", False),
+        )
+        self.meta = {
+            "name": phase.name,
+            "modality": phase.modality,
+            "class_names": list(dataset.class_names),
+            "input_offset": getattr(phase.model, "input_offset", False),
+            "dataset": dataset.fingerprint,
+            "config": json.loads(config.to_json_best_effort()),
+        }
+        self.clock = Clock()
+        self._scores: Scores | None = None
+        self._recent: collections.deque = collections.deque(maxlen=config.max_rejected + 2)
+
+    def run(self) -> tuple[Network, Scores]:
+        """Train; the network after the last step and its scores on the test split.
+
+        Raises Interrupted after a signal, with the state saved, and UserError when updates keep
+        being rejected because they are not finite or the last checkpoint could not be written.
+        """
+        memory.hand_back()  # of an earlier phase
+        keep = self.config.checkpoints
+        folder = self.folder / "checkpoints"
+        with Checkpoints(folder, latest=keep.latest, best=keep.best) as self.checkpoints:
+            try:
+                state = self._initial_state()
+            except ValueError as error:  # a distiller's option that does not fit this model
+                raise UserError(str(error).splitlines()[0]) from error
+            restored = self.checkpoints.restore(state)
+            state = restored[0] if restored else state
+            first = int(state.step)
+            if first < self.num_steps:
+                state = self._train(state, first)
+                self._check_saved()
+        network = self._network(state)
+        return network, self._scores or evaluate(network, self.config, self.test)
+
+    def _initial_state(self) -> steps.TrainState:
+        phase = self.phase
+        teacher = phase.teacher and functools.partial(phase.teacher.model.apply, train=False)
+        state = steps.init_state(
+            jax.random.key(self.config.seed),
+            segments=self.config.input.num_segments,
+            resolution=self.config.input.resolution,
+            channels=loading.MODALITIES[phase.modality],
+            model=phase.model,
+            distillers=phase.distillers,
+            teacher=teacher and functools.partial(teacher, phase.teacher.variables),
+            tx=self.tx,
+            ema=phase.training.ema_decay > 0,
+        )
+        if phase.pretrained is None:
+            return state
+        variables = phase.pretrained(self._network(state).variables)
+        state.params["model"] = variables["params"]
+        state.batch_stats["model"] = variables["batch_stats"]
+        return state._replace(ema=jax.tree.map(jnp.copy, variables["params"]) if state.ema else {})
+
+    def _network(self, state: steps.TrainState, ema: bool = False) -> Network:
+        params = state.ema if ema else state.params["model"]
+        return Network(
+            self.phase.model, {"params": params, "batch_stats": state.batch_stats["model"]}
+        )
+
+    def _update(self, teacher: nn.Module | None):
+        phase, training = self.phase, self.phase.training
+        prepare = make_augmentation(self.config.input)
+        step = functools.partial(
+            steps.train_step,
+            model=phase.model,
+            teacher_model=teacher,
+            distillers=phase.distillers,
+            tx=self.tx,
+            prepare=prepare,
+            modality=phase.modality,
+            seed=self.config.seed,
+            steps_per_epoch=self.steps_per_epoch,
+            label_smoothing=training.label_smoothing,
+            ema_decay=training.ema_decay,
+            accumulation=training.accumulation,
+        )
+
+        def update(state, teacher, batch, stop):
+            # Here, because a value computed between the steps would wait for the one under way.
+            rate = jnp.asarray(self.schedule(state.step), jnp.float32)
+            state, terms = step(state, teacher, batch)
+            # Every process learns in the same step that one of them was asked to stop.
+            stop = jax.lax.pmax(stop.astype(jnp.int32)[0], steps.AXIS)
+            return state, terms | {"learning_rate": rate, "stop": stop}
+
+        return on_devices(update, self.devices, in_axes=(None, None, 0, 0), donate=(0,))
+
+    def _train(self, state: steps.TrainState, first: int) -> steps.TrainState:
+        teacher, variables = without_norms(*(self.phase.teacher or (None, None)))
+        update = self._update(teacher)
+        # The state too: the first step would compile for one device, the second for all again.
+        state, variables = replicate((state, variables), self.devices)
+        batches = loading.training_batches(
+            self.reader,
+            seed=self.config.seed,
+            batch_size=self.phase.training.batch_size // jax.process_count(),
+            first_step=first,
+            process=(jax.process_index(), jax.process_count()),
+            threads=self.config.input.threads,
+        )
+        writes = jax.process_index() == 0
+        self.log = RunLog(self.folder, first) if writes else None
+        trace = StepTrace(
+            self.folder / "profile", first, self.num_steps, wanted=self.profile and writes
+        )
+        self.clock.begin(first)
+        if first and self._is_milestone(first) and not self.checkpoints.is_scored(first):
+            # Stopped after the step, before its evaluation.
+            self._save_or_evaluate(first, state)
+        pending = None
+        title = f"train {self.phase.name} ({self.phase.modality})"
+        bar = Progress(title, self.num_steps, first, quiet=not writes)
+        with StopRequest() as stop, bar as self.progress, trace:
+            for step in range(first + 1, self.num_steps + 1):
+                trace.before(step)
+                with jax.profiler.StepTraceAnnotation(self.phase.name, step_num=step):
+                    batch = self._next(batches, step)
+                    asked = np.full((len(self.devices), 1), stop.requested is not None)
+                    with self.clock.timed("steps" if step > first + 1 else "start"):
+                        state, terms = update(state, variables, batch, asked)
+                # Terms are fetched one step late, so that the device never waits for the host,
+                # and before their step is saved, so that a crash loses none of them.
+                told = self._observe(pending)
+                alone = jax.process_count() == 1
+                stopping = (stop.requested is not None) if alone else told
+                pending = (step, terms)
+                if stopping or self._is_milestone(step) or self._is_saved(step):
+                    self._observe(pending)
+                    pending = None
+                self._log_time(step, first=step == first + 1)
+                if stopping and step < self.num_steps:
+                    self._save(step, state)
+                    raise Interrupted(self._resume_hint(step, stop.requested))
+                self._save_or_evaluate(step, state)
+                trace.after(step, state)
+        self.clock.end()
+        if self.log:
+            self.log.close()
+            console.print(self.clock, highlight=False)
+        return state
+
+    def _next(self, batches: Iterator[loading.Batch], step: int) -> loading.Batch:
+        """The clips of `step`, cut for the devices; their names stay here."""
+        with self.clock.timed("data"):
+            batch = next(batches)
+        self._recent.append((step, batch.pop("clip_id").tolist()))
+        return split(batch, len(self.devices))
+
+    def _observe(self, pending: tuple[int, steps.Terms] | None) -> bool:
+        """Log the terms of an earlier step. True when a process was asked to stop."""
+        if pending is None:
+            return False
+        step, terms = pending[0], {k: float(v) for k, v in jax.device_get(pending[1]).items()}
+        stop = terms.pop("stop") > 0
+        if self.log and (step % self.config.log_every == 0 or terms["rejected"]):
+            self.log.write(step, "train", terms)
+        shown = "  ".join(f"{k} {v:.3f}" for k, v in terms.items() if k in self._shown(terms))
+        self.progress.update(step, shown)
+        if terms["rejected"] >= self.config.max_rejected:
+            self._give_up(step, int(terms["rejected"]))
+        return stop
+
+    def _log_time(self, step: int, first: bool) -> None:
+        if first:
+            memory.hand_back()
+            self.clock.lap(step)  # it has compiled: no lap like the others
+        elif self.log and step % self.config.log_every == 0:
+            self.log.write(step, "time", self.clock.lap(step))
+
+    def _shown(self, terms: steps.Terms) -> list[str]:
+        hidden = ("gradient_norm", "rejected", "learning_rate")
+        return [name for name in terms if name not in hidden and "/" not in name]
+
+    def _is_milestone(self, step: int) -> bool:
+        return step == self.num_steps or step % self.eval_every == 0
+
+    def _is_saved(self, step: int) -> bool:
+        return step % self.config.checkpoints.every == 0
+
+    def _save_or_evaluate(self, step: int, state: steps.TrainState) -> None:
+        if self._is_milestone(step):
+            with self.clock.timed("evaluation"):
+                figures = self._evaluate(step, state)
+            self._save(step, state, figures)
+        elif self._is_saved(step):
+            self._save(step, state)
+
+    def _evaluate(self, step: int, state: steps.TrainState) -> dict[str, float]:
+        self._scores = evaluate(self._network(state), self.config, self.test)
+        figures = classification.summarize(
+            self._scores.logits, self._scores.labels, self.num_classes
+        )
+        if state.ema:
+            scores = evaluate(self._network(state, ema=True), self.config, self.test)
+            averaged = classification.summarize(scores.logits, scores.labels, self.num_classes)
+            figures |= {f"ema_{name}": value for name, value in averaged.items()}
+        if self.log:
+            self.log.write(step, "eval", figures)
+        return figures
+
+    def _save(self, step: int, state, figures: dict[str, float] | None = None) -> None:
+        if self.log and not self.log.flush() and jax.process_count() == 1:
+            return  # A checkpoint newer than the log would leave a gap in it.
+        with self.clock.timed("checkpoints"):
+            state = jax.device_get(state)
+            self.checkpoints.save(step, state, self.meta | {"step": step}, figures)
+
+    def _give_up(self, step: int, rejected: int) -> None:
+        dump = self.folder / f"rejected_batches_{step}.json"
+        if jax.process_index() == 0:
+            dump.write_text(json.dumps(dict(self._recent), indent=1))
+        raise UserError(
+            f"{rejected} updates in a row were not finite, up to step {step}; the run stops with "
+            f"the last good checkpoint, step {max(self.checkpoints.steps(), default=0)}. The clips "
+            f"of these batches are in {dump}. Lower the learning rate, or set clip_norm"
+        )
+
+    def _check_saved(self) -> None:
+        self.checkpoints.wait()
+        newest = max(self.checkpoints.steps(), default=0)
+        if newest < self.num_steps:
+            raise UserError(
+                f"the checkpoint of the last step, {self.num_steps}, could not be written to "
+                f"{self.folder}; free space there and run the same command again: it continues "
+                f"after step {newest}"
+            )
+
+    def _resume_hint(self, step: int, signal_name: str | None) -> str:
+        self.checkpoints.wait()
+        newest = max(self.checkpoints.steps(), default=0)
+        lost = "" if newest == step else f" (step {step} could not be saved)"
+        asked = signal_name or "a signal to another process"
+        return (
+            f"{asked}: saved step {newest} of {self.num_steps} in {self.folder}{lost}; "
+            "run the same command again to continue"
+        )

@@ -1,0 +1,63 @@
+"""State whole on every device, the batch split: the only file that calls `jax.pmap`."""
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from jax_irkd.errors import UserError
+from jax_irkd.training import steps
+
+
+def devices_of(config: ConfigDict, batch_size: int = 0) -> list[jax.Device]:
+    """This process's devices. Raises UserError when the batch cannot be split over all of them."""
+    local = jax.local_devices()
+    if config.num_devices > len(local):
+        raise UserError(f"num_devices={config.num_devices}, but {len(local)} devices are here")
+    local = local[: config.num_devices or None]
+    total = len(local) * jax.process_count()
+    if batch_size % total:
+        raise UserError(
+            f"a batch of {batch_size} clips cannot be divided by {total} devices; "
+            f"choose a multiple of {total}, or fewer devices with --config.num_devices"
+        )
+    return local
+
+
+def on_devices(step, devices, *, in_axes, donate=()):
+    """`step` on every device: state whole on each, batch split.
+
+    With several processes pmap takes all devices, and hands back arrays that it must not be given
+    as donations again.
+    """
+    alone = jax.process_count() == 1
+    return jax.pmap(
+        step,
+        axis_name=steps.AXIS,
+        in_axes=in_axes,
+        out_axes=None,
+        donate_argnums=donate if alone else (),
+        devices=list(devices) if alone else None,
+    )
+
+
+def replicate(tree: PyTree, devices: list[jax.Device]) -> PyTree:
+    """`tree` whole on every device: given as it is, pmap would copy it there at every call."""
+    mesh = Mesh(np.asarray(devices), (steps.AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def split(batch: PyTree, devices: int) -> PyTree:
+    """The leading axis of every array cut into one part a device."""
+    return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
+
+
+def gather_names(names: np.ndarray) -> np.ndarray:
+    """Clip ids of all processes, in the order in which the devices hold the clips."""
+    if jax.process_count() == 1:
+        return names
+    codes = np.char.encode(names).astype("S128").view(np.uint8).reshape(len(names), 128)
+    gathered = np.asarray(multihost_utils.process_allgather(codes, tiled=True))
+    return np.char.decode(np.ascontiguousarray(gathered).view("S128")[:, 0])

@@ -1,0 +1,100 @@
+"""What a configuration asks for: networks, distillers, readers and augmentation."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jax_irkd import distillers
+from jax_irkd.data import augment, loading
+from jax_irkd.data.loading import MODALITIES
+from jax_irkd.errors import UserError
+from jax_irkd.models.tsn import TSN
+from jax_irkd.training import steps
+from jax_irkd.training.steps import AXIS
+
+
+def make_model(section: ConfigDict, num_classes: int, dtype: str, **overrides) -> TSN:
+    """The clip model of a config section. Raises UserError for a field TSN does not have."""
+    fields = dict(section) | overrides
+    sync = fields.pop("sync_bn", False)
+    if dtype == "auto":
+        dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
+    try:
+        return TSN(
+            num_classes=num_classes,
+            dtype=jnp.dtype(dtype),
+            axis_name=AXIS if sync else None,
+            **fields,
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the model cannot be made from {fields}: {error}") from error
+
+
+def make_distillers(section: Mapping[str, Mapping[str, Any]]) -> dict:
+    """The distillers of a config. Raises UserError for an unknown one, field or value."""
+    made = {}
+    for name, fields in section.items():
+        try:
+            kind = distillers.get(name)
+            known = [f.name for f in dataclasses.fields(kind) if f.name not in ("parent", "name")]
+            unknown = sorted(set(fields) - set(known))
+            if unknown:
+                raise ValueError(f"no field {unknown[0]!r}; it has {known}")
+            axis = {"axis_name": AXIS} if "axis_name" in known else {}
+            made[name] = kind(**dict(fields) | axis)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"distiller {name}: {str(error).splitlines()[0]}") from error
+    return made
+
+
+def make_reader(
+    config: ConfigDict, dataset: loading.Dataset, split: str, modalities: tuple[str, ...]
+) -> loading.ClipReader:
+    """Reads the clips of the protocol's `split` (train or test)."""
+    protocols = config.dataset.protocols
+    if config.protocol not in protocols:
+        raise UserError(f"unknown protocol {config.protocol!r}; choose one of {sorted(protocols)}")
+    sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
+    return loading.ClipReader(
+        records=dataset.records(protocols[config.protocol][split]),
+        modalities=modalities,
+        num_segments=config.input.num_segments,
+        sizes={name: tuple(sizes[name]) for name in modalities},
+        faults=loading.Faults(config.input.max_broken),
+    )
+
+
+def make_augmentation(inputs: ConfigDict) -> Callable:
+    """`augment.prepare_training` as the section `input` of a configuration asks for it."""
+    return functools.partial(
+        augment.prepare_training,
+        resolution=inputs.resolution,
+        scales=tuple(inputs.scales),
+        flip=inputs.flip,
+        colour_jitter=inputs.colour_jitter,
+    )
+
+
+def check_fit(config: ConfigDict, made: Mapping[str, nn.Module], num_classes: int) -> None:
+    """Raises UserError when a distiller asks for what the two networks do not give.
+
+    Traces shapes only: nobody trains a teacher for hours to read then that a layer does not exist.
+    """
+    inputs, key, outputs = config.input, jax.random.key(0), []
+    for section, modality in ((config.student_model, "infrared"), (config.teacher_model, "rgb")):
+        model = steps.alone(make_model(section, num_classes, config.dtype))
+        size = (2, inputs.num_segments, inputs.resolution, inputs.resolution, MODALITIES[modality])
+        forward = functools.partial(model.init_with_output, train=False)
+        outputs.append(jax.eval_shape(forward, key, jax.ShapeDtypeStruct(size, jnp.float32))[0])
+    labels = jax.ShapeDtypeStruct((2,), jnp.int32)
+    for distiller in made.values():
+        try:
+            jax.eval_shape(steps.alone(distiller).init, key, *outputs, labels)
+        except ValueError as error:
+            raise UserError(str(error).splitlines()[0]) from error

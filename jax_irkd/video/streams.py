@@ -1,0 +1,222 @@
+"""Live sources: read in a thread, newest frames kept, too many dropped, lost sources reopened."""
+
+import collections
+import contextlib
+import functools
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from jax_irkd.errors import UserError
+from jax_irkd.video.playback import SHORT_SIDE, Picture
+
+LAG = 0.5  # seconds behind its own clock after which a source's frames are dropped
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between attempts to reopen
+OPEN_TIMEOUT = READ_TIMEOUT = 5.0
+
+
+class Stream:
+    """Frames of a source as they come, each handed out at most once.
+
+    `source` is a camera's number, a device (/dev/video0), a URL, or a file that is played in real
+    time. `prepare` turns an RGB frame, shrunk as the builders do, into what is kept; at most
+    `capacity` frames wait, the oldest makes room for the newest. A lost source is reopened,
+    waiting 0.5, 1, 2, ... at most 10 seconds, until none came for `patience` seconds. Use it as a
+    context manager.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        prepare: Callable[[np.ndarray], Any],
+        *,
+        capacity: int = 16,
+        patience: float = 30.0,
+        notify: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+    ):
+        self.source, self.prepare, self.patience, self.notify = source, prepare, patience, notify
+        self.kind = kind_of(source)
+        self.received = self.dropped = self.reopened = 0
+        self._frames: collections.deque = collections.deque()
+        self._capacity = capacity
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        self._ended = False
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
+
+    def __enter__(self) -> "Stream":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading. A source that hangs is left to its time-out."""
+        self._stop.set()
+        with self._changed:
+            self._changed.notify_all()
+        self._thread.join(timeout=READ_TIMEOUT + 1)
+
+    @property
+    def drop_rate(self) -> float:
+        """The share of received frames that were never handed out."""
+        return self.dropped / max(self.received, 1)
+
+    def __iter__(self) -> Iterator[tuple[float, Any]]:
+        """(time in seconds, prepared frame), until a file ends or `patience` does (UserError)."""
+        while True:
+            with self._changed:
+                # A time-out, because a wait without one would hold back Ctrl-C on some systems.
+                while not self._frames and not self._ended and not self._stop.is_set():
+                    self._changed.wait(0.5)
+                if not self._frames:
+                    if self._failure:
+                        raise self._failure
+                    return
+                item = self._frames.popleft()
+            yield item
+
+    def _run(self) -> None:
+        try:
+            self._read_for_ever()
+        except Exception as error:
+            self._failure = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _read_for_ever(self) -> None:
+        wait, last = FIRST_WAIT, time.monotonic()
+        while not self._stop.is_set():
+            before, reason = self.received, "it ended"
+            try:
+                self._read_once()
+                if self.kind == "file":
+                    return
+            except (av.FFmpegError, OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                if self.kind == "file":
+                    raise UserError(
+                        f"{self.source} is not a readable video ({reason}); give a camera's "
+                        "number, a device, a URL or a video file"
+                    ) from error
+            if self.received > before:
+                wait, last = FIRST_WAIT, time.monotonic()
+                self.reopened += 1
+            if self._stop.is_set():
+                return
+            if time.monotonic() - last + wait > self.patience:
+                raise UserError(
+                    f"no frame from {self.source} for {self.patience:.0f} s ({reason}); check that "
+                    "it is switched on and reachable, or wait longer with --patience"
+                )
+            lost = "was lost" if self.received else "cannot be opened"
+            self.notify(f"{self.source} {lost} ({reason}); trying again in {wait:.1f} s")
+            self._stop.wait(wait)
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    def _read_once(self) -> None:
+        pace = _Pace(self.kind == "file")
+        frames = _camera(self.source) if self.kind == "camera" else _container(self.source)
+        with contextlib.closing(frames):
+            for moment, image in frames:
+                self.received += 1
+                late = pace.wait(moment, self._stop)
+                if self._stop.is_set():
+                    return
+                if late > LAG:
+                    self.dropped += 1
+                    continue
+                self._offer(time.monotonic(), self.prepare(image()))
+
+    def _offer(self, moment: float, frame: Any) -> None:
+        with self._changed:
+            if len(self._frames) >= self._capacity:
+                self._frames.popleft()
+                self.dropped += 1
+            self._frames.append((moment, frame))
+            self._changed.notify_all()
+
+
+class _Pace:
+    """When frames are due: a file is held back to real time, any source may fall behind."""
+
+    def __init__(self, hold: bool):
+        self._hold, self._start, self._least = hold, None, np.inf
+
+    def wait(self, moment: float | None, stop: threading.Event) -> float:
+        """Wait for `moment` (seconds, None: now) and return how late it is."""
+        now = time.monotonic()
+        if moment is None:
+            return 0.0
+        if self._start is None:
+            self._start = now - moment
+        late = now - self._start - moment
+        if self._hold:
+            if late < 0:
+                stop.wait(-late)
+            return max(late, 0.0)
+        self._least = min(self._least, late)  # Clocks differ: late is what is later than usual.
+        return late - self._least
+
+
+def kind_of(source: str) -> str:
+    """camera, network or file. Raises UserError for a path that does not exist."""
+    if source.isdigit() or source.startswith("/dev/"):
+        return "camera"
+    if "://" in source:
+        return "network"
+    if not Path(source).is_file():
+        raise UserError(
+            f"the stream {source} is no file; give a camera's number (0), a device (/dev/video0), "
+            "an rtsp:// or http:// URL, or a video file"
+        )
+    return "file"
+
+
+def _camera(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # What fails is said here.
+    capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
+    try:
+        if not capture.isOpened():
+            raise OSError("no camera answers there")
+        while True:
+            read, image = capture.read()
+            if not read:
+                raise OSError("the camera stopped")
+            yield None, lambda image=image: cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()
+
+
+def _container(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:
+    options = {"fflags": "nobuffer"} if "://" in source else {}
+    if source.startswith("rtsp"):
+        options["rtsp_transport"] = "tcp"
+    with av.open(source, options=options, timeout=(OPEN_TIMEOUT, READ_TIMEOUT)) as container:
+        if not container.streams.video:
+            raise ValueError("it has no video stream")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        picture = Picture()
+        rate = float(stream.average_rate or stream.guessed_rate or 30)
+        for index, frame in enumerate(_readable(container, stream)):
+            moment = frame.time if frame.time is not None else index / rate
+            turned = getattr(frame, "rotation", 0)
+            yield moment, functools.partial(picture, frame, turned, SHORT_SIDE)
+
+
+def _readable(container, stream) -> Iterator[av.VideoFrame]:
+    """Frames between damaged packets, which every radio link has."""
+    for packet in container.demux(stream):
+        with contextlib.suppress(av.error.InvalidDataError):
+            yield from packet.decode()

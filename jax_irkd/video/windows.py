@@ -1,0 +1,99 @@
+"""Untrimmed videos as sliding windows of segments: every frame decoded once, memory bounded."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from jax_irkd.data.frames import fit
+from jax_irkd.data.sampling import frame_indices, segment_positions
+from jax_irkd.video.archives import Source
+from jax_irkd.video.decoding import VideoError, iterate_frames, packet_count, resize
+
+
+class Window(NamedTuple):
+    """Frames `start` to `stop` of a video, counted from 0, `stop` not included.
+
+    `frames` is uint8 `t h w c`, the centres of t equal segments.
+    """
+
+    start: int
+    stop: int
+    frames: np.ndarray
+
+
+def spans(total: int, length: int, stride: int) -> list[tuple[int, int]]:
+    """Windows of `length` frames every `stride`, the last one ending with the video.
+
+    One window as long as the video when that is shorter than `length`.
+    """
+    if length < 1 or stride < 1:
+        raise ValueError(f"length and stride must be positive, not {length} and {stride}")
+    if total < 1:
+        return []
+    last = max(0, total - length)
+    starts = sorted({*range(0, last + 1, stride), last})
+    return [(start, min(start + length, total)) for start in starts]
+
+
+def windows(
+    source: Source,
+    *,
+    infrared: bool,
+    size: tuple[int, int],
+    length: int = 64,
+    stride: int = 16,
+    num_segments: int = 8,
+    short_side: int = 256,
+    threads: int = 1,
+) -> Iterator[Window]:
+    """Walks a video once, in order, and yields its overlapping windows.
+
+    Frames are shrunk to `short_side` as the builders do, then fitted to `size` (height, width) as
+    the training data is; infrared has one channel. Only frames that a window needs are converted,
+    and they are dropped with the last window that needs them, so memory does not grow with the
+    video. Raises VideoError when the video is damaged: windows before the fault come first.
+    """
+    # Placeholder packets may make this a frame or two more than there are: see `_finish`.
+    planned = spans(packet_count(source), length, stride)
+    positions = segment_positions(num_segments)
+    needed = [start + frame_indices(positions, stop - start) for start, stop in planned]
+    wanted = sorted({int(index) for indices in needed for index in indices})
+    kept: dict[int, np.ndarray] = {}
+    position, current, total = 0, 0, 0
+    for index, frame in enumerate(iterate_frames(source, threads=threads, only=wanted)):
+        total = index + 1
+        if frame is not None:
+            kept[index] = _prepared(frame, infrared, size, short_side)
+        while current < len(planned) and needed[current][-1] <= index:
+            yield _window(planned[current], needed[current], kept)
+            current += 1
+            oldest = planned[current][0] if current < len(planned) else total
+            while position < len(wanted) and wanted[position] < oldest:
+                kept.pop(wanted[position], None)
+                position += 1
+    yield from _finish(source, planned[current:], needed[current:], kept, total)
+
+
+def _finish(source, planned, needed, kept: dict[int, np.ndarray], total: int) -> Iterator[Window]:
+    """Windows that reach into placeholder packets at the end: cut off at the last real frame."""
+    for (start, stop), indices in zip(planned, needed):
+        indices = [index for index in indices if index in kept]
+        if stop - total > 2 or not indices:
+            raise VideoError(source, f"ends at frame {total}, {stop} were announced")
+        indices += [indices[-1]] * (len(needed[0]) - len(indices))
+        yield _window((start, total), indices, kept)
+
+
+def _window(span: tuple[int, int], indices, kept: dict[int, np.ndarray]) -> Window:
+    return Window(*span, np.stack([kept[int(index)] for index in indices]))
+
+
+def _prepared(
+    frame: np.ndarray, infrared: bool, size: tuple[int, int], short_side: int
+) -> np.ndarray:
+    frame = resize(frame, short_side)
+    if infrared:
+        frame = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    return fit(frame, size).reshape(*size, 1 if infrared else 3)

@@ -1,0 +1,68 @@
+"""The untrimmed videos of PKU-MMD and their annotations, as its raw files hold them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from jax_irkd.errors import UserError
+from jax_irkd.video.archives import Source
+from jax_irkd.video.decoding import nominal_frames
+
+PROTOCOLS = {"cross_subject": 0, "cross_view": 2}  # Position of train/test in a split's name.
+
+
+class UntrimmedVideo(NamedTuple):
+    """A long video and its annotation, rows `(label, start, end, confidence)` as published:
+    labels from 1, frames from 1, the end included."""
+
+    name: str
+    rgb: Source
+    infrared: Source
+    rows: list[tuple[int, int, int, int]]
+
+
+def pku_videos(folder: str | Path, protocol: str, part: str = "test") -> list[UntrimmedVideo]:
+    """The complete videos of a raw PKU-MMD folder that `protocol` puts into `part`.
+
+    Raises UserError for an unknown protocol or part, and when the folder is not PKU-MMD.
+    """
+    found, rows = _annotated(folder, protocol, part)
+    return [
+        UntrimmedVideo(name, pair["rgb"].source, pair["infrared"].source, rows[name])
+        for name, pair in sorted(found.videos.items())
+        if len(pair) == 2 and name in rows
+    ]
+
+
+def pku_annotations(
+    folder: str | Path, protocol: str, part: str = "test"
+) -> dict[str, list[tuple[int, int, int, int]]]:
+    """The rows of all annotated videos that `protocol` puts into `part`, on disk or not.
+
+    Rows are mended as the builder does. Raises UserError like `pku_videos`.
+    """
+    return _annotated(folder, protocol, part)[1]
+
+
+def infrared_rate(video: UntrimmedVideo) -> float:
+    """Infrared frames for one RGB frame, by whose numbers the annotation goes; 1 on one clock."""
+    from tfds_builders.pku_mmd_ir.videos import clock_ratio
+
+    return clock_ratio(nominal_frames(video.rgb), nominal_frames(video.infrared))
+
+
+def _annotated(folder: str | Path, protocol: str, part: str):
+    """A scan of the folder, and the rows by video."""
+    # Knowledge of the raw layout lives with the builder; nothing else here needs it.
+    from tfds_builders.pku_mmd_ir.videos import scan
+
+    if protocol not in PROTOCOLS:
+        raise UserError(f"unknown protocol {protocol!r}; choose one of {sorted(PROTOCOLS)}")
+    if part not in ("train", "test"):
+        raise UserError(f"unknown part {part!r}; choose one of ['train', 'test']")
+    found = scan(Path(folder))
+    rows = {
+        name: [(i.label + 1, i.start + 1, i.stop, i.confidence) for i in labels.instances]
+        for name, labels in sorted(found.labels.items())
+        if found.splits.get(name, "____").split("_")[PROTOCOLS[protocol]] == part
+    }
+    return found, rows
