@@ -10,3 +10,8 @@ class UserError(Exception):
 
     Commands print it as one line and exit with code 2, without a traceback.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """What `error` says, in one line; its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -97,7 +97,7 @@ import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        ours = name not in ("jax_irkd", "jax_irkd.deployment.exported")
+        ours = name not in ("jax_irkd", "jax_irkd.deployment", "jax_irkd.deployment.exported")
         heavy = ("flatbuffers", "flax", "orbax", "tensorflow_datasets", "grain", "optax", "cv2",
                  "av", "absl", "ml_collections", "rich", "matplotlib", "jaxtyping", "tensorboardX")
         if top in heavy or (top == "jax_irkd" and ours):
@@ -219,7 +219,10 @@ def test_norms_that_cannot_be_folded_are_kept():
 
 
 def test_narrow_convolutions_take_fewer_products_on_cpus():
-    """Of a ResNet-18 the four of its first stage, for any number of clips; ONNX has none."""
+    """Of a ResNet-18 the four of its first stage, for any number of clips; ONNX has none.
+
+    The three projections are products of matrices on CPUs, strided convolutions elsewhere.
+    """
     model = TSN(num_classes=3, depth=18, width=64)
     network = Network(model, networks.draw(model, 1, 2, 64, 64, 1))
     rules = Rules("infrared", 2, (64, 64), 64, 1.0)
@@ -229,7 +232,7 @@ def test_narrow_convolutions_take_fewer_products_on_cpus():
         jax.jit(program.function).trace(program.weights, clips).lower(lowering_platforms=(name,))
         for program, name in ((quick, "cpu"), (quick, "cuda"), (plain, "cpu"))
     ]
-    assert [text.as_text().count("stablehlo.convolution") for text in programs] == [13, 17, 17]
+    assert [text.as_text().count("stablehlo.convolution") for text in programs] == [13, 20, 20]
     module, convention = program.stablehlo(quick)
     _, layout = exported.pack(quick.weights)
     manifest = {"class_names": "abc", "platforms": program.PLATFORMS, "weights": layout}

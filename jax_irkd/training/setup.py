@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from jax_irkd import distillers
 from jax_irkd.data import augment, loading
 from jax_irkd.data.loading import MODALITIES
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, one_line
 from jax_irkd.models.tsn import TSN
 from jax_irkd.training import steps
 from jax_irkd.training.steps import AXIS
@@ -49,7 +49,7 @@ def make_distillers(section: Mapping[str, Mapping[str, Any]]) -> dict:
             axis = {"axis_name": AXIS} if "axis_name" in known else {}
             made[name] = kind(**dict(fields) | axis)
         except (TypeError, ValueError) as error:
-            raise UserError(f"distiller {name}: {str(error).splitlines()[0]}") from error
+            raise UserError(f"distiller {name}: {one_line(error)}") from error
     return made
 
 
