@@ -2,7 +2,6 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,8 +10,7 @@ import pytest
 import benchmarks.__main__ as everything
 from benchmarks import _distillation, _measure, _roofline, growth
 from benchmarks._measure import Figure, Timing
-
-ROOT = Path(__file__).parent.parent
+from tests.helpers import ROOT
 
 
 def test_a_figure_knows_whether_it_reached_its_target():

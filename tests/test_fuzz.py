@@ -5,7 +5,6 @@ import random
 import string
 from pathlib import Path
 
-import fakes
 import numpy as np
 import pytest
 
@@ -16,8 +15,7 @@ from jax_irkd.errors import UserError
 from jax_irkd.pretrained import files
 from jax_irkd.training import setup
 from jax_irkd.training.optimizers import make_optimizer
-
-FIXTURES = Path(__file__).parent / "fixtures"
+from tests.helpers import FIXTURES, fakes
 
 
 def mutate(content: bytes, rng: np.random.Generator) -> bytes:

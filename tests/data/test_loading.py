@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+
+from jax_irkd.data import loading
+from jax_irkd.data.sampling import frame_indices, segment_positions
+from jax_irkd.errors import UserError
+from tests.helpers import fakes
+
+
+def reader(records=None, max_broken=0.5, modalities=("rgb", "infrared")):
+    records = fakes.dataset().records(fakes.SPLITS[:2]) if records is None else records
+    sizes = {"rgb": (32, 40), "infrared": (24, 30)}
+    return loading.ClipReader(records, modalities, 2, sizes, loading.Faults(max_broken))
+
+
+def take(batches, count):
+    return [next(batches) for _ in range(count)]
+
+
+def assert_same(left, right):
+    assert left.keys() == right.keys()
+    for name in left:
+        if isinstance(left[name], dict):
+            assert_same(left[name], right[name])
+        else:
+            np.testing.assert_array_equal(left[name], right[name])
+
+
+def test_a_batch_has_the_documented_shapes_and_types():
+    batch = next(loading.training_batches(reader(), seed=0, batch_size=4, first_step=0))
+    assert batch["clips"]["rgb"].shape == (4, 2, 32, 40, 3)
+    assert batch["clips"]["infrared"].shape == (4, 2, 24, 30, 1)
+    assert batch["clips"]["rgb"].dtype == np.uint8
+    assert batch["label"].dtype == np.int32 and batch["seed"].dtype == np.uint32
+
+
+def test_an_epoch_reads_every_clip_once_and_the_next_in_another_order():
+    batches = take(loading.training_batches(reader(), seed=0, batch_size=6, first_step=0), 6)
+    names = np.concatenate([batch["clip_id"] for batch in batches])
+    first, second = names[:18], names[18:]
+    assert len(set(first)) == 18 and set(first) == set(second)
+    assert list(first) != list(second)
+
+
+@pytest.mark.parametrize("first_step", [1, 3, 7])
+def test_starting_later_gives_the_same_batches(first_step):
+    whole = take(loading.training_batches(reader(), seed=5, batch_size=4, first_step=0), 9)
+    later = loading.training_batches(reader(), seed=5, batch_size=4, first_step=first_step)
+    for expected, batch in zip(whole[first_step:], later, strict=False):
+        assert_same(expected, batch)
+
+
+def test_processes_together_read_what_one_reads():
+    whole = take(loading.training_batches(reader(), seed=1, batch_size=6, first_step=2), 4)
+    parts = [
+        take(
+            loading.training_batches(
+                reader(), seed=1, batch_size=3, first_step=2, process=(index, 2)
+            ),
+            4,
+        )
+        for index in range(2)
+    ]
+    for step, batch in enumerate(whole):
+        together = np.concatenate([part[step]["clip_id"] for part in parts])
+        assert sorted(together) == sorted(batch["clip_id"])
+        seeds = np.concatenate([part[step]["seed"] for part in parts])
+        assert set(seeds) == set(batch["seed"])
+
+
+@pytest.mark.parametrize(("batch_size", "count"), [(4, 1), (3, 2), (16, 1), (1, 3)])
+def test_evaluation_counts_every_clip_once(batch_size, count):
+    seen = []
+    for index in range(count):
+        for batch in loading.evaluation_batches(
+            reader(), batch_size=batch_size, process=(index, count)
+        ):
+            assert len(batch["mask"]) == batch_size
+            seen += list(batch["index"][batch["mask"] > 0])
+    assert sorted(seen) == list(range(18))
+
+
+def test_only_the_chosen_frames_are_decoded_and_they_are_the_right_ones():
+    record = fakes.record(0, 0, frames=6)
+    chosen = frame_indices(segment_positions(2), 6)
+    for i in set(range(6)) - set(chosen):
+        record["rgb"][i] = b"never read"
+    clip = reader([record], modalities=("rgb",)).centre(0)["clips"]["rgb"]
+    expected = loading.decode_frame(record["rgb"][chosen[1]], (32, 40), "rgb")
+    np.testing.assert_array_equal(clip[1], expected)
+
+
+def test_a_broken_clip_is_named_and_gives_way_without_shifting_the_rest(caplog):
+    good = [fakes.record(i % 3, i) for i in range(12)]
+    broken = [dict(record) for record in good]
+    broken[4]["rgb"] = [b""] * 6
+    broken[4]["clip_id"] = b"BROKEN"
+    expected = take(loading.training_batches(reader(good), seed=0, batch_size=4, first_step=0), 3)
+    watched = reader(broken)
+    batches = take(loading.training_batches(watched, seed=0, batch_size=4, first_step=0), 3)
+    differing = 0
+    for left, right in zip(expected, batches):
+        for i, name in enumerate(left["clip_id"]):
+            if name == good[4]["clip_id"].decode():
+                differing += 1
+                assert right["clip_id"][i] != "BROKEN"
+            else:
+                assert right["clip_id"][i] == name
+                np.testing.assert_array_equal(left["clips"]["rgb"][i], right["clips"]["rgb"][i])
+    assert differing == 1
+    assert watched.faults.clips == {"BROKEN": 1}
+    assert "BROKEN cannot be decoded" in caplog.text
+
+
+def test_too_many_broken_clips_stop_the_run():
+    records = [fakes.record(i % 3, i) for i in range(12)]
+    for record in records[:8]:
+        record["infrared"] = [b"xx"] * 5
+    batches = loading.training_batches(reader(records, 0.01), seed=0, batch_size=4, first_step=0)
+    with pytest.raises(UserError, match=r"could not be decoded, more than input.max_broken=1"):
+        take(batches, 20)
+
+
+def test_a_broken_test_clip_has_mask_zero():
+    records = [fakes.record(0, 0), fakes.record(1, 1)]
+    records[1]["rgb"] = []
+    batch = next(loading.evaluation_batches(reader(records), batch_size=2))
+    np.testing.assert_array_equal(batch["mask"], [1, 0])
+
+
+def test_frames_cover_the_size_and_keep_their_aspect():
+    # A 100 x 200 frame with a bright middle column, fitted to 50 x 50: halved, middle kept.
+    frame = np.zeros((100, 200), np.uint8)
+    frame[:, 96:104] = 255
+    fitted = loading.fit(frame, (50, 50))
+    assert fitted.shape == (50, 50)
+    assert fitted[25].argmax() in range(23, 27)
+    assert loading.fit(np.zeros((20, 20, 3), np.uint8), (32, 40)).shape == (32, 40, 3)
+
+
+def test_a_missing_dataset_says_how_to_build_it(tmp_path):
+    with pytest.raises(UserError) as caught:
+        loading.open_dataset("ntu_rgbd_ir/ten", str(tmp_path))
+    assert str(tmp_path) in str(caught.value)
+    assert "python -m jax_irkd.build ntu_rgbd_ir/ten" in str(caught.value)
+
+
+def test_splits_that_were_not_built(caplog):
+    data = fakes.dataset()
+    with pytest.raises(UserError, match=r"none of the splits \['val'\]; it has"):
+        data.records(["val"])
+    assert len(data.records(["val", "train_subjects_c1"])) == 6
+    assert "no clips for the splits ['val']" in caplog.text

@@ -1,0 +1,332 @@
+"""One file, jax alone, the same numbers; a wrong program is never written."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_irkd import export
+from jax_irkd.data import augment
+from jax_irkd.deployment import accuracy, archive, classifier, exported, precision, program
+from jax_irkd.deployment.classifier import Rules, open_classifier
+from jax_irkd.errors import UserError
+from jax_irkd.models.tsn import TSN
+from jax_irkd.runs.network import load_network
+from jax_irkd.training import setup
+from jax_irkd.training.evaluation import Network
+from tests.helpers import fakes, networks, student_runs
+
+RULES = Rules("infrared", 2, (40, 48), 32, 0.8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """TinyModel for runs of width 1, and few rendered clips."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup, "make_model", student_runs.make_model)
+        patch.setattr(accuracy, "SAMPLES", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return student_runs.write_run(tmp_path_factory.mktemp("student") / "ours")
+
+
+@pytest.fixture(scope="module")
+def student(run):
+    path = run / "student.irkd"
+    assert export.main([f"--run={run}", f"--out={path}"]) == 0
+    return path
+
+
+def tiny() -> Network:
+    model = fakes.TinyModel()
+    return Network(model, networks.draw(model, 1, 2, 32, 32, 1))
+
+
+def test_a_file_gives_what_the_run_gives(run, student):
+    network, file = open_classifier(run), open_classifier(student)
+    for name in ("class_names", "modality", "num_segments", "size"):
+        assert getattr(file, name) == getattr(network, name)
+    clips = np.random.default_rng(1).integers(0, 256, (3, 4, 48, 56, 1), dtype=np.uint8)
+    probabilities = file(clips)
+    np.testing.assert_allclose(probabilities, network(clips), atol=1e-5)
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(file(clips[1:2]), probabilities[1:2], atol=1e-6)
+    assert file.manifest["parameters"] == network.cost()[0] and file.manifest["flops"] > 1e5
+    with pytest.raises(
+        ValueError, match=r"clips are float32 \(1, 4, 48, 56, 1\); give uint8 \(b, 4"
+    ):
+        file(np.zeros((1, 4, 48, 56, 1), np.float32))
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory):
+    return student_runs.write_run(tmp_path_factory.mktemp("residual") / "ours", width=4)
+
+
+def test_batch_norms_of_residual_networks_are_folded(residual):
+    path = residual / "student.irkd"
+    manifest = archive.export_run(residual, path)
+    assert manifest["batch_norm_folded"] and manifest["distance"] < 1e-5
+
+
+def test_what_travels_with_the_file(student):
+    with zipfile.ZipFile(student) as archive:
+        card = archive.read("MODEL_CARD.md").decode()
+        manifest = json.loads(archive.read("manifest.json"))
+    assert manifest["format"] == 3 and manifest["class_names"] == student_runs.CLASSES
+    assert manifest["platforms"] == ["cpu", "cuda"] and manifest["metrics"] == {"top1": 0.5}
+    assert "data_dir" not in manifest["config"]["dataset"]
+    for text in ("from exported import Exported", "| top1 | 0.5000 |", "fake/three", "eat meal"):
+        assert text in card
+
+
+ALONE = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        ours = name not in ("jax_irkd", "jax_irkd.deployment", "jax_irkd.deployment.exported")
+        heavy = ("flatbuffers", "flax", "orbax", "tensorflow_datasets", "grain", "optax", "cv2",
+                 "av", "absl", "ml_collections", "rich", "matplotlib", "jaxtyping", "tensorboardX")
+        if top in heavy or (top == "jax_irkd" and ours):
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Refuse())
+import numpy as np
+clips = np.full((2, 4, 48, 56, 1), 99, np.uint8)
+"""
+WITH_US = """
+from jax_irkd.deployment.exported import Exported
+print(Exported(sys.argv[1])(clips).tolist())
+"""
+
+
+def alone(code: str, path: Path) -> np.ndarray:
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE + code, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return np.array(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_it_loads_where_only_jax_is(run, student, tmp_path):
+    """Once through our package, once by the lines of the model card, with what the file holds."""
+    with zipfile.ZipFile(student) as archive:
+        archive.extract("exported.py", tmp_path)
+        code = archive.read("MODEL_CARD.md").decode().split("```python\n")[1].split("```")[0]
+    lines = code.replace('"student.irkd"', "sys.argv[1]").splitlines()
+    code = "\n".join(line for line in lines if not line.startswith(("clips =", "print(")))
+    code = f"sys.path.insert(0, {str(tmp_path)!r})\n{code}\nprint(probabilities.tolist())\n"
+    card = alone(code, student)
+    expected = open_classifier(run)(np.full((2, 4, 48, 56, 1), 99, np.uint8))
+    np.testing.assert_allclose(card, expected, atol=1e-5)
+    np.testing.assert_allclose(alone(WITH_US, student), expected, atol=1e-5)
+
+
+def rewritten(student: Path, target: Path, **members: bytes) -> Path:
+    with zipfile.ZipFile(student) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, members.get(name.partition(".")[0], old.read(name)))
+    return target
+
+
+def test_files_that_cannot_be_used(student, tmp_path):
+    with zipfile.ZipFile(student) as archive:
+        manifest = json.loads(archive.read("manifest.json"))
+    newer = json.dumps(manifest | {"format": 9}).encode()
+    path = rewritten(student, tmp_path / "newer.irkd", manifest=newer)
+    with pytest.raises(
+        UserError, match=r"has format 9, this version of jax_irkd reads format 3; ex"
+    ):
+        open_classifier(path)
+    later = json.dumps(manifest | {"versions": {"jax": "9.9"}}).encode()
+    path = rewritten(student, tmp_path / "later.irkd", manifest=later, program=b"nonsense")
+    with pytest.raises(UserError, match=r"was exported by jax 9\.9 and jax .* cannot read it"):
+        open_classifier(path)
+    path = rewritten(student, tmp_path / "poor.irkd", manifest=b'{"format": 3}')
+    with pytest.raises(
+        UserError, match=r"poor\.irkd is not a complete .* manifest has no class_na"
+    ):
+        open_classifier(path)
+    path = rewritten(student, tmp_path / "short.irkd", weights=b"12")
+    with pytest.raises(UserError, match=r"short\.irkd is not a complete exported network"):
+        open_classifier(path)
+    broken = tmp_path / "broken.irkd"
+    broken.write_bytes(student.read_bytes()[:-300])
+    with pytest.raises(UserError, match=r"broken\.irkd is not a complete exported network"):
+        open_classifier(broken)
+    with pytest.raises(UserError, match=r"nothing\.irkd does not exist; give a run's folder or"):
+        open_classifier(tmp_path / "nothing.irkd")
+    with pytest.raises(UserError, match=r"holds no run \(no checkpoints folder\)"):
+        open_classifier(tmp_path)
+
+
+def test_commands_say_what_is_wrong(run, tmp_path, capsys):
+    for flags, message in (
+        ([f"--run={tmp_path}", f"--out={tmp_path}/a.irkd"], "holds no run"),
+        ([f"--run={run}", f"--out={tmp_path}"], "is a folder; give a file name"),
+        ([f"--run={run}", f"--out={tmp_path}/none/a.irkd"], "there is no folder"),
+        (
+            [f"--run={run}", f"--out={tmp_path}/a.onnx", "--format=onnx", "--precision=int8"],
+            "--precision=int8 is for .irkd files",
+        ),
+    ):
+        assert export.main(flags) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mismatch_is_never_written(run, tmp_path, monkeypatch, capsys):
+    """A program that is wrong by 0.001 stands in for a faulty exporter."""
+    honest = program.stablehlo
+
+    def faulty(program):
+        return honest(program._replace(function=lambda *args: 1.001 * program.function(*args)))
+
+    monkeypatch.setattr(archive, "stablehlo", faulty)
+    assert export.main([f"--run={run}", f"--out={tmp_path}/a.irkd"]) == 2
+    assert "differ from the Flax model's by" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_confident_network_hides_nothing():
+    sure, other = np.array([[1.0, 1e-20]]), np.array([[1.0, 1e-21]])
+    assert program._distance(lambda _: sure, lambda _: other, None) > 0.04
+    assert program._distance(lambda _: sure, lambda _: sure, None) == 0
+    assert program._distance(lambda _: sure * np.nan, lambda _: sure, None) == np.inf
+
+
+def test_norms_that_cannot_be_folded_are_kept():
+    """TinyModel's layers have names that folding does not know: it would be wrong silently."""
+    made = program.make_program(tiny(), RULES)
+    assert not made.folded
+    clips = jnp.asarray(program.check_clips(RULES, 2))
+    found = made.function(made.weights, clips)
+    np.testing.assert_allclose(found, made.reference(clips), atol=1e-5)
+
+
+def test_narrow_convolutions_take_fewer_products_on_cpus():
+    """Of a ResNet-18 the four of its first stage, for any number of clips; ONNX has none.
+
+    The three projections are products of matrices on CPUs, strided convolutions elsewhere.
+    """
+    model = TSN(num_classes=3, depth=18, width=64)
+    network = Network(model, networks.draw(model, 1, 2, 64, 64, 1))
+    rules = Rules("infrared", 2, (64, 64), 64, 1.0)
+    quick, plain = (program.make_program(network, rules, winograd=width) for width in (64, 0))
+    clips = jax.ShapeDtypeStruct((1, *rules.shape), jnp.uint8)
+    programs = [
+        jax.jit(program.function).trace(program.weights, clips).lower(lowering_platforms=(name,))
+        for program, name in ((quick, "cpu"), (quick, "cuda"), (plain, "cpu"))
+    ]
+    assert [text.as_text().count("stablehlo.convolution") for text in programs] == [13, 20, 20]
+    module, convention = program.stablehlo(quick)
+    _, layout = exported.pack(quick.weights)
+    manifest = {"class_names": "abc", "platforms": program.PLATFORMS, "weights": layout}
+    manifest |= {"modality": "infrared", "num_segments": 2, "height": 64, "width": 64}
+    called = jax.jit(
+        exported.program_of(manifest | {"calling_convention": convention}, module).call
+    )
+    for count in (1, 3):
+        clips = program.check_clips(rules, count)
+        found = called(quick.weights, clips)
+        np.testing.assert_allclose(found, quick.reference(clips), atol=1e-5)
+
+
+def test_weights_are_packed_and_found_again():
+    weights = [np.float32([[1, 2], [3, 4]]), np.array(5, jnp.bfloat16), np.int8([-1, 7])]
+    numbers, layout = exported.pack(weights)
+    assert layout == [["float32", [2, 2]], ["bfloat16", []], ["int8", [2]]]
+    for found, weight in zip(exported.unpack(numbers, layout), weights, strict=True):
+        assert found.dtype == weight.dtype
+        np.testing.assert_array_equal(found, weight)
+    for wrong in (numbers + b"1", numbers[:-1]):
+        with pytest.raises(ValueError, match=r"bytes of weights where 20|buffer"):
+            exported.unpack(wrong, layout)
+
+
+def test_quantised_kernels_by_hand():
+    kernel = jnp.array([[1.27, 0.0], [-0.5, 0.0]])
+    bias = jnp.array([0.3, 0.4])
+    stored = precision.quantise({"kernel": kernel, "bias": bias})
+    assert stored["kernel"].values.dtype == jnp.int8
+    np.testing.assert_array_equal(stored["kernel"].values, [[127, 0], [-50, 0]])
+    restored = precision.dequantise(stored)
+    np.testing.assert_allclose(restored["kernel"], kernel, atol=0.005)
+    np.testing.assert_array_equal(restored["bias"], bias)
+    with pytest.raises(ValueError, match=r"unknown precision 'int4'; choose one of \['float32'"):
+        precision.with_precision(None, {}, "int4")
+
+
+@pytest.mark.parametrize("bits", ["bf16", "int8"])
+def test_smaller_networks_say_what_they_lose(run, tmp_path, bits, monkeypatch, capsys):
+    """On the test split: every clip once, top-1 of both."""
+    made = json.loads(fakes.config().dataset.to_json_best_effort())["protocols"]
+    network, meta = load_network(run)
+    meta["config"]["dataset"] |= {"protocols": made}
+    meta["config"]["input"]["eval_batch_size"] = 4
+    monkeypatch.setattr(archive, "load_network", lambda folder, which: (network, meta))
+    if bits == "int8":
+        monkeypatch.setattr("jax_irkd.data.loading.open_dataset", lambda *_: fakes.dataset())
+    path = tmp_path / "small.irkd"
+    assert export.main([f"--run={run}", f"--out={path}", f"--precision={bits}"]) == 0
+    accuracy = exported.Exported(path).manifest["accuracy"]
+    shown = capsys.readouterr().out
+    if bits == "int8":
+        assert accuracy["clips"] == 7 and "test split of fake/three (cross_subject)" in shown
+        assert abs(accuracy["top1"] - accuracy["top1_float32"]) == abs(accuracy["top1_change"])
+    else:
+        assert accuracy["clips"] == 2 and "2 rendered clips (agreement only)" in shown
+    assert 0 < accuracy["largest_change"] < 0.2 and accuracy["agreement"] > 0.5
+
+
+@pytest.mark.parametrize(("size", "scale"), [((40, 48), 0.8), ((40, 48), 0.7), ((33, 48), 0.97)])
+def test_preprocessing_is_that_of_the_evaluation(size, scale):
+    clips = np.random.default_rng(0).integers(0, 256, (2, 2, *size, 1), dtype=np.uint8)
+    expected = augment.prepare_evaluation({"x": jnp.asarray(clips)}, resolution=32, scale=scale)
+    got = classifier.prepare(jnp.asarray(clips), 32, scale)
+    np.testing.assert_allclose(got, expected["x"], atol=2e-5)
+
+
+def test_calls_have_one_size():
+    sizes = []
+
+    def count(clips):
+        sizes.append(len(clips))
+        return clips.reshape(len(clips), -1)[:, :2].astype(np.float32)
+
+    clips = np.arange(10, dtype=np.uint8).reshape(5, 2)
+    np.testing.assert_array_equal(classifier.in_batches(count, clips, 2), clips)
+    assert sizes == [2, 2, 2]
+
+
+def test_onnx(residual, tmp_path):
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "student.onnx"
+    assert export.main([f"--run={residual}", f"--out={path}", "--format=onnx"]) == 0
+    file = open_classifier(path)
+    assert file.class_names == tuple(student_runs.CLASSES) and file.manifest["distance"] < 1e-4
+    clips = np.random.default_rng(1).integers(0, 256, (3, 4, 48, 56, 1), dtype=np.uint8)
+    np.testing.assert_allclose(file(clips), open_classifier(residual)(clips), atol=1e-4)
+
+
+def test_onnx_without_its_packages(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert export.main([f"--run={run}", f"--out={tmp_path}/a.onnx", "--format=onnx"]) == 2
+    assert "--format=onnx needs jax2onnx: pip install 'jax-irkd[onnx]'" in capsys.readouterr().err
+    (tmp_path / "a.onnx").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"a\.onnx needs onnxruntime: pip install"):
+        open_classifier(tmp_path / "a.onnx")

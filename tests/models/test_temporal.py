@@ -1,0 +1,155 @@
+"""Temporal shift: by hand, and what it makes of a network."""
+
+import copy
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_irkd.models import resnet
+from jax_irkd.models.temporal import temporal_shift
+from jax_irkd.models.tsn import TSN
+from jax_irkd.runs.identity import identity_of
+from jax_irkd.training import setup
+from tests.helpers import fakes, networks
+
+
+@pytest.fixture(autouse=True)
+def shallow(monkeypatch):
+    """Depth 10, one block a stage: quick to compile."""
+    monkeypatch.setitem(resnet.BLOCKS, 10, (resnet.BasicBlock, (1, 1, 1, 1)))
+
+
+def _network(**fields) -> TSN:
+    return TSN(**{"num_classes": 5, "depth": 10, "width": 8, **fields})
+
+
+def _apply(network: TSN, variables: dict, clips: jax.Array):
+    return networks.jit(functools.partial(network.apply, train=False))(variables, clips)
+
+
+def test_shift_by_hand():
+    # Two clips of three segments, one pixel, four channels; a quarter of them each way is one.
+    maps = jnp.arange(24.0).reshape(6, 1, 1, 4)
+    both = temporal_shift(maps, segments=3, kind="shift", share=0.25)
+    np.testing.assert_array_equal(
+        both.reshape(6, 4),
+        [[4, 0, 2, 3], [8, 1, 6, 7], [0, 5, 10, 11], [16, 0, 14, 15], [20, 13, 18, 19],
+         [0, 17, 22, 23]],
+    )  # fmt: skip
+    past = temporal_shift(maps, segments=3, kind="causal", share=0.5)
+    np.testing.assert_array_equal(
+        past.reshape(6, 4),
+        [[0, 0, 2, 3], [0, 1, 6, 7], [4, 5, 10, 11], [0, 0, 14, 15], [12, 13, 18, 19],
+         [16, 17, 22, 23]],
+    )  # fmt: skip
+    assert temporal_shift(maps, segments=3, kind="none", share=0.25) is maps
+
+
+@pytest.mark.parametrize("channels, share, moved", [(8, 1 / 8, 1), (15, 1 / 8, 1), (49, 1 / 49, 1)])
+def test_shares_are_rounded_down_to_whole_channels(channels, share, moved):
+    maps = networks.normal(4, 1, 1, channels)
+    shifted = temporal_shift(maps, segments=2, share=share)
+    assert np.count_nonzero((shifted != maps).any((0, 1, 2))) == 2 * moved
+
+
+@pytest.mark.parametrize("kind", ["shift", "causal"])
+def test_a_lone_segment_has_zeros_for_neighbours(kind):
+    maps = networks.normal(3, 2, 2, 8)
+    shifted = temporal_shift(maps, segments=1, kind=kind, share=0.25)
+    count = 4 if kind == "shift" else 2
+    assert not shifted[..., :count].any()
+    np.testing.assert_array_equal(shifted[..., count:], maps[..., count:])
+
+
+@pytest.mark.parametrize("kind", ["shift", "causal"])
+def test_gradient_is_the_shift_back(kind):
+    maps, weight = networks.normal(6, 2, 1, 8), networks.normal(6, 2, 1, 8, seed=1)
+
+    def pulled(maps):
+        return jnp.vdot(weight, temporal_shift(maps, segments=3, kind=kind, share=0.25))
+
+    # The shift is linear: its transpose, column by column of the identity.
+    units = jnp.eye(maps.size).reshape(-1, *maps.shape)
+    expected = jax.vmap(pulled)(units).reshape(maps.shape)
+    np.testing.assert_allclose(jax.grad(pulled)(maps), expected, rtol=1e-6)
+
+
+def test_backwards_is_another_film_with_shift_only():
+    clips = networks.normal(2, 4, 40, 40, 1)
+    variables = networks.draw(_network(), *clips.shape)
+    for kind in ("none", "shift", "causal"):
+        network = _network(temporal=kind)
+        forwards, backwards = (
+            _apply(network, variables, film).logits for film in (clips, clips[:, ::-1])
+        )
+        change = np.abs(forwards - backwards).max() / np.abs(forwards).max()
+        assert change > 0.01 if kind != "none" else change < 1e-5, kind
+
+
+@pytest.mark.parametrize("kind", ["none", "shift", "causal"])
+def test_which_segments_a_segment_sees(kind):
+    """Changes in one segment show in the maps of the others by kind, one block after another."""
+    clips = networks.normal(1, 5, 40, 40, 1)
+    network = _network(temporal=kind)
+    variables = networks.draw(network, *clips.shape)
+    before, after = (
+        _apply(network, variables, film).features
+        for film in (clips, clips.at[:, 2].set(networks.normal(40, 40, 1, seed=9)))
+    )
+    for reach, stage in enumerate(resnet.STAGES, 1):  # One block a stage.
+        changed = np.any(np.asarray(before[stage] != after[stage]), axis=(0, 2, 3, 4))
+        first = 2 - (reach if kind == "shift" else 0)
+        last = 2 + (reach if kind != "none" else 0)
+        expected = [first <= segment <= last for segment in range(5)]
+        np.testing.assert_array_equal(changed, expected, err_msg=stage)
+
+
+@pytest.mark.parametrize("kind", ["shift", "causal"])
+def test_clips_do_not_mix(kind):
+    clips = networks.normal(3, 2, 40, 40, 3)
+    network = _network(temporal=kind)
+    variables = networks.draw(network, *clips.shape)
+    whole, alone = (_apply(network, variables, part).logits for part in (clips, clips[1:2]))
+    np.testing.assert_allclose(whole[1:2], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_parameters_are_those_of_none():
+    shapes = [
+        jax.eval_shape(
+            functools.partial(_network(temporal=kind).init, train=False),
+            jax.random.key(0),
+            jax.ShapeDtypeStruct((1, 2, 40, 40, 3), jnp.float32),
+        )
+        for kind in ("none", "shift", "causal")
+    ]
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_impossible_fields_are_refused():
+    with pytest.raises(ValueError, match=r"unknown temporal 'shfit'; choose one of \['none', 's"):
+        _network(temporal="shfit")
+    with pytest.raises(ValueError, match=r"temporal_share is 0\.6; with temporal='shift' it must"):
+        _network(temporal="shift", temporal_share=0.6)
+    with pytest.raises(ValueError, match=r"temporal_share is 0\.0; with temporal='causal' it must"):
+        _network(temporal="causal", temporal_share=0.0)
+    with pytest.raises(ValueError, match=r"0\.125 of 4 channels is less than one .* 0\.25 or more"):
+        _network(temporal="shift", width=4)
+    _network(temporal="causal", temporal_share=1.0)
+    _network(temporal="none", width=4)
+
+
+def test_a_run_without_shift_is_the_run_it_was_before_there_was_one():
+    config = fakes.config()
+    older = copy.deepcopy(config)
+    for model in (older.teacher_model, older.student_model):
+        del model.temporal, model.temporal_share
+    for phase in ("teacher", "baseline"):
+        assert identity_of(older, phase) == identity_of(config, phase)
+        assert setup.make_model(older.student_model, 3, "float32").temporal == "none"
+    config.student_model.temporal = "shift"
+    assert identity_of(older, "teacher") == identity_of(config, "teacher")
+    changed = identity_of(config, "baseline")
+    assert changed["model.temporal"] == "shift" and changed["model.temporal_share"] == 0.125

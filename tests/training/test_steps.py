@@ -1,0 +1,219 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jax_irkd.data import augment
+from jax_irkd.training import setup, steps
+from tests.helpers import fakes
+
+PREPARE = functools.partial(
+    augment.prepare_training, resolution=32, scales=(1.0, 0.8), flip=True, colour_jitter=0.2
+)
+LEARNING_RATE = 0.1
+
+
+def batch_of(clips: int = 8, seed: int = 0) -> dict:
+    rng = np.random.default_rng(seed)
+    return {
+        "clips": {
+            "rgb": rng.integers(0, 256, (clips, 2, 32, 40, 3), dtype=np.uint8),
+            "infrared": rng.integers(0, 256, (clips, 2, 32, 40, 1), dtype=np.uint8),
+        },
+        "label": (np.arange(clips) % 3).astype(np.int32),
+        "mask": np.ones(clips, np.float32),
+        "seed": rng.integers(2**32, size=clips, dtype=np.uint32),
+    }
+
+
+def setting(methods=(), *, sync=True, tx=None, model=None, **options):
+    """A step function of (state, teacher, batch), a state and a teacher's variables.
+
+    `methods` are names, or names with the fields of their distillers.
+    """
+    model = model or fakes.TinyModel(axis_name=steps.AXIS if sync else None)
+    teacher = fakes.teacher()
+    fields = methods if isinstance(methods, dict) else {name: {} for name in methods}
+    made = setup.make_distillers(fields)
+    tx = tx or optax.sgd(LEARNING_RATE)
+    state = steps.init_state(
+        jax.random.key(0),
+        segments=2,
+        resolution=32,
+        channels=1,
+        model=model,
+        distillers=made,
+        teacher=functools.partial(teacher.model.apply, teacher.variables, train=False),
+        tx=tx,
+        ema=options.get("ema_decay", 0) > 0,
+    )
+    step = functools.partial(
+        steps.train_step,
+        model=model,
+        teacher_model=teacher.model,
+        distillers=made,
+        tx=tx,
+        prepare=PREPARE,
+        modality="infrared",
+        seed=0,
+        steps_per_epoch=10,
+        **options,
+    )
+    return step, state, teacher.variables
+
+
+def on_devices(step, count: int):
+    """`step` over `count` devices, emulated on one."""
+
+    def run(state, teacher, batch):
+        split = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+        mapped = jax.vmap(step, in_axes=(None, None, 0), axis_name=steps.AXIS)
+        return mapped(state, teacher, split)
+
+    return jax.jit(run)
+
+
+def first(tree):
+    return jax.tree.map(lambda x: x[0], tree)
+
+
+def assert_close(left, right, **tolerance):
+    expected = dict(jax.tree_util.tree_leaves_with_path(right))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(left):
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(leaf, expected[path], err_msg=name, **tolerance)
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_the_update_does_not_depend_on_the_number_of_devices(count):
+    step, state, teacher = setting(["dkd", "mgcam"])
+    one_state, one_terms = on_devices(step, 1)(state, teacher, batch_of())
+    state, terms = on_devices(step, count)(state, teacher, batch_of())
+    for name, value in terms.items():
+        np.testing.assert_allclose(value[0], one_terms[name][0], rtol=2e-5, atol=1e-6, err_msg=name)
+    for replica in range(count):
+        assert_close(
+            jax.tree.map(lambda x, r=replica: x[r], state), first(one_state), rtol=1e-4, atol=2e-6
+        )
+
+
+def test_every_term_is_in_the_loss():
+    step, state, teacher = setting(["dkd", "mgcam"])
+    _, terms = on_devices(step, 1)(state, teacher, batch_of())
+    terms = first(terms)
+    others = ("loss", "accuracy", "gradient_norm", "rejected")
+    parts = [value for name, value in terms.items() if "/" not in name and name not in others]
+    np.testing.assert_allclose(terms["loss"], sum(parts), rtol=1e-6)
+    assert len(parts) >= 3
+
+
+def test_cross_entropy_by_hand():
+    # softmax([0, log 3]) = [1/4, 3/4]; smoothing 0.2 over two classes gives targets [0.1, 0.9].
+    logits = jnp.array([[0.0, np.log(3.0)]])
+    labels = jnp.array([1])
+    np.testing.assert_allclose(steps.cross_entropy(logits, labels), -np.log(0.75), rtol=1e-6)
+    expected = -(0.1 * np.log(0.25) + 0.9 * np.log(0.75))
+    np.testing.assert_allclose(steps.cross_entropy(logits, labels, 0.2), expected, rtol=1e-6)
+
+
+def test_the_update_is_gradient_descent():
+    model = fakes.TinyModel(norm=False, dropout=0.0)
+    step, state, teacher = setting(model=model)
+    batch = batch_of(4)
+    after, _ = on_devices(step, 1)(state, teacher, batch)
+    keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.key(0), s))(batch["seed"])
+    clips = PREPARE(jax.tree.map(jnp.asarray, batch["clips"]), keys)
+
+    def loss(params):
+        logits = model.apply({"params": params}, clips["infrared"], train=True).logits
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(4), batch["label"]])
+
+    before = state.params["model"]
+    gradients = jax.grad(loss)(before)
+    expected = jax.tree.map(lambda p, g: p - LEARNING_RATE * g, before, gradients)
+    assert_close(first(after).params["model"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_accumulation_gives_what_the_big_batch_gives():
+    model = fakes.TinyModel(norm=False)
+    whole, state, teacher = setting(model=model)
+    cut, *_ = setting(model=model, accumulation=4)
+    big, big_terms = on_devices(whole, 1)(state, teacher, batch_of())
+    small, small_terms = on_devices(cut, 1)(state, teacher, batch_of())
+    assert_close(small.params, big.params, rtol=1e-5, atol=1e-6)
+    for name in big_terms:
+        np.testing.assert_allclose(small_terms[name], big_terms[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_update_that_is_not_finite_is_not_applied(count):
+    step, state, teacher = setting(ema_decay=0.9)
+    run = on_devices(step, count)
+    broken = jax.tree.map(lambda x: x, teacher)
+    poisoned, _ = run(state, broken, batch_of())
+    state = first(poisoned)
+    bad = state._replace(params=jax.tree.map(lambda p: p * jnp.nan, state.params))
+    after, terms = run(bad, teacher, batch_of())
+    after = first(after)
+    assert int(after.step) == int(state.step) + 1 and int(after.rejected) == 1
+    assert_close(after.batch_stats, state.batch_stats)
+    assert_close(after.ema, state.ema)
+    _, terms = run(first(run(bad, teacher, batch_of())[0]), teacher, batch_of())
+    assert first(terms)["rejected"] == 2
+    good, _ = run(state, teacher, batch_of())
+    assert int(first(good).rejected) == 0
+
+
+def test_the_running_mean_follows_the_parameters():
+    step, state, teacher = setting(ema_decay=0.75)
+    after, _ = on_devices(step, 1)(state, teacher, batch_of())
+    mean = jax.tree.map(
+        lambda old, new: 0.75 * old + 0.25 * new, state.ema, first(after).params["model"]
+    )
+    assert_close(first(after).ema, mean, rtol=1e-5, atol=1e-7)
+
+
+def test_the_teacher_gets_no_gradient_and_stays_in_evaluation_mode():
+    step, state, teacher = setting(["dkd"])
+    run = on_devices(step, 1)
+    loss = lambda variables: first(run(state, variables, batch_of())[1])["loss"]  # noqa: E731
+    gradient = jax.grad(lambda v: loss({"params": v, "batch_stats": teacher["batch_stats"]}))(
+        teacher["params"]
+    )
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_evaluation_gathers_every_clip():
+    model = fakes.TinyModel()
+    batch = batch_of() | {"index": np.arange(8, dtype=np.int32)}
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 2, 32, 32, 1)), train=False)
+    prepare = functools.partial(augment.prepare_evaluation, resolution=32, scale=0.9)
+    step = functools.partial(steps.eval_step, model=model, prepare=prepare, modality="infrared")
+    one = on_devices(lambda state, teacher, batch: step(state, batch), 1)(variables, None, batch)
+    four = on_devices(lambda state, teacher, batch: step(state, batch), 4)(variables, None, batch)
+    np.testing.assert_allclose(one["logits"][0], four["logits"][2], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(four["index"][1], np.arange(8))
+
+
+def flops(methods) -> float:
+    """Operations of an update, those left out whose results nobody reads."""
+    step, state, teacher = setting(methods)
+    return on_devices(step, 1).lower(state, teacher, batch_of()).cost_analysis()["flops"]
+
+
+def test_only_what_the_methods_read_is_computed():
+    alone = flops({})
+    stage1, stage2, stage4 = (
+        flops({"at": {"layers": [layer]}}) - alone for layer in ("stage1", "stage2", "stage4")
+    )
+    logits = flops({"dkd": {}}) - alone
+    # A 3x3 convolution of the teacher, 6 to 6 channels, on the 8x8 maps of 16 frames, of which
+    # one window in ten or so lies over the border.
+    convolution = 2 * 3 * 3 * 6 * 6 * 8 * 8 * 16
+    assert 0.6 * convolution < stage2 - stage1 < convolution
+    assert stage2 < stage4
+    # Logits need all stages and little more: no map is averaged or pooled that nobody reads.
+    np.testing.assert_allclose(logits, stage4, rtol=0.01)

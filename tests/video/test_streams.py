@@ -1,0 +1,204 @@
+"""Frames as they come: a ring of seconds, predictions in time, drops counted, sources lost."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from jax_irkd import predict
+from jax_irkd.data.synthetic.raw_ntu import number_of, picture, write_video
+from jax_irkd.deployment.recognizer import Recognizer
+from jax_irkd.errors import UserError
+from jax_irkd.video import streams
+from jax_irkd.video.streams import Stream
+from tests.deployment.test_predict import Reader
+from tests.helpers import ROOT
+
+
+def push_all(recognizer, numbers, times=None):
+    made = []
+    for position, number in enumerate(numbers):
+        moment = None if times is None else times[position]
+        prediction = recognizer.push(picture(number, infrared=True), moment)
+        if prediction:
+            made.append((number, prediction))
+    return made
+
+
+def test_a_prediction_every_stride_frames_of_the_last_seconds():
+    reader = Reader()
+    recognizer = Recognizer(reader, seconds=0.8, stride=8, rate=10)
+    made = push_all(recognizer, range(80))
+    assert [number for number, _ in made] == list(range(7, 80, 8))
+    assert reader.seen[0] == [1, 3, 5, 7]  # The middles of four parts of frames 0 to 7.
+    assert reader.seen[-1] == [73, 75, 77, 79]
+    assert [prediction.label for _, prediction in made[-3:]] == ["sit"] * 3
+    assert made[0][1].probability == pytest.approx(0.85)
+    assert made[-1][1].time == pytest.approx(7.9)
+
+
+def test_dropped_frames_do_not_distort_time():
+    """Segments are spread over time: of a burst and a few late frames, both ends are seen."""
+    reader = Reader()
+    recognizer = Recognizer(reader, seconds=2.0, stride=12)
+    times = [0.1 * i for i in range(9)] + [1.2, 1.5, 1.8]
+    push_all(recognizer, range(12), times)
+    assert reader.seen[0] == [2, 7, 8, 10]  # 1.19 s is still frame 8, as frame 9 comes at 1.2 s.
+
+
+def test_the_first_prediction_waits_for_the_segments():
+    made = push_all(Recognizer(Reader(), stride=1), range(6))
+    assert [number for number, _ in made] == [3, 4, 5]
+
+
+def test_a_source_that_begins_anew_is_another_scene():
+    reader = Reader()
+    recognizer = Recognizer(reader, stride=4)
+    push_all(recognizer, [1, 2, 3, 90, 91, 92, 93], [10.0, 10.1, 10.2, 0.0, 0.1, 0.2, 0.3])
+    assert reader.seen == [[90, 91, 92, 93]]
+
+
+def test_the_ring_is_bounded():
+    recognizer = Recognizer(Reader(), seconds=1.0, stride=1000, rate=30)
+    push_all(recognizer, range(200))
+    assert len(recognizer._ring) == 30
+
+
+def test_impossible_recognizers():
+    with pytest.raises(
+        UserError, match=r"stride=0, seconds=2\.0 and rate=30\.0 must all be positive"
+    ):
+        Recognizer(Reader(), stride=0)
+    with pytest.raises(UserError, match="does not exist"):
+        Recognizer("nowhere.irkd")
+
+
+def test_a_file_is_played_in_real_time(tmp_path):
+    path = write_video(tmp_path / "a.avi", 12, infrared=True, rate=20)
+    with Stream(str(path), number_of) as stream:
+        start = time.monotonic()
+        frames = list(stream)
+    assert [frame for _, frame in frames] == list(range(12))
+    assert 0.45 < time.monotonic() - start < 3
+    assert stream.received == 12 and stream.drop_rate == 0
+    moments = np.array([moment for moment, _ in frames])
+    assert np.all(np.diff(moments) > 0)
+
+
+def test_frames_are_dropped_rather_than_queued(tmp_path):
+    """A consumer four times too slow sees the newest frames and a bounded delay."""
+    path = write_video(tmp_path / "a.avi", 40, infrared=True, rate=40)
+    seen, delays = [], []
+    with Stream(str(path), number_of, capacity=2) as stream:
+        for moment, frame in stream:
+            delays.append(time.monotonic() - moment)
+            seen.append(frame)
+            time.sleep(0.1)
+    assert len(seen) < 25 and seen == sorted(seen) and seen[-1] == 39
+    assert stream.dropped == 40 - len(seen) and 0.3 < stream.drop_rate < 1
+    assert max(delays) < 0.5
+
+
+def source_of(plays, monkeypatch, kind="network"):
+    """A stand-in for a source: each play is frames, or a fault to raise."""
+    left = iter(plays)
+
+    def opened(source):
+        play = next(left, OSError("gone"))
+        if isinstance(play, Exception):
+            raise play
+        for number in play:
+            yield None, lambda number=number: number
+
+    monkeypatch.setattr(streams, "_container", opened)
+    monkeypatch.setattr(streams, "FIRST_WAIT", 0.02)
+    return "rtsp://camera"
+
+
+def test_a_lost_source_is_reopened(monkeypatch):
+    plays = ([1, 2], OSError("refused"), OSError("refused"), [3], OSError("off"))
+    source, said = source_of(plays, monkeypatch), []
+    stream = Stream(source, lambda image: image, patience=0.4, notify=said.append)
+    with stream, pytest.raises(UserError, match=r"no frame from rtsp://camera for 0 s \(gone\)"):
+        seen = []
+        for _, frame in stream:
+            seen.append(frame)
+    assert seen == [1, 2, 3] and stream.reopened == 2
+    assert said[0] == "rtsp://camera was lost (it ended); trying again in 0.0 s"
+    waits = [float(line.rsplit(" ", 2)[1]) for line in said]
+    assert waits[:2] == [0.0, 0.0] and max(waits) <= 0.4  # Doubled after each attempt in vain.
+
+
+def test_a_stream_that_never_comes(monkeypatch, capsys):
+    source_of([], monkeypatch)
+    monkeypatch.setattr(
+        "jax_irkd.deployment.recognizer.open_classifier", lambda path, which: Reader()
+    )
+    code = predict.main(["--run=any", "--stream=rtsp://camera", "--patience=0.1"])
+    errors = capsys.readouterr().err.splitlines()
+    assert code == 2
+    assert errors[-1].startswith("error: no frame from rtsp://camera for 0 s (gone); check that it")
+
+
+def test_sources_that_cannot_be(tmp_path, capsys):
+    for source in ("nowhere.mp4", str(tmp_path)):
+        assert predict.main(["--run=any", f"--stream={source}"]) == 2
+        assert "is no file; give a camera's number (0), a device" in capsys.readouterr().err
+    path = tmp_path / "text.mp4"
+    path.write_text("no video")
+    with (
+        pytest.raises(UserError, match=r"text\.mp4 is not a readable video"),
+        Stream(str(path), number_of) as stream,
+    ):
+        list(stream)
+
+
+def test_the_command_prints_predictions_and_ends_with_the_file(tmp_path, monkeypatch, capsys):
+    path = write_video(tmp_path / "a.avi", 30, infrared=True, rate=60)
+    monkeypatch.setattr(
+        "jax_irkd.deployment.recognizer.open_classifier", lambda path, which: Reader()
+    )
+    code = predict.main(["--run=any", f"--stream={path}", "--stride=10", "--json", "--topk=1"])
+    captured = capsys.readouterr()
+    lines = [json.loads(line) for line in captured.out.splitlines()]
+    assert code == 0 and 1 <= len(lines) <= 3
+    assert lines[0]["predictions"][0]["class"] == "walk" and lines[0]["latency"] < 1
+    assert "predictions from 30 frames" in captured.err.splitlines()[-1]
+    assert "warning" not in captured.err
+    colour = write_video(tmp_path / "colour.avi", 12, rate=60)
+    assert predict.main(["--run=any", f"--stream={colour}", "--stride=4"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("warning: the stream is a colour video") == 1
+    assert "walk" in captured.out and "dropped)" in captured.out
+
+
+CONTROL_C = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import jax_irkd.deployment.recognizer
+from tests.deployment import test_predict
+from jax_irkd import predict
+jax_irkd.deployment.recognizer.open_classifier = lambda path, which: test_predict.Reader()
+sys.exit(predict.main(["--run=any", "--stream=" + sys.argv[1], "--stride=4"]))
+"""
+
+
+def test_control_c_ends_cleanly(tmp_path):
+    path = write_video(tmp_path / "a.avi", 400, infrared=True, rate=20)
+    process = subprocess.Popen(
+        [sys.executable, "-c", CONTROL_C, str(path), str(ROOT)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    timer = threading.Timer(60, process.kill)
+    timer.start()
+    assert "walk" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    timer.cancel()
+    assert process.returncode == 0
+    assert "Traceback" not in errors and "predictions from" in errors.splitlines()[-1]
