@@ -15,6 +15,9 @@ from jaxtyping import Array, Bool, Float, Key, UInt8
 from jax_irkd.data.pixels import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
 
 _OFFSETS = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
+# RGB to luma and two colour coordinates (NTSC, FCC 1953), and back.
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_RGB = np.linalg.inv(_YIQ)
 
 
 class Crop(NamedTuple):
@@ -74,20 +77,42 @@ def _resize_weights(
 
 
 def jitter_colours(
-    frames: Float[Array, "t h w 3"], key: Key[Array, ""], strength: float
+    frames: Float[Array, "t h w 3"],
+    key: Key[Array, ""],
+    strength: float,
+    hue: float = 0.0,
+    grey: float = 0.0,
 ) -> Float[Array, "t h w 3"]:
-    """Brightness, contrast and saturation, each scaled by a factor in [1 - strength, 1 + strength].
+    """Brightness, contrast, saturation and hue, and now and then no colour at all.
 
+    The first three are scaled by a factor in [1 - strength, 1 + strength]; the hue turns by at
+    most `hue` of the colour circle either way (0.5: any hue), as a rotation about the grey axis of
+    YIQ, which keeps the luma; with probability `grey` only the luma is left.
     One draw for all frames of a clip; values stay in [0, 1].
     """
     brightness, contrast, saturation = jax.random.uniform(
         key, (3,), minval=1 - strength, maxval=1 + strength
     )
-    grey = jnp.array([0.299, 0.587, 0.114])
+    turn_key, grey_key = jax.random.split(jax.random.fold_in(key, 1))
+    angle = 2 * jnp.pi * hue * jax.random.uniform(turn_key, minval=-1.0)
+    colourless = jax.random.bernoulli(grey_key, grey)
     frames = frames * brightness
     frames = frames.mean() + contrast * (frames - frames.mean())
-    luma = (frames @ grey)[..., None]
-    return jnp.clip(luma + saturation * (frames - luma), 0.0, 1.0)
+    change = colour_matrix(jnp.where(colourless, 0.0, saturation), angle)
+    mixed = [sum(frames[..., c] * change[d, c] for c in range(3)) for d in range(3)]
+    return jnp.clip(jnp.stack(mixed, axis=-1), 0.0, 1.0)
+
+
+def colour_matrix(saturation: Float[Array, ""], angle: Float[Array, ""]) -> Float[Array, "3 3"]:
+    """Scales the saturation of RGB colours and turns their hue by `angle` radians.
+
+    In YIQ a grey's two colour coordinates are 0, so both are one change of these two.
+    """
+    cos, sin = saturation * jnp.cos(angle), saturation * jnp.sin(angle)
+    row = jnp.stack
+    turn = row([row([cos, -sin]), row([sin, cos])])
+    luma, colour = _YIQ[:1], _YIQ[1:]
+    return jnp.asarray(_RGB[:, :1] @ luma) + _RGB[:, 1:] @ turn @ colour
 
 
 def normalise(frames: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
@@ -101,7 +126,7 @@ def prepare_clip(
     frames: UInt8[Array, "t h w c"],
     crop: Crop,
     resolution: int,
-    jitter: tuple[Key[Array, ""], float] | None = None,
+    jitter: tuple[Key[Array, ""], float, float, float] | None = None,
 ) -> Float[Array, "t r r c"]:
     """uint8 frames to what a network reads: cropped, resized, jittered (RGB only), normalised."""
     cropped = crop_frames(frames.astype(jnp.float32) / 255.0, crop, resolution)
@@ -118,13 +143,19 @@ def prepare_training(
     scales: Sequence[float],
     flip: bool,
     colour_jitter: float,
+    hue_jitter: float = 0.0,
+    grey_share: float = 0.0,
 ) -> dict[str, Float[Array, "b t r r _"]]:
-    """Every modality of a training batch under the same crop and flip, clip by clip."""
+    """Every modality of a training batch under the same crop and flip, clip by clip.
+
+    `jitter_colours` explains the last three; they change RGB frames only.
+    """
+    colours = (colour_jitter, hue_jitter, grey_share)
 
     def one(key, clip):
         crop_key, jitter_key = jax.random.split(key)
         crop = draw_crop(crop_key, scales, flip)
-        jitter = (jitter_key, colour_jitter) if colour_jitter else None
+        jitter = (jitter_key, *colours) if any(colours) else None
         return {name: prepare_clip(x, crop, resolution, jitter) for name, x in clip.items()}
 
     return jax.vmap(one)(keys, clips)

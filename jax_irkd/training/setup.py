@@ -78,6 +78,8 @@ def make_augmentation(inputs: ConfigDict) -> Callable:
         scales=tuple(inputs.scales),
         flip=inputs.flip,
         colour_jitter=inputs.colour_jitter,
+        hue_jitter=inputs.hue_jitter,
+        grey_share=inputs.grey_share,
     )
 
 

@@ -86,6 +86,47 @@ def test_jitter_keeps_the_range_and_leaves_grey_grey():
     )
 
 
+def test_a_turn_of_hue_keeps_luma_and_grey_and_comes_round():
+    # A third of a turn about the grey axis takes the luma along: red stays as bright as it was.
+    change = np.asarray(augment.colour_matrix(jnp.array(1.0), jnp.array(2 * np.pi / 3)))
+    luma = np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(luma @ change, luma, atol=1e-3)
+    np.testing.assert_allclose(change @ np.ones(3), np.ones(3), atol=1e-5)
+    three = np.linalg.matrix_power(change.astype(np.float64), 3)
+    np.testing.assert_allclose(three, np.eye(3), atol=1e-5)
+
+
+def test_saturation_mixes_with_the_luma():
+    change = augment.colour_matrix(jnp.array(0.25), jnp.array(0.0))
+    luma = np.array([0.299, 0.587, 0.114])
+    expected = 0.25 * np.eye(3) + 0.75 * np.ones((3, 1)) * luma
+    np.testing.assert_allclose(change, expected, atol=1e-3)
+
+
+def test_grey_share_is_the_share_of_clips_without_colour():
+    noise = jax.random.uniform(jax.random.key(1), (1, 4, 4, 3), minval=0.3, maxval=0.7)
+    made = jax.vmap(lambda key: augment.jitter_colours(noise, key, 0.1, 0.5, 0.3))(
+        jax.random.split(jax.random.key(5), 400)
+    )
+    colour = jnp.ptp(made, axis=-1).max(axis=(1, 2, 3))
+    assert 0.22 < float(jnp.mean(colour < 1e-5)) < 0.38
+    always = augment.jitter_colours(noise, jax.random.key(0), 0.0, 0.0, 1.0)
+    np.testing.assert_allclose(always[..., 0], noise @ np.array([0.299, 0.587, 0.114]), atol=1e-5)
+
+
+def test_hue_varies_and_infrared_is_left_alone():
+    rng = np.random.default_rng(4)
+    rgb = jnp.asarray(rng.integers(60, 190, (30, 1, 16, 16, 3), dtype=np.uint8))
+    clips = {"rgb": jnp.broadcast_to(rgb[:1], rgb.shape), "infrared": rgb[..., :1]}
+    keys = jax.random.split(jax.random.key(2), 30)
+    options = {"resolution": 16, "scales": (1.0,), "flip": False}
+    plain = augment.prepare_training(clips, keys, colour_jitter=0.0, **options)
+    made = augment.prepare_training(clips, keys, colour_jitter=0.0, hue_jitter=0.5, **options)
+    np.testing.assert_array_equal(made["infrared"], plain["infrared"])
+    red = np.asarray(made["rgb"][:, 0, 0, 0, 0])
+    assert red.std() > 0.05 and np.unique(red.round(3)).size > 20
+
+
 def test_normalisation_by_hand():
     pixel = jnp.array([[0.485, 0.456, 0.406 + 0.225]])
     np.testing.assert_allclose(augment.normalise(pixel), [[0, 0, 1]], atol=1e-6)

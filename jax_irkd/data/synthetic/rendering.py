@@ -156,7 +156,7 @@ def sensor(size: tuple[int, int], rng: np.random.Generator) -> Sensor:
     pattern = rng.normal(0, 0.012, (1, width)) + rng.normal(0, 0.008, (height, width))
     return Sensor(
         gain.astype(np.float32), glare.astype(np.float32), pattern.astype(np.float32),
-        rng.uniform(0.95, 1.3), rng.uniform(0.02, 0.03), rng.uniform(0.6, 0.9),
+        rng.uniform(0.95, 1.3), rng.uniform(0.05, 0.08), rng.uniform(1.4, 1.9),
         rng.uniform(0.0, 0.05),
     )  # fmt: skip
 
@@ -178,5 +178,5 @@ def film_infrared(
         light *= faults.exposure * (1 + faults.flicker * rng.standard_normal(dtype=np.float32))
         noise = rng.standard_normal(light.shape, dtype=np.float32)
         light += faults.noise * np.sqrt(0.3 + light) * noise + faults.pattern
-        frames.append(np.clip(255 * (0.05 + 0.75 * light), 0, 255).astype(np.uint8))
+        frames.append(np.clip(255 * (0.18 + 0.5 * light), 0, 255).astype(np.uint8))
     return np.stack(frames)

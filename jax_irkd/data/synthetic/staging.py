@@ -95,7 +95,7 @@ def _scene(
     furniture = generator(seed, FURNITURE, *key)
     solids = actors.person(look, acted)
     for thing in acted.props:
-        solids += things.prop(thing, look.infrared, furniture)
+        solids += things.prop(thing, furniture)
     if acted.chair:
         solids += things.chair(*acted.chair, len(seconds), furniture)
     cos, sin = np.cos(turn), np.sin(turn)

@@ -8,40 +8,17 @@ from jax_irkd.data.synthetic.acting import Prop
 from jax_irkd.data.synthetic.actors import Solid
 from jax_irkd.data.synthetic.skeleton import SEAT
 
-# Colours of each kind of thing (hue, saturation, value); one is drawn per take.
-COLORS = {
-    "cup": ((0.58, 0.9, 1.0), (0.55, 0.9, 1.0)),
-    "bottle": ((0.60, 0.85, 1.0), (0.55, 0.9, 0.95)),
-    "apple": ((0.0, 0.9, 0.95), (0.03, 0.95, 1.0)),
-    "bread": ((0.06, 0.9, 1.0), (0.02, 0.85, 1.0)),
-    "bowl": ((0.02, 0.8, 1.0), (0.05, 0.9, 0.95)),
-    "toothbrush": ((0.35, 0.9, 0.95), (0.40, 0.9, 1.0)),
-    "tumbler": ((0.34, 0.85, 0.95), (0.42, 0.9, 1.0)),
-    "towel": ((0.36, 0.7, 0.9), (0.39, 0.8, 0.95)),
-    "hairbrush": ((0.87, 0.9, 0.9), (0.83, 0.9, 0.95)),
-    "mirror": ((0.85, 0.75, 0.9), (0.88, 0.8, 0.95)),
-    "ball": ((0.16, 0.95, 1.0), (0.14, 0.95, 1.0)),
-    "box": ((0.15, 0.95, 1.0), (0.17, 0.95, 0.95)),
-}
-FADING = 0.85  # how far the infrared reflectance of small things goes towards what is behind them
-DARK = 0.12  # the dim room, behind a thing in the air or held away from the body
-BEHIND = {
-    "cup": "skin", "apple": "skin", "bread": "skin", "toothbrush": "skin", "hairbrush": "hair",
-    "towel": "shirt",
-}  # fmt: skip
+# Reflectance near 850 nm of small things: less than skin and most cloth, more than the dim room, so
+# that infrared shows them too, if less clearly than colour does.
+INFRARED = (0.18, 0.42)
 
 
-def prop(thing: Prop, infrared: dict[str, float], rng: np.random.Generator) -> list[Solid]:
-    """A held object. In infrared it has nearly the reflectance of what it is seen against.
-
-    `infrared` holds the reflectances of its holder's skin, hair and clothes.
-    """
-    hue, saturation, value = COLORS[thing.kind][int(rng.integers(len(COLORS[thing.kind])))]
-    color = colorsys.hsv_to_rgb((hue + rng.uniform(-0.015, 0.015)) % 1.0, saturation, value)
-    behind = infrared[BEHIND[thing.kind]] if thing.kind in BEHIND else DARK
-    reflectance = FADING * behind + (1 - FADING) * rng.uniform(0.1, 0.9)
+def prop(thing: Prop, rng: np.random.Generator) -> list[Solid]:
+    """A held object, in a colour and with a reflectance that say nothing of what it is."""
+    color = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.3, 0.95), rng.uniform(0.35, 1.0))
+    reflectance = rng.uniform(*INFRARED)
     if thing.kind == "bowl":
-        return _bowl(thing, color, reflectance)
+        return _bowl(thing, color, reflectance, rng)
     return [
         Solid(
             thing.position[:, None] + np.array(offsets)[None, :, None] * thing.axis[:, None],
@@ -51,14 +28,16 @@ def prop(thing: Prop, infrared: dict[str, float], rng: np.random.Generator) -> l
     ]  # fmt: skip
 
 
-def _bowl(thing: Prop, color: tuple[float, float, float], reflectance: float) -> list[Solid]:
+def _bowl(
+    thing: Prop, color: tuple[float, float, float], reflectance: float, rng: np.random.Generator
+) -> list[Solid]:
     """A dish wider at the rim than at the foot, and what is left of the meal."""
     angle = np.arange(8) * np.pi / 4
     ring = np.stack([np.cos(angle), 0 * angle, np.sin(angle)], axis=-1)
     outline = np.concatenate([0.07 * ring, 0.14 * ring + [0, 0.1, 0]])
     dish = thing.position[:, None] + outline
     meal = thing.position[:, None] + 0.08 * ring + [0, 0.1, 0]
-    food = colorsys.hsv_to_rgb(0.1, 0.75, 0.95)
+    food = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.3, 0.95), rng.uniform(0.35, 1.0))
     return [
         Solid(dish, np.full(16, 0.015), color, reflectance, nearer=0.1),
         Solid(meal, np.full(8, 0.03), food, reflectance, nearer=0.12),
