@@ -29,6 +29,31 @@ def test_with_stride_it_is_the_convolution_and_its_gradients(size):
         np.testing.assert_allclose(ours, plain, atol=3e-5)
 
 
+@pytest.mark.parametrize("shape", [(2, 96, 96, 1), (1, 20, 34, 3), (3, 2, 6, 3)])
+def test_a_narrow_stem_is_the_convolution_and_its_gradients(shape):
+    frames, kernel = normal(*shape, seed=0), normal(7, 7, shape[-1], 16, seed=1)
+
+    def plain(frames, kernel):
+        layout, margin = ("NHWC", "HWIO", "NHWC"), ((3, 3), (3, 3))
+        return lax.conv_general_dilated(frames, kernel, (2, 2), margin, dimension_numbers=layout)
+
+    def ours(frames, kernel):
+        return convolutions.conv_general_dilated(frames, kernel, (2, 2), [(3, 3), (3, 3)])
+
+    wanted, pull = jax.vjp(plain, frames, kernel)
+    found, pull_back = jax.jit(lambda *x: jax.vjp(ours, *x))(frames, kernel)
+    np.testing.assert_allclose(found, wanted, atol=5e-5)
+    for one, other in zip(pull_back(wanted), pull(wanted)):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-2)
+
+
+def test_gpus_keep_the_librarys_stem():
+    frames, kernel = normal(2, 96, 96, 3, seed=0), normal(7, 7, 3, 16, seed=1)
+    on_gpu, on_cpu = lowered(convolutions.narrow_stem, frames, kernel)
+    assert "tensor<7x7x3x16xf32>" in re.search("stablehlo.convolution.*", on_gpu)[0]
+    assert "tensor<4x4x12x16xf32>" in re.search("stablehlo.convolution.*", on_cpu)[0]
+
+
 def test_a_kernel_gradient_by_hand():
     # One pixel of the map and one output changed: only the place between them has a gradient.
     maps = jnp.zeros((1, 4, 4, 1)).at[0, 2, 3, 0].set(2.0)
