@@ -17,6 +17,8 @@ def get_config(arg: str = ""):
     config.input.num_segments = 4
     config.input.resolution = 96
     config.input.scales = (1.0, 0.875)
+    config.input.hue_jitter = 0.05
+    config.input.grey_share = 0.3  # infrared has no colour: a teacher of colours could not teach
     config.input.eval_batch_size = 32
     config.input.threads = 2
 

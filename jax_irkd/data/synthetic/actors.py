@@ -64,13 +64,13 @@ def subject(rng: np.random.Generator) -> Look:
         rng.uniform(0.88, 1.18),
     )
     names = ("skin", "hair", "shirt", "stripe", "trousers", "shoes")
-    bounds = ((0.62, 0.78), (0.3, 0.5), (0.42, 0.9), (0.42, 0.9), (0.36, 0.8), (0.3, 0.7))
+    bounds = ((0.5, 0.65), (0.2, 0.5), (0.2, 0.6), (0.2, 0.6), (0.2, 0.6), (0.2, 0.6))
     return Look(
         body=body,
         skin=pick(SKIN_TONES),
         hair=pick(HAIR_TONES),
-        shirt=cloth(0.2, 0.7),
-        stripe=cloth(0.3, 1.0),
+        shirt=(shirt := cloth(0.2, 0.6)),
+        stripe=tuple(min(1.0, rng.uniform(1.15, 1.35) * part) for part in shirt),
         trousers=cloth(0.12, 0.45),
         shoes=cloth(0.1, 0.9),
         infrared={name: rng.uniform(*bound) for name, bound in zip(names, bounds)},
@@ -93,7 +93,7 @@ def person(look: Look, performance: Performance) -> list[Solid]:
         solids.append(Solid(centres, radii, color, look.infrared[part], nearer=nearer))
 
     forearm = (look.shirt, "shirt") if look.sleeves == "long" else (look.skin, "skin")
-    sleeve = tuple(0.9 * value for value in look.shirt)  # an arm stands out from the chest
+    sleeve = tuple(0.78 * value for value in look.shirt)  # an arm stands out from the chest
     for side in ("left", "right"):
         limb([f"{side}_hip", f"{side}_knee"], (0.088, 0.062), look.trousers, "trousers", -0.07)
         limb([f"{side}_knee", f"{side}_ankle"], (0.060, 0.046), look.trousers, "trousers")

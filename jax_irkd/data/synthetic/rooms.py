@@ -29,8 +29,8 @@ def room(rng: np.random.Generator) -> list[Panel]:
             rng.uniform(dark, bright),
         )
 
-    wall, floor = paint(0.10, 0.72, 0.88), paint(0.18, 0.45, 0.6)
-    wall_infrared, floor_infrared = rng.uniform(0.10, 0.22), rng.uniform(0.06, 0.14)
+    wall, floor = paint(0.05, 0.76, 0.88), paint(0.10, 0.45, 0.6)
+    wall_infrared, floor_infrared = rng.uniform(0.5, 0.9), rng.uniform(0.3, 0.6)
 
     def upright(start, end, low, top, color, infrared):
         corners = [(*start, low), (*end, low), (*end, top), (*start, top)]
@@ -52,7 +52,7 @@ def room(rng: np.random.Generator) -> list[Panel]:
             top = low + rng.uniform(0.4, 1.1) + (1.2 if low == 0 else 0)
             ends = [(x0 + (x1 - x0) * a, z0 + (z1 - z0) * a) for a in (at, at + width)]
             paper = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0, 0.2), rng.uniform(0.5, 0.95))
-            infrared = 0.6 * wall_infrared + 0.4 * rng.uniform(0.05, 0.35)
+            infrared = 0.6 * wall_infrared + 0.4 * rng.uniform(0.2, 1.0)
             panels.append(upright(*ends, low, top, paper, infrared))
     return panels
 

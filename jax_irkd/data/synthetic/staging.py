@@ -73,7 +73,7 @@ def film(clip: Clip, seed: int) -> tuple[UInt8[np.ndarray, "t h w 3"], UInt8[np.
     place = (azimuth, distance, height, target)
     colour = rendering.camera(*place, RGB_VIEW, RGB_SIZE)
     infrared = rendering.camera(*place, INFRARED_VIEW, INFRARED_SIZE, aside=0.06)
-    lamp = moment.uniform(0.82, 1.08) * (1 + moment.normal(0, 0.03, 3))
+    lamp = moment.uniform(0.92, 1.06) * (1 + moment.normal(0, 0.015, 3))
     still = rooms.backdrop(panels, colour, moment, lamp=lamp)
     rgb = rendering.film_rgb(scenes["rgb"], colour, still, lamp, moment)
     noise = generator(seed, NOISE, *clip)

@@ -8,14 +8,14 @@ from jax_irkd.data.synthetic.acting import Prop
 from jax_irkd.data.synthetic.actors import Solid
 from jax_irkd.data.synthetic.skeleton import SEAT
 
-# Reflectance near 850 nm of small things: less than skin and most cloth, more than the dim room, so
-# that infrared shows them too, if less clearly than colour does.
-INFRARED = (0.18, 0.42)
+# Reflectance near 850 nm of small things, whatever they are: most differ from the hand that holds
+# them and the cloth behind, so that infrared shows them too, if less clearly than colour does.
+INFRARED = (0.1, 0.7)
 
 
 def prop(thing: Prop, rng: np.random.Generator) -> list[Solid]:
     """A held object, in a colour and with a reflectance that say nothing of what it is."""
-    color = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.3, 0.95), rng.uniform(0.35, 1.0))
+    color = _paint(rng)
     reflectance = rng.uniform(*INFRARED)
     if thing.kind == "bowl":
         return _bowl(thing, color, reflectance, rng)
@@ -28,6 +28,11 @@ def prop(thing: Prop, rng: np.random.Generator) -> list[Solid]:
     ]  # fmt: skip
 
 
+def _paint(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Any hue, vivid and bright: clothes are neither, so that things stand out in colour."""
+    return colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.5, 0.95), rng.uniform(0.75, 1.0))
+
+
 def _bowl(
     thing: Prop, color: tuple[float, float, float], reflectance: float, rng: np.random.Generator
 ) -> list[Solid]:
@@ -37,7 +42,7 @@ def _bowl(
     outline = np.concatenate([0.07 * ring, 0.14 * ring + [0, 0.1, 0]])
     dish = thing.position[:, None] + outline
     meal = thing.position[:, None] + 0.08 * ring + [0, 0.1, 0]
-    food = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.3, 0.95), rng.uniform(0.35, 1.0))
+    food = _paint(rng)
     return [
         Solid(dish, np.full(16, 0.015), color, reflectance, nearer=0.1),
         Solid(meal, np.full(8, 0.03), food, reflectance, nearer=0.12),
