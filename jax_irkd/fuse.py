@@ -12,10 +12,9 @@ import json
 import os
 import re
 import sys
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -25,7 +24,9 @@ from rich.table import Table
 from scipy.special import log_softmax, logsumexp
 
 from jax_irkd.errors import UserError
+from jax_irkd.host.files import write_whole
 from jax_irkd.metrics import classification
+from jax_irkd.runs.results import Run, read_run, read_scores
 
 # What clips have in common that must not be split between tuning and measuring, by clip id.
 _GROUPS = {
@@ -35,40 +36,17 @@ _GROUPS = {
 }
 
 
-class Scores(NamedTuple):
-    """One run's logits `n k` of the clips `clip_ids`, in the order of the ids."""
-
-    name: str
-    clip_ids: np.ndarray
-    labels: np.ndarray
-    logits: Float[np.ndarray, "n k"]
-    results: dict[str, Any]
-
-
-def read_scores(folder: str | Path) -> Scores:
-    """The scores saved in a run's folder, sorted by clip. Raises UserError when there are none."""
-    folder = Path(folder)
-    path = folder / "scores.npz"
-    if not path.exists():
-        raise UserError(
-            f"{folder} has no scores.npz: it is no run's folder, or the run has not ended; train "
-            "it to its end with python -m jax_irkd.main"
-        )
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            ids, labels, logits = (saved[name] for name in ("clip_id", "label", "logits"))
-        summary = folder / "results.json"
-        results = json.loads(summary.read_text()) if summary.exists() else {}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({error}); evaluate the run again") from error
-    order = np.argsort(ids, kind="stable")
-    ids = ids[order].astype(str)
-    if len(set(ids)) < len(ids):
-        raise UserError(f"{path} holds {len(ids) - len(set(ids))} clips more than once")
-    return Scores(str(folder), ids, labels[order].astype(np.int64), logits[order], results)
+def read_scored(folder: str | Path) -> Run:
+    """A finished run called by its path, its scores sorted by clip. Raises UserError without."""
+    read_scores(folder)  # says what is missing
+    run = read_run(folder, str(folder))
+    order = np.argsort(run.clip_ids, kind="stable")
+    return run._replace(
+        clip_ids=run.clip_ids[order], labels=run.labels[order], logits=run.logits[order]
+    )
 
 
-def check_same_clips(runs: Sequence[Scores]) -> None:
+def check_same_clips(runs: Sequence[Run]) -> None:
     """Raises UserError unless all runs scored the same clips, labels and classes."""
     first = runs[0]
     for run in runs[1:]:
@@ -150,7 +128,7 @@ def halves(clip_ids: Sequence[str]) -> tuple[str, Bool[np.ndarray, " n"], list[s
     return kind, np.isin(groups, chosen), chosen
 
 
-def fused_results(runs: Sequence[Scores], weights: str = "equal") -> dict[str, Any]:
+def fused_results(runs: Sequence[Run], weights: str = "equal") -> dict[str, Any]:
     """What fusion.json holds: the figures of every run and of all fused, on the same clips.
 
     Raises UserError for runs that do not fit together and for impossible weights.
@@ -238,11 +216,11 @@ def main(argv: list[str] | None = None) -> int:
         runs = [os.path.normpath(name) for name in given.runs]
         if len(set(runs)) < max(len(runs), 2):
             raise UserError("fusion needs two runs or more, each named once")
-        results = fused_results([read_scores(name) for name in runs], given.weights)
+        results = fused_results([read_scored(name) for name in runs], given.weights)
         common = os.path.commonpath([os.path.abspath(name) for name in runs])
         out = Path(given.out or Path(common, "fusion.json"))
         try:
-            out.write_text(json.dumps(results, indent=1))
+            write_whole(out, json.dumps(results, indent=1))
         except OSError as error:
             raise UserError(
                 f"cannot write {out}: {error.strerror}; choose another --out"

@@ -8,7 +8,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -25,12 +25,12 @@ from jax_irkd.host.terminal import console
 from jax_irkd.metrics import classification
 from jax_irkd.pretrained import start
 from jax_irkd.reporting import examples, write
-from jax_irkd.runs.identity import digest, identity_of
-from jax_irkd.runs.lifecycle import claim
+from jax_irkd.runs.identity import digest, facts_of, identity_of
+from jax_irkd.runs.lifecycle import carry_out
 from jax_irkd.runs.network import load_network
-from jax_irkd.runs.results import finished, write_results
-from jax_irkd.training import profiling, setup
-from jax_irkd.training.evaluation import Network, evaluate
+from jax_irkd.runs.results import PAGE, finished, is_finished
+from jax_irkd.training import setup
+from jax_irkd.training.evaluation import Network, Scores, evaluate
 from jax_irkd.training.loop import Phase, Trainer
 from jax_irkd.training.setup import make_reader
 from jax_irkd.tstdd import pipeline
@@ -61,7 +61,7 @@ def run_method(
 ) -> dict:
     """Train and evaluate on clips what `config.method` needs; the results of the method."""
     if profile:
-        profiling.refuse_untraceable(config.method, None if restart else workdir / config.method)
+        refuse_untraceable(config.method, workdir / config.method, restart)
     made = setup.make_distillers(config.distillers)
     dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
     if restart:
@@ -80,29 +80,32 @@ def run_method(
         teacher, teacher_results = get_teacher(config, dataset, workdir)
         taught_by = teacher_results["identity"]
     folder = workdir / config.method
-    wanted = identity_of(config, config.method, taught_by)
-    claim(folder, wanted)
-    done = finished(folder)
-    if done:
-        complete_page(folder, config, dataset, teacher)
-        return done
-    pretrained = config.weights.student
-    phase = Phase(
-        name=config.method,
-        modality="infrared",
-        model=setup.make_model(
-            config.student_model,
-            len(dataset.class_names),
-            config.dtype,
-            input_offset=bool(pretrained),
-        ),
-        training=config.student_training,
-        distillers=made,
-        teacher=teacher() if made else None,
-        pretrained=start.start_from(pretrained, dataset.class_names),
-    )
     shown = teacher_results and teacher_results["metrics"]
-    return train(phase, config, dataset, folder, wanted, {"teacher": shown}, profile)
+
+    def trained():
+        pretrained = config.weights.student
+        phase = Phase(
+            name=config.method,
+            modality="infrared",
+            model=setup.make_model(
+                config.student_model,
+                len(dataset.class_names),
+                config.dtype,
+                input_offset=bool(pretrained),
+            ),
+            training=config.student_training,
+            distillers=made,
+            teacher=teacher() if made else None,
+            pretrained=start.start_from(pretrained, dataset.class_names),
+        )
+        scores, results = train(phase, config, dataset, folder, profile)
+        return scores, results | {"teacher": shown}
+
+    def page(results):
+        alone = jax.process_count() == 1
+        write_page(folder, config, dataset, teacher() if teacher and alone else None)
+
+    return carry_out(folder, identity_of(config, config.method, taught_by), trained, page)
 
 
 def train_teacher(
@@ -110,21 +113,32 @@ def train_teacher(
 ) -> dict:
     """Train the RGB teacher in WORKDIR/teacher, unless that is done; its results."""
     folder = workdir / "teacher"
-    wanted = identity_of(config, "teacher")
-    claim(folder, wanted)
-    done = finished(folder)
-    if done:
-        complete_page(folder, config, dataset, None)
-        return done
-    pretrained = config.weights.teacher
-    phase = Phase(
-        name="teacher",
-        modality="rgb",
-        model=setup.make_model(config.teacher_model, len(dataset.class_names), config.dtype),
-        training=config.teacher_training,
-        pretrained=start.start_from(pretrained, dataset.class_names),
-    )
-    return train(phase, config, dataset, folder, wanted, {}, profile)
+
+    def trained():
+        phase = Phase(
+            name="teacher",
+            modality="rgb",
+            model=setup.make_model(config.teacher_model, len(dataset.class_names), config.dtype),
+            training=config.teacher_training,
+            pretrained=start.start_from(config.weights.teacher, dataset.class_names),
+        )
+        return train(phase, config, dataset, folder, profile)
+
+    def page(results):
+        write_page(folder, config, dataset, None)
+
+    return carry_out(folder, identity_of(config, "teacher"), trained, page)
+
+
+def refuse_untraceable(method: str, folder: Path, restart: bool) -> None:
+    """Raises UserError when a run has no steps to trace: it ended in `folder`, or has none."""
+    if method == "tstdd":
+        raise UserError("--profile traces the loop of the other methods; tstdd has its own")
+    if is_finished(folder) and not restart:
+        raise UserError(
+            f"the run in {folder} has ended, so --profile has nothing to trace; use another "
+            "--workdir, or --restart to begin it anew"
+        )
 
 
 def get_teacher(config: ConfigDict, dataset: loading.Dataset, workdir: Path):
@@ -166,12 +180,10 @@ def train(
     config: ConfigDict,
     dataset: loading.Dataset,
     folder: Path,
-    wanted,
-    extra: dict,
     profile: bool = False,
-) -> dict:
-    """Run one phase to its end and write its results."""
-    start = time.monotonic()
+) -> tuple[Scores, dict]:
+    """Run one phase to its end: its scores on the test split, and what its results say of it."""
+    begun = time.monotonic()
     trainer = Trainer(phase, config, dataset, folder, profile)
     total = len(trainer.devices) * jax.process_count()
     size = phase.training.batch_size
@@ -182,28 +194,14 @@ def train(
             highlight=False,
         )
     _, scores = trainer.run()
-    results = {
-        "dataset": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "protocol": config.protocol,
-        "method": phase.name,
-        "modality": phase.modality,
-        "seed": config.seed,
+    return scores, facts_of(config, dataset, phase.name, phase.modality) | {
         "steps": trainer.num_steps,
         "batch": {"global": size, "per_device": size // total},
-        "class_names": list(dataset.class_names),
-        "identity": digest(wanted),
-        "config": trainer.meta["config"],
-        "wall_time_s": time.monotonic() - start,
+        "wall_time_s": time.monotonic() - begun,
         "seconds": trainer.clock.seconds,
         "data_wait_share": trainer.clock.data_share(),
         "broken_clips": dict(trainer.reader.faults.clips | trainer.test.faults.clips),
     }
-    if jax.process_index() == 0:
-        write_results(folder, scores, results | extra)
-        write_page(folder, config, dataset, phase.teacher)
-    devices.barrier("results")
-    return finished(folder)
 
 
 def write_page(
@@ -219,20 +217,8 @@ def write_page(
     write.show_pictures(folder, extra)
     named = {folder.name}
     if folder.name in ("teacher", "baseline"):
-        named |= {path.parent.name for path in folder.parent.glob("*/report.html")}
+        named |= {path.parent.name for path in folder.parent.glob(f"*/{PAGE}")}
     write.write_report(folder.parent, sorted(named), sections={folder.name: extra})
-
-
-def complete_page(
-    folder: Path,
-    config: ConfigDict,
-    dataset: loading.Dataset,
-    teacher: Callable[[], Network] | None,
-) -> None:
-    """The report of a run that was killed after its results and before its page."""
-    if jax.process_index() == 0 and not write.is_written(folder):
-        alone = jax.process_count() == 1
-        write_page(folder, config, dataset, teacher() if teacher and alone else None)
 
 
 def main(argv: Sequence[str]) -> int:

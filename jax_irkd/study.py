@@ -9,7 +9,6 @@ tables into the report.html of every seed.
 
 import json
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,11 @@ from rich.console import Console
 
 from jax_irkd import command_line
 from jax_irkd.errors import UserError
+from jax_irkd.host.files import write_whole
 from jax_irkd.host.interrupts import INTERRUPTED
 from jax_irkd.reporting import write
 from jax_irkd.runs import results
-from jax_irkd.runs.results import Run
+from jax_irkd.runs.results import Run, is_finished
 from jax_irkd.studies import analysis, board, planning, processes, tables
 from jax_irkd.studies.planning import Task
 from jax_irkd.studies.processes import DONE, FAILED, STOPPED, WAITING, Key, Status
@@ -54,7 +54,7 @@ def write_outputs(workdir: Path, plan: Mapping[str, Any], status: Mapping[Key, S
     attempts = processes.read_attempts(workdir)
     status = dict(status)
     for key in ((seed, name) for seed in plan["seeds"] for name in ("teacher", "baseline")):
-        if (workdir / f"seed{key[0]}" / key[1] / "results.json").exists():
+        if is_finished(workdir / f"seed{key[0]}" / key[1]):
             status.setdefault(key, Status(DONE))  # of an earlier study: what to compare with
     runs, broken = read_runs(workdir, status)
     summary = analysis.summarise(runs, plan["methods"], attempts)
@@ -68,8 +68,8 @@ def write_outputs(workdir: Path, plan: Mapping[str, Any], status: Mapping[Key, S
         ],
         "attempts": attempts,
     }
-    _replace(workdir / "study.json", json.dumps(summary, indent=1))
-    _replace(workdir / "study.md", tables.markdown(summary))
+    write_whole(workdir / "study.json", json.dumps(summary, indent=1))
+    write_whole(workdir / "study.md", tables.markdown(summary))
     made = tables.sections(summary)
     for folder in sorted({run.folder.parent for run in runs.values()}):
         try:
@@ -88,9 +88,8 @@ def read_runs(
         folder = workdir / f"seed{seed}" / method
         try:
             found[seed, method] = results.read_run(folder)
-        except Exception as error:  # a damaged archive can raise nearly anything
-            text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            broken[seed, method] = Status(FAILED, f"results cannot be read: {text}")
+        except UserError as error:
+            broken[seed, method] = Status(FAILED, f"results cannot be read: {error}")
     return found, broken
 
 
@@ -100,16 +99,10 @@ def read_status(workdir: Path, plan: Mapping[str, Any]) -> dict[Key, Status]:
     status = {}
     for seed, method in plan["runs"]:
         attempt = last.get(f"seed{seed}/{method}", {"state": WAITING, "reason": ""})
-        done = (workdir / f"seed{seed}" / method / "results.json").exists()
+        done = is_finished(workdir / f"seed{seed}" / method)
         state = attempt["state"] if attempt["state"] != DONE else WAITING
         status[seed, method] = Status(DONE) if done else Status(state, attempt["reason"])
     return status
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
 
 
 def _study(arguments: command_line.Arguments, argv: Sequence[str], console: Console) -> int:
@@ -140,7 +133,7 @@ def _study(arguments: command_line.Arguments, argv: Sequence[str], console: Cons
 def _carry_out(tasks, plan, workdir: Path, jobs: int, console: Console) -> dict[Key, Status]:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        _replace(workdir / "plan.json", json.dumps(plan, indent=1))
+        write_whole(workdir / "plan.json", json.dumps(plan, indent=1))
     except OSError as error:
         raise UserError(
             f"cannot write to {workdir}: {error.strerror}; use another --workdir"

@@ -9,6 +9,7 @@ import numpy as np
 
 from jax_irkd.deployment.prediction import Result, frame_count
 from jax_irkd.detection.rows import write_rows
+from jax_irkd.host.files import write_whole
 
 
 def as_json(result: Result, names: Sequence[str], topk: int) -> dict[str, Any]:
@@ -87,8 +88,8 @@ def own_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def write_files(result: Result, names: Sequence[str], topk: int, stem: Path) -> None:
     """STEM.json and, for a timeline, STEM.txt (rows in PKU-MMD's format) and STEM.png."""
-    stem.with_name(stem.name + ".json").write_text(
-        json.dumps(as_json(result, names, topk), indent=1)
+    write_whole(
+        stem.with_name(stem.name + ".json"), json.dumps(as_json(result, names, topk), indent=1)
     )
     if not result.trimmed:
         from jax_irkd.deployment.annotate import timeline_picture

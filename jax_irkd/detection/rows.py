@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from jax_irkd.host.files import write_whole
+
 
 class Row(NamedTuple):
     """One action: class from 1, first and last frame from 1, and how sure the detector is."""
@@ -44,7 +46,7 @@ def read_rows(path: str | Path, *, confidence: float | None = None) -> list[Row]
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
     """Write rows in the official format, one `label,start,end,confidence` per line."""
     lines = [f"{r.label},{r.start:.12g},{r.end:.12g},{r.confidence:.12g}\n" for r in rows]
-    Path(path).write_text("".join(lines), "utf-8")
+    write_whole(path, "".join(lines))
 
 
 def read_folder(folder: str | Path, *, confidence: float | None = None) -> dict[str, list[Row]]:

@@ -1,6 +1,5 @@
 """Runs side by side: figures, curves, and what their configurations differ in."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from jax_irkd.errors import UserError
 from jax_irkd.inspection.sparkline import sparkline
 from jax_irkd.reporting.charts import moving_average
 from jax_irkd.reporting.wording import duration, flatten
-from jax_irkd.runs.results import Run, number
-from jax_irkd.training.logs import read_log
+from jax_irkd.runs.results import Run, is_run, number, read_run
 
 _HIDDEN = ("step", "kind", "time", "accuracy", "gradient_norm", "rejected", "learning_rate", "loss")
 _COLOURS = ("#3366aa", "#cc5500", "#228855", "#aa3377", "#777777", "#b8860b", "#5544bb", "#00889a")
@@ -29,31 +27,18 @@ def read(folders: Sequence[str | Path]) -> list[Run]:
     """
     found = []
     for folder in map(Path, folders):
-        inside = sorted(path for path in folder.glob("*/") if _is_run(path))
-        if not _is_run(folder) and not inside:
+        inside = sorted(path for path in folder.glob("*/") if is_run(path))
+        if not is_run(folder) and not inside:
             raise UserError(
                 f"{folder} holds no run (no results.json, no metrics.jsonl) and no folders of runs"
             )
-        found += [folder] if _is_run(folder) else inside
+        found += [folder] if is_run(folder) else inside
     parts = [path.absolute().parts for path in found]
     shared = 0
     while len(found) > 1 and len({part[shared] for part in parts}) == 1:
         shared += 1
     names = ["/".join(part[shared:]) if len(found) > 1 else part[-1] for part in parts]
-    return [_read(name, path) for name, path in zip(names, found)]
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "results.json").exists() or (folder / "metrics.jsonl").exists()
-
-
-def _read(name: str, folder: Path) -> Run:
-    path = folder / "results.json"
-    try:
-        results = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); train the run again") from error
-    return Run(name, folder, results, read_log(folder), None, None, None)
+    return [read_run(path, name) for name, path in zip(names, found)]
 
 
 def table(runs: Sequence[Run]) -> Table:

@@ -6,7 +6,6 @@ network). What a run lacks is said in a sentence and never stops the report.
 
 import functools
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +16,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.metrics import classification
 from jax_irkd.reporting import figures, page
 from jax_irkd.reporting.sections import Section
-from jax_irkd.runs.results import Run, read_run, read_runs
+from jax_irkd.runs.results import PAGE, Run, read_run, read_runs
 from jax_irkd.training.events import write_pictures
 
 _PRINTED = ("top-1", "class acc.", "mAP", "gap closed")
@@ -54,7 +54,7 @@ def write_report(
             f"no {wanted} in {workdir.absolute()} (a run is a folder with results.json; there are "
             f"{names}); train one with python -m jax_irkd.main"
         )
-    path = workdir / "report.html"
+    path = workdir / PAGE
     _write(path, page.page_of_all(workdir.name, found, _keep_sections(workdir, sections.get(""))))
     for run in found:
         if runs is None or run.name in runs:
@@ -63,14 +63,8 @@ def write_report(
                 picture = run.folder / "confusion_matrix.png"
                 figures.write_confusion_matrix(picture, matrix, run.class_names, _titled(run))
             kept = _keep_sections(run.folder, sections.get(run.name))
-            _write(run.folder / "report.html", page.page_of_run(run, found, kept))
+            _write(run.folder / PAGE, page.page_of_run(run, found, kept))
     return path
-
-
-def is_written(folder: str | Path) -> bool:
-    """Whether the finished run in `folder` has its page, the last thing `write_report` makes."""
-    folder = Path(folder)
-    return (folder / "report.html").exists() and (folder.parent / "report.html").exists()
 
 
 def has_section(folder: str | Path, title: str) -> bool:
@@ -113,7 +107,7 @@ def print_table(workdir: str | Path, console: Console | None = None) -> None:
         table.add_row(row["title"], *(row["cells"].get(name) or "–" for name in _PRINTED))
     console = console or Console()
     console.print(table)
-    path = Path(workdir).absolute() / "report.html"
+    path = Path(workdir).absolute() / PAGE
     if path.exists():
         console.print(f"report: {path}", soft_wrap=True, highlight=False)
 
@@ -122,12 +116,12 @@ def _keep_sections(folder: Path, given: Sequence[Section] | None) -> list[Sectio
     path = folder / "report_sections.json"
     if given is not None:
         kept = [{name: getattr(section, name) for name in _KEPT} for section in given]
-        _replace(path, json.dumps(kept))
+        write_whole(path, json.dumps(kept))
     if not path.exists():
         return []
     return [
         Section(**{name: kept[name] for name in _KEPT} | {"html": Markup(kept["html"])})
-        for kept in json.loads(path.read_text("utf-8"))
+        for kept in read_json(path, "delete it and make the page anew")
     ]
 
 
@@ -144,11 +138,4 @@ def _template() -> jinja2.Template:
 
 
 def _write(path: Path, parts: Mapping) -> None:
-    _replace(path, _template().render(parts))
-
-
-def _replace(path: Path, text: str) -> None:
-    # Runs that end together write the page of their workdir at the same time.
-    temporary = path.with_suffix(f".{os.getpid()}.partial")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
+    write_whole(path, _template().render(parts))

@@ -1,4 +1,4 @@
-"""What decides the outcome of a run."""
+"""What a run is: what decides its outcome, and what its results say of it."""
 
 import hashlib
 import json
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from jax_irkd.data.loading import Dataset
 
 # Fields that change where or how fast a run computes, not what.
 _CIRCUMSTANCES = ("data_dir", "cache_dir", "threads", "eval_batch_size", "eval_every")
@@ -30,6 +32,20 @@ def identity_of(config: ConfigDict, phase: str, teacher: str = "") -> dict[str, 
         # Nothing is shifted: the same run as before these two fields were there.
         flat = {k: v for k, v in flat.items() if not k.startswith("model.temporal")}
     return {k: v for k, v in flat.items() if k.rsplit(".", 1)[-1] not in _CIRCUMSTANCES}
+
+
+def facts_of(config: ConfigDict, dataset: Dataset, method: str, modality: str) -> dict[str, Any]:
+    """What results say of every run: its data, protocol, method, seed and configuration."""
+    return {
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "protocol": config.protocol,
+        "method": method,
+        "modality": modality,
+        "seed": config.seed,
+        "class_names": list(dataset.class_names),
+        "config": json.loads(config.to_json_best_effort()),
+    }
 
 
 def _flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """A run's folder: what came out, written and read."""
 
+import io
 import json
 import math
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,16 +12,38 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from jax_irkd.errors import UserError
+from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.metrics import classification
 from jax_irkd.runs.provenance import provenance
 from jax_irkd.training.evaluation import Scores
-from jax_irkd.training.logs import read_log
+from jax_irkd.training.logs import has_log, read_log
+
+# The files of a run's folder; its log is `training.logs`', its checkpoints are `training`'s.
+IDENTITY = "config.json"  # what decides the outcome, from the first step on
+RESULTS = "results.json"  # the last file that a run writes
+SCORES = "scores.npz"
+PAGE = "report.html"
 
 
-def finished(folder: Path) -> dict | None:
-    """The results of a run that has ended, None otherwise."""
-    path = folder / "results.json"
-    return json.loads(path.read_text()) if path.exists() else None
+def is_finished(folder: str | Path) -> bool:
+    """Whether the run in `folder` has ended."""
+    return (Path(folder) / RESULTS).exists()
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether `folder` holds a run, ended or not."""
+    return is_finished(folder) or has_log(folder)
+
+
+def finished(folder: str | Path) -> dict | None:
+    """The results of a run that has ended, None otherwise. Raises UserError when unreadable."""
+    if not is_finished(folder):
+        return None
+    results = read_json(Path(folder) / RESULTS)
+    if not isinstance(results, dict):
+        raise UserError(f"{Path(folder) / RESULTS} holds no results; train the run again")
+    return results
 
 
 def write_results(folder: Path, scores: Scores, results: dict) -> dict:
@@ -26,21 +51,40 @@ def write_results(folder: Path, scores: Scores, results: dict) -> dict:
     num_classes = len(results["class_names"])
     figures = classification.summarize(scores.logits, scores.labels, num_classes)
     results = results | {"metrics": figures, "num_clips": len(scores.labels)} | provenance()
-    np.savez_compressed(
-        folder / "scores.npz",
-        clip_id=scores.clip_ids,
-        label=scores.labels,
-        logits=scores.logits,
-    )
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, clip_id=scores.clip_ids, label=scores.labels, logits=scores.logits)
+    write_whole(folder / SCORES, buffer.getvalue())
     return save_results(folder, results)
 
 
 def save_results(folder: Path, results: dict) -> dict:
     """Write results.json, the old one or the new one whole at every moment."""
-    temporary = folder / "results.partial"
-    temporary.write_text(json.dumps(results, indent=1))
-    temporary.replace(folder / "results.json")
+    write_whole(folder / RESULTS, json.dumps(results, indent=1))
     return results
+
+
+def read_scores(folder: str | Path) -> Scores:
+    """The scores of a finished run, in the order of its test split.
+
+    Raises UserError when there are none, when they cannot be read or a clip comes twice.
+    """
+    path = Path(folder) / SCORES
+    if not path.exists():
+        raise UserError(
+            f"{folder} has no {SCORES}: it is no run's folder, or the run has not ended; train "
+            "it to its end with python -m jax_irkd.main"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            ids, labels, logits = (saved[name] for name in ("clip_id", "label", "logits"))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{path} cannot be read ({error}); evaluate the run again") from error
+    ids = ids.astype(str)
+    if not len(ids) == len(labels) == len(logits) or logits.ndim != 2:
+        raise UserError(f"{path} holds arrays that do not fit together; evaluate the run again")
+    if len(set(ids)) < len(ids):
+        raise UserError(f"{path} holds {len(ids) - len(set(ids))} clips more than once")
+    return Scores(ids, labels.astype(np.int64), logits)
 
 
 TITLES = {
@@ -110,27 +154,17 @@ def number(value: Any) -> float | None:
 
 def read_runs(workdir: str | Path) -> list[Run]:
     """All finished runs of a workdir: teacher, baseline, then the others by name, `ours` last."""
-    folders = [path.parent for path in Path(workdir).glob("*/results.json")]
+    folders = [path.parent for path in Path(workdir).glob(f"*/{RESULTS}")]
     order = {"teacher": 0, "baseline": 1, "ours": 3}
     runs = [read_run(folder) for folder in folders]
     return sorted(runs, key=lambda run: (order.get(run.method, 2), run.name))
 
 
-def read_run(folder: str | Path) -> Run:
-    """One finished run. Raises FileNotFoundError without results.json, ValueError if unreadable."""
+def read_run(folder: str | Path, name: str = "") -> Run:
+    """A run, called `name` (default: its folder's name); what it has not yet written is empty.
+
+    Raises UserError for a file that cannot be read.
+    """
     folder = Path(folder)
-    try:
-        results = json.loads((folder / "results.json").read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / 'results.json'} is not JSON: {error}") from None
-    clip_ids, labels, logits = _read_scores(folder / "scores.npz")
-    return Run(folder.name, folder, results, read_log(folder), clip_ids, labels, logits)
-
-
-def _read_scores(
-    path: Path,
-) -> tuple[np.ndarray | None, Int[np.ndarray, " n"] | None, Float[np.ndarray, "n k"] | None]:
-    if not path.exists():
-        return None, None, None
-    with np.load(path, allow_pickle=False) as scores:
-        return scores["clip_id"].astype(str), scores["label"], scores["logits"]
+    scores = read_scores(folder) if (folder / SCORES).exists() else Scores(None, None, None)
+    return Run(name or folder.name, folder, finished(folder) or {}, read_log(folder), *scores)

@@ -1,6 +1,6 @@
 """The live table of a study: what each run is at, method by seed."""
 
-import json
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from jax_irkd.errors import UserError
 from jax_irkd.reporting.wording import percent
-from jax_irkd.runs.results import TITLES, number
+from jax_irkd.runs.results import TITLES, finished, number
 from jax_irkd.studies.planning import Task
 from jax_irkd.studies.processes import DONE, FAILED, RUNNING, STOPPED, Key, Status
 from jax_irkd.training.logs import read_log
@@ -89,10 +90,9 @@ def describe(task: Task, status: Status, brief: bool = False) -> str:
 
 def progress(folder: Path) -> tuple[int, float | None]:
     """The last step of a run and its top-1, the latest if it has not ended."""
-    try:
-        results = json.loads((folder / "results.json").read_text("utf-8"))
-        return results.get("steps", 0), number(results.get("metrics", {}).get("top1"))
-    except (OSError, ValueError):
-        log = read_log(folder)
+    with contextlib.suppress(UserError):  # the study says at its end which run is damaged
+        if results := finished(folder):
+            return results.get("steps", 0), number(results.get("metrics", {}).get("top1"))
+    log = read_log(folder)
     top1 = [line["top1"] for line in log if line.get("top1") is not None]
     return max((line["step"] for line in log), default=0), number(top1[-1]) if top1 else None

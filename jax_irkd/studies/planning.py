@@ -1,6 +1,5 @@
 """What a study has to run: a task for every method and seed, and the teacher they share."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -161,15 +160,16 @@ def _command(arguments: Sequence[str], workdir: Path) -> tuple[str, ...]:
 
 def _check_held(config: ConfigDict, folder: Path, workdir: Path) -> None:
     """Raises UserError when `folder` holds a run of another configuration."""
+    from jax_irkd.host.files import read_json
     from jax_irkd.runs.identity import identity_of
     from jax_irkd.runs.lifecycle import claim
-    from jax_irkd.runs.results import finished
+    from jax_irkd.runs.results import IDENTITY, finished
 
-    if not (folder / "config.json").exists():
+    if not (folder / IDENTITY).exists():
         return
     teacher = finished(workdir / "teacher") if config.distillers else None
     wanted = identity_of(config, config.method, (teacher or {}).get("identity", ""))
     if config.distillers and (config.teacher or not teacher):
         # Only the run itself can tell which teacher it will have.
-        wanted["teacher"] = json.loads((folder / "config.json").read_text()).get("teacher")
+        wanted["teacher"] = read_json(folder / IDENTITY).get("teacher")
     claim(folder, wanted)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from jax_irkd.errors import UserError
 from jax_irkd.host import room
 from jax_irkd.host.interrupts import INTERRUPTED, StopRequest
+from jax_irkd.runs.results import is_finished
 from jax_irkd.studies.planning import Task
 
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
@@ -81,7 +82,7 @@ def run_tasks(
 
 
 def _is_done(task: Task) -> bool:
-    return (task.folder / "results.json").exists()
+    return is_finished(task.folder)
 
 
 def _next(

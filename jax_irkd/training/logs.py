@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jax_irkd.errors import FULL
+from jax_irkd.host.files import write_whole
 from jax_irkd.training.events import Events
+
+LOG = "metrics.jsonl"
 
 
 class RunLog:
@@ -21,11 +24,9 @@ class RunLog:
 
     def __init__(self, folder: Path, first_step: int):
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "metrics.jsonl"
+        self._path = folder / LOG
         lines = [line for line in read_log(folder) if line["step"] <= first_step]
-        temporary = self._path.with_suffix(".partial")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        temporary.replace(self._path)
+        write_whole(self._path, "".join(json.dumps(line) + "\n" for line in lines))
         self._file, self._waiting = self._path.open("ab", buffering=0), b""
         for old in folder.glob("tensorboard/events.out.tfevents.*"):
             old.unlink()
@@ -64,9 +65,14 @@ class RunLog:
         self._events.close()
 
 
+def has_log(folder: str | Path) -> bool:
+    """Whether a run has begun to log in `folder`."""
+    return (Path(folder) / LOG).exists()
+
+
 def read_log(folder: Path) -> list[dict]:
     """The lines of `folder`/metrics.jsonl; a last line cut short by a crash is dropped."""
-    path = Path(folder) / "metrics.jsonl"
+    path = Path(folder) / LOG
     lines = []
     for text in path.read_text("utf-8").splitlines() if path.exists() else []:
         try:

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.host import memory
+from jax_irkd.host.files import write_whole
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress, console
 from jax_irkd.metrics import classification
@@ -294,7 +295,7 @@ class Trainer:
     def _give_up(self, step: int, rejected: int) -> None:
         dump = self.folder / f"rejected_batches_{step}.json"
         if jax.process_index() == 0:
-            dump.write_text(json.dumps(dict(self._recent), indent=1))
+            write_whole(dump, json.dumps(dict(self._recent), indent=1))
         raise UserError(
             f"{rejected} updates in a row were not finite, up to step {step}; the run stops with "
             f"the last good checkpoint, step {max(self.checkpoints.steps(), default=0)}. The clips "

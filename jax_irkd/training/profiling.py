@@ -129,14 +129,3 @@ def _as_user_error(folder: Path) -> Iterator[None]:
             f"no profile can be written to {folder}: {reason}; leave --profile out, or use "
             "another --workdir"
         ) from error
-
-
-def refuse_untraceable(method: str, folder: Path | None) -> None:
-    """Raises UserError when a run has no steps to trace: it ended in `folder`, or has none."""
-    if method == "tstdd":
-        raise UserError("--profile traces the loop of the other methods; tstdd has its own")
-    if folder and (folder / "results.json").exists():
-        raise UserError(
-            f"the run in {folder} has ended, so --profile has nothing to trace; use another "
-            "--workdir, or --restart to begin it anew"
-        )

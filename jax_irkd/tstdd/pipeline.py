@@ -19,7 +19,6 @@ Report what comes out as an approximation of TSTDDs; the paper's 72.36 % is quot
 """
 
 import functools
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,9 +37,8 @@ from jax_irkd.host.terminal import Progress, console
 from jax_irkd.metrics import classification
 from jax_irkd.reporting import sections, write
 from jax_irkd.reporting.wording import percent
-from jax_irkd.runs.identity import digest, identity_of
-from jax_irkd.runs.lifecycle import claim
-from jax_irkd.runs.results import finished, write_results
+from jax_irkd.runs.identity import facts_of, identity_of
+from jax_irkd.runs.lifecycle import carry_out
 from jax_irkd.training.evaluation import Scores
 from jax_irkd.training.setup import make_reader
 from jax_irkd.tstdd import encoding, training
@@ -62,33 +60,18 @@ def run(config: ConfigDict, dataset: loading.Dataset, workdir: Path) -> dict:
         raise UserError("method=tstdd classifies clips only; leave out --config.eval.detection")
     check(config.tstdd)
     folder = workdir / "tstdd"
-    wanted = identity_of(config, "tstdd")
-    claim(folder, wanted)
-    done = finished(folder)
-    if done:
-        if not write.is_written(folder):  # It was killed between its results and its page.
-            write_page(folder, done)
-        return done
-    start = time.monotonic()
-    with StopRequest() as stop:
-        scores, extra = _train_and_test(config, dataset, folder, stop)
-    results = {
-        "dataset": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "protocol": config.protocol,
-        "method": "tstdd",
-        "modality": "infrared",
-        "seed": config.seed,
-        "class_names": list(dataset.class_names),
-        "identity": digest(wanted),
-        "config": json.loads(config.to_json_best_effort()),
-        "wall_time_s": time.monotonic() - start,
-        "teacher": None,
-    }
-    write_results(folder, scores, results | extra)
-    done = finished(folder)
-    write_page(folder, done)
-    return done
+
+    def trained():
+        begun = time.monotonic()
+        with StopRequest() as stop:
+            scores, extra = _train_and_test(config, dataset, folder, stop)
+        facts = facts_of(config, dataset, "tstdd", "infrared")
+        return scores, facts | extra | {"wall_time_s": time.monotonic() - begun, "teacher": None}
+
+    def page(results):
+        write_page(folder, results)
+
+    return carry_out(folder, identity_of(config, "tstdd"), trained, page)
 
 
 def write_page(folder: Path, results: Mapping[str, Any]) -> None:

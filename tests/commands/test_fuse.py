@@ -124,7 +124,7 @@ def test_runs_that_do_not_fit_are_refused(tmp_path):
     }
     for message, folder in others.items():
         with pytest.raises(UserError, match=message):
-            fuse.fused_results([fuse.read_scores(good), fuse.read_scores(folder)])
+            fuse.fused_results([fuse.read_scored(good), fuse.read_scored(folder)])
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):

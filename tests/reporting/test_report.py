@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 from tensorboardX.proto import event_pb2
 
+from jax_irkd.errors import UserError
 from jax_irkd.metrics import classification
 from jax_irkd.reporting import charts, figures, page, paper, sections, write
 from jax_irkd.reporting.wording import duration, flatten
@@ -326,7 +327,7 @@ def test_errors_name_the_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no run 'at' in .* there are \['ours'\]"):
         write.write_report(tmp_path, ["at"])
     (tmp_path / "ours/results.json").write_text("{")
-    with pytest.raises(ValueError, match=r"results.json is not JSON"):
+    with pytest.raises(UserError, match=r"results.json is not JSON"):
         write.write_report(tmp_path)
 
 

@@ -30,6 +30,7 @@ from rich.console import Console
 from jax_irkd.data.synthetic import recording, staging
 from jax_irkd.data.synthetic.staging import Clip
 from jax_irkd.errors import UserError
+from jax_irkd.host.files import read_json, write_whole
 
 SUBJECTS_PER_SETUP = 8  # as in NTU RGB+D's first setup: P001 to P008
 
@@ -131,7 +132,7 @@ def _claim(root: Path, clips: list[Clip], settings: dict) -> None:
     manifest = root / MANIFEST
     try:
         if manifest.exists():
-            found = json.loads(manifest.read_text())
+            found = read_json(manifest, "choose another --out or delete the folder")
             if found != settings:
                 raise UserError(
                     f"{root} holds clips made with {found}, not {settings}; choose another --out "
@@ -141,7 +142,7 @@ def _claim(root: Path, clips: list[Clip], settings: dict) -> None:
             raise UserError(f"{root} is not an empty folder; choose another --out")
         for folder in {clip_path(root, clip, kind).parent for clip in clips for kind in KINDS}:
             folder.mkdir(parents=True, exist_ok=True)
-        manifest.write_text(json.dumps(settings) + "\n")
+        write_whole(manifest, json.dumps(settings) + "\n")
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write the demo data to {root}: {error}") from error
 

@@ -1,0 +1,34 @@
+"""Files that are whole or not there, and JSON files that say what is wrong with them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from jax_irkd.errors import UserError, one_line
+
+
+def write_whole(path: str | Path, content: str | bytes) -> Path:
+    """Write `path` so that it holds the old content or all of the new one at every moment.
+
+    Several processes may write the same file at the same time; the last one's content stays.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read_json(path: str | Path, remedy: str = "train the run again") -> Any:
+    """What the JSON file `path` holds. Raises UserError with `remedy` when it cannot be read."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error}); {remedy}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({one_line(error)}); {remedy}") from error
