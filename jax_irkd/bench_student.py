@@ -20,12 +20,12 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_irkd.deployment.classifier import (
-    CHANNELS,
     Classifier,
     OnnxClassifier,
     RunClassifier,
     open_classifier,
 )
+from jax_irkd.deployment.recognizer import spec_of
 from jax_irkd.errors import UserError
 from jax_irkd.host import devices
 
@@ -65,7 +65,7 @@ def measure(
     rng = np.random.default_rng(0)
     inputs, first = {}, {}
     for name, classifier in classifiers.items():
-        shape = (batch, classifier.num_segments, *classifier.size, CHANNELS[classifier.modality])
+        shape = (batch, *spec_of(classifier).shape)
         inputs[name] = rng.integers(0, 256, shape, dtype=np.uint8)
         first[name] = _seconds(classifier, inputs[name])
     calls: dict[str, list[float]] = {name: [] for name in classifiers}

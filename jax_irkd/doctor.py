@@ -27,6 +27,7 @@ from packaging.version import Version
 from rich.console import Console
 
 from jax_irkd.command_line import parse
+from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 
 GREEN, YELLOW, RED = "green", "yellow", "red"
@@ -225,7 +226,7 @@ def check_data(config: ConfigDict | None) -> list[Line]:
     try:
         dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
         for split in ("train", "test"):
-            reader = make_reader(config, dataset, split, tuple(loading.MODALITIES))
+            reader = make_reader(config, dataset, split, tuple(CHANNELS))
             counts[split] = len(reader.records)
             if reader.centre(0)["mask"] == 0:
                 remedy = f"python -m jax_irkd.build {dataset.name} --overwrite --manual_dir=RAW"

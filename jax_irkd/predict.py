@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment.answers import as_json, as_text, clock_time, own_names, top, write_files
 from jax_irkd.deployment.classifier import open_classifier
 from jax_irkd.deployment.prediction import Settings, predict
@@ -27,7 +28,6 @@ from jax_irkd.deployment.recognizer import Recognizer
 from jax_irkd.errors import UserError
 from jax_irkd.host import devices
 from jax_irkd.video import playback
-from jax_irkd.video.playback import Wanted
 
 
 def predict_all(flags: argparse.Namespace) -> int:
@@ -102,7 +102,7 @@ def stream(flags: argparse.Namespace) -> int:
     )
     took = recognizer.warm_up()
     print(f"ready after {took:.1f} s; Ctrl-C ends", file=sys.stderr)
-    prepare = _preparer(recognizer.wanted)
+    prepare = _preparer(recognizer.spec)
     made, latencies = 0, []
     with Stream(flags.stream, prepare, capacity=flags.stride, patience=flags.patience) as source:
         try:
@@ -120,7 +120,7 @@ def stream(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _preparer(wanted: Wanted) -> Callable[[np.ndarray], np.ndarray]:
+def _preparer(spec: InputSpec) -> Callable[[np.ndarray], np.ndarray]:
     """`prepare_frame`, which says once when the stream has the wrong colours."""
     seen = False
 
@@ -128,9 +128,9 @@ def _preparer(wanted: Wanted) -> Callable[[np.ndarray], np.ndarray]:
         nonlocal seen
         if not seen:
             seen = True
-            for text in playback.modality_warning(playback.colourfulness(image), wanted.modality):
+            for text in playback.modality_warning(playback.colourfulness(image), spec.modality):
                 print(f"warning: the stream {text}", file=sys.stderr)
-        return playback.prepare_frame(image, wanted)
+        return playback.prepare_frame(image, spec)
 
     return prepare
 

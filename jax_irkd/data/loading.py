@@ -18,10 +18,10 @@ import tensorflow_datasets as tfds
 
 from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
+from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 
 Batch = dict[str, np.ndarray]
-MODALITIES = {"rgb": 3, "infrared": 1}
 
 
 class _SkipDecoding(tfds.decode.SkipDecoding):
@@ -84,7 +84,7 @@ def open_dataset(name: str, data_dir: str) -> Dataset:
     folder = versions[-1].parent
     try:
         builder = tfds.builder_from_directory(folder)
-        decoders = {modality: _SkipDecoding() for modality in MODALITIES}
+        decoders = {modality: _SkipDecoding() for modality in CHANNELS}
         splits = {
             split: builder.as_data_source(split, decoders=decoders) for split in builder.info.splits
         }
@@ -177,7 +177,7 @@ class ClipReader:
 
     def _blank(self, index: int) -> Batch:
         clip = {
-            name: np.zeros((self.num_segments, *self.sizes[name], MODALITIES[name]), np.uint8)
+            name: np.zeros((self.num_segments, *self.sizes[name], CHANNELS[name]), np.uint8)
             for name in self.modalities
         }
         return {
@@ -196,7 +196,7 @@ def decode_frame(encoded: bytes, size: tuple[int, int], modality: str) -> np.nda
     frame = cv2.imdecode(buffer, flag) if buffer.size else None
     if frame is None:
         raise ValueError(f"a {modality} frame of {buffer.size} bytes is no readable image")
-    return fit(frame, size).reshape(*size, MODALITIES[modality])
+    return fit(frame, size).reshape(*size, CHANNELS[modality])
 
 
 def training_batches(

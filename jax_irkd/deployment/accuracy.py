@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 from jax_irkd.data import loading
 from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
+from jax_irkd.data.spec import InputSpec
 from jax_irkd.data.synthetic import staging
-from jax_irkd.deployment.classifier import Rules
 from jax_irkd.errors import UserError
 from jax_irkd.training.setup import make_reader
 
@@ -19,7 +19,7 @@ SAMPLES = 10
 
 
 def accuracy_change(
-    changed: Callable, reference: Callable, meta: Mapping[str, Any], rules: Rules
+    changed: Callable, reference: Callable, meta: Mapping[str, Any], spec: InputSpec
 ) -> dict[str, Any]:
     """Top-1 of both programs and how often they agree.
 
@@ -31,7 +31,7 @@ def accuracy_change(
         source = f"test split of {dataset} ({meta['config']['protocol']})"
     except UserError as error:
         print(f"no test split to measure on: {error}", file=sys.stderr)
-        batches, source = _rendered(rules), f"{SAMPLES} rendered clips (agreement only)"
+        batches, source = _rendered(spec), f"{SAMPLES} rendered clips (agreement only)"
     first, second, labels = [], [], []
     for clips, truth in batches:
         first.append(np.asarray(changed(clips)))
@@ -75,10 +75,10 @@ def _test_split(meta: Mapping[str, Any]) -> tuple[str, Iterator]:
     return dataset.name, batches()
 
 
-def _rendered(rules: Rules) -> Iterator:
-    positions = segment_positions(rules.num_segments)
+def _rendered(spec: InputSpec) -> Iterator:
+    positions = segment_positions(spec.num_segments)
     for action in range(1, SAMPLES + 1):
         rgb, infrared = staging.film(staging.Clip(1, 2, action, 1, action), seed=0)
-        film = rgb if rules.modality == "rgb" else infrared
-        frames = [fit(film[i], rules.size) for i in frame_indices(positions, len(film))]
-        yield np.stack(frames).reshape(1, *rules.shape), np.array([-1])
+        film = rgb if spec.modality == "rgb" else infrared
+        frames = [fit(film[i], spec.size) for i in frame_indices(positions, len(film))]
+        yield np.stack(frames).reshape(1, *spec.shape), np.array([-1])

@@ -9,9 +9,10 @@ from pathlib import Path
 import jax
 import jax.export
 
+from jax_irkd.data.spec import CHANNELS
 from jax_irkd.deployment import exported
 from jax_irkd.deployment.accuracy import accuracy_change
-from jax_irkd.deployment.classifier import CHANNELS, OnnxClassifier, rules_of
+from jax_irkd.deployment.classifier import OnnxClassifier, trained_spec
 from jax_irkd.deployment.model_card import model_card
 from jax_irkd.deployment.program import (
     PLATFORMS,
@@ -29,7 +30,7 @@ from jax_irkd.runs.results import finished
 
 def make_manifest(program: Program, meta: Mapping, results: Mapping, precision: str) -> dict:
     """What a user of the file has to know, as JSON."""
-    modality, segments, (height, width), resolution, scale = program.rules
+    modality, segments, (height, width), resolution, scale = program.spec
     parameters, flops = program.cost
     config = json.loads(json.dumps(meta["config"]))
     config["dataset"].pop("data_dir", None)  # A path on the machine it was trained on.
@@ -102,7 +103,7 @@ def export_run(
     network, meta = load_network(run, which)
     results = finished(Path(run)) or {}
     winograd = WIDEST_WINOGRAD if kind == "irkd" else 0  # ONNX keeps plain convolutions.
-    program = make_program(network, rules_of(meta), precision, winograd=winograd)
+    program = make_program(network, trained_spec(meta), precision, winograd=winograd)
     manifest = make_manifest(program, meta, results, precision)
     if kind == "onnx":
         from jax_irkd.deployment.onnx_file import write_onnx
@@ -117,7 +118,7 @@ def export_run(
     loaded = functools.partial(called, jax.device_put(program.weights))
     manifest["distance"] = check(loaded, program, precision)
     if measure and precision != "float32":
-        manifest["accuracy"] = accuracy_change(loaded, program.reference, meta, program.rules)
+        manifest["accuracy"] = accuracy_change(loaded, program.reference, meta, program.spec)
     write_irkd(out, manifest, module, numbers)
     return manifest
 

@@ -9,13 +9,12 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from jax_irkd.data.spec import InputSpec
 from jax_irkd.errors import UserError
-
-CHANNELS = {"rgb": 3, "infrared": 1}
 
 
 class Classifier(Protocol):
@@ -27,21 +26,6 @@ class Classifier(Protocol):
     size: tuple[int, int]
 
     def __call__(self, clips: np.ndarray) -> np.ndarray: ...
-
-
-class Rules(NamedTuple):
-    """How a video becomes what the network reads: sizes are (height, width)."""
-
-    modality: str
-    num_segments: int
-    size: tuple[int, int]
-    resolution: int
-    scale: float
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(t, h, w, c) of a clip."""
-        return (self.num_segments, *self.size, CHANNELS[self.modality])
 
 
 def open_classifier(path: str | Path, which: str = "last") -> Classifier:
@@ -74,10 +58,10 @@ class RunClassifier:
         from jax_irkd.runs.network import load_network
 
         self.network, self.meta = load_network(folder, which)
-        rules = rules_of(self.meta)
+        spec = trained_spec(self.meta)
         self.class_names = tuple(self.meta["class_names"])
-        self.modality, self.num_segments, self.size = rules[:3]
-        step = functools.partial(probabilities, model=self.network.model, rules=rules)
+        self.modality, self.num_segments, self.size = spec[:3]
+        step = functools.partial(probabilities, model=self.network.model, spec=spec)
         self._step = jax.jit(step)
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
@@ -85,7 +69,7 @@ class RunClassifier:
 
     def cost(self) -> tuple[int, float]:
         """Parameters, and floating point operations for one clip."""
-        return cost(self.network.variables, self._step, rules_of(self.meta))
+        return cost(self.network.variables, self._step, trained_spec(self.meta))
 
 
 class OnnxClassifier:
@@ -123,19 +107,21 @@ class OnnxClassifier:
         return self._session.run(None, {self._input: clips})[0]
 
 
-def rules_of(meta: Mapping[str, Any]) -> Rules:
+def trained_spec(meta: Mapping[str, Any]) -> InputSpec:
     """The test protocol that a run was evaluated with."""
     config, modality = meta["config"], meta["modality"]
     inputs = config["input"]
     size = tuple(config["dataset"][f"{modality}_size"])
-    return Rules(modality, inputs["num_segments"], size, inputs["resolution"], inputs["eval_scale"])
+    return InputSpec(
+        modality, inputs["num_segments"], size, inputs["resolution"], inputs["eval_scale"]
+    )
 
 
-def probabilities(variables: Any, clips, *, model, rules: Rules):
+def probabilities(variables: Any, clips, *, model, spec: InputSpec):
     """softmax(model(centre crop, normalised)), float32 `b k`, of uint8 clips `b t h w c`."""
     import jax
 
-    logits = model.apply(variables, prepare(clips, rules.resolution, rules.scale), train=False)
+    logits = model.apply(variables, prepare(clips, spec.resolution, spec.scale), train=False)
     return jax.nn.softmax(logits.logits.astype(np.float32))
 
 
@@ -159,12 +145,12 @@ def prepare(clips, resolution: int, scale: float):
     return prepared["clips"]
 
 
-def cost(variables: Any, step: Callable, rules: Rules) -> tuple[int, float]:
+def cost(variables: Any, step: Callable, spec: InputSpec) -> tuple[int, float]:
     """Parameters, and floating point operations of jitted `step(variables, clips)` for a clip."""
     import jax
 
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    clips = jax.ShapeDtypeStruct((1, *rules.shape), np.uint8)
+    clips = jax.ShapeDtypeStruct((1, *spec.shape), np.uint8)
     analysis = step.lower(variables, clips).cost_analysis() or {}
     return parameters, float(analysis.get("flops", float("nan")))
 

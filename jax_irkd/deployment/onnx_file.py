@@ -29,7 +29,7 @@ def write_onnx(path: Path, program: Any, manifest: dict, check: Callable[[Path],
         raise UserError(
             f"--format=onnx needs {error.name}: pip install 'jax-irkd[onnx]'"
         ) from error
-    clips = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), *program.rules.shape), jnp.uint8)
+    clips = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), *program.spec.shape), jnp.uint8)
     made = jax2onnx.to_onnx(
         functools.partial(program.function, program.weights),
         [clips],

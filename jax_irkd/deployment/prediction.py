@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment.classifier import Classifier, in_batches
-from jax_irkd.deployment.recognizer import wanted_of
+from jax_irkd.deployment.recognizer import spec_of
 from jax_irkd.detection.proposals import segments
 from jax_irkd.detection.rows import Row
 from jax_irkd.video import playback
-from jax_irkd.video.playback import Footage, Wanted
+from jax_irkd.video.playback import Footage
 
 # The longest clip of NTU RGB+D lasts 10 seconds; PKU-MMD's videos last minutes.
 TRIMMED_SECONDS = 15.0
@@ -50,30 +51,30 @@ class Result(NamedTuple):
 def predict(classifier: Classifier, path: str | Path, settings: Settings = DEFAULTS) -> Result:
     """Classify one video. Raises VideoError (a UserError) when it cannot be read."""
     film = Footage(path)
-    wanted = wanted_of(classifier)
+    spec = spec_of(classifier)
     trimmed = settings.trimmed
     if trimmed is None:
         trimmed = film.seconds <= TRIMMED_SECONDS
     if trimmed:
-        found = [playback.whole_clip(film, wanted)]
+        found = [playback.whole_clip(film, spec)]
         spans = np.array([found[0][:2]])
         scores = classifier(np.stack([found[0].frames]))
         rows = []
     else:
-        spans, scores = _timeline(classifier, film, wanted, settings)
+        spans, scores = _timeline(classifier, film, spec, settings)
         rows = _rows(scores, spans, settings)
-    warnings = film.warnings + playback.modality_warning(film.colour, wanted.modality)
-    if film.read < wanted.num_segments:
+    warnings = film.warnings + playback.modality_warning(film.colour, spec.modality)
+    if film.read < spec.num_segments:
         warnings.append(
-            f"has {frame_count(film.read)}, fewer than the {wanted.num_segments} segments; "
+            f"has {frame_count(film.read)}, fewer than the {spec.num_segments} segments; "
             "some repeat"
         )
     return Result(Path(path), trimmed, film.read, film.rate, scores, spans, rows, warnings)
 
 
-def _timeline(classifier: Classifier, film: Footage, wanted: Wanted, settings: Settings):
+def _timeline(classifier: Classifier, film: Footage, spec: InputSpec, settings: Settings):
     """Spans `w 2` and probabilities `w k` of sliding windows; decoding runs beside the network."""
-    length = max(round(settings.seconds * film.rate), wanted.num_segments)
+    length = max(round(settings.seconds * film.rate), spec.num_segments)
     spans, scores, batch = [], [], []
 
     def flush():
@@ -81,7 +82,7 @@ def _timeline(classifier: Classifier, film: Footage, wanted: Wanted, settings: S
             scores.append(in_batches(classifier, np.stack(batch), settings.batch))
             batch.clear()
 
-    for window in playback.ahead(playback.windows(film, wanted, length, settings.stride)):
+    for window in playback.ahead(playback.windows(film, spec, length, settings.stride)):
         spans.append(window[:2])
         batch.append(window.frames)
         if len(batch) == settings.batch:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment.classifier import (
-    Rules,
     cost,
     probabilities,
 )
@@ -41,24 +41,24 @@ class Program(NamedTuple):
     weights: list[np.ndarray]
     reference: Callable
     folded: bool
-    rules: Rules
+    spec: InputSpec
     cost: tuple[int, float]
 
 
 def make_program(
-    network: Network, rules: Rules, precision: str = "float32", *, winograd: int = 0
+    network: Network, spec: InputSpec, precision: str = "float32", *, winograd: int = 0
 ) -> Program:
     """Weights and clips to probabilities, batch norms folded where that is exact.
 
     `winograd` is that of `models.resnet`: how many channels a convolution may have to be replaced.
     """
     model, variables = with_precision(network.model, network.variables, "float32")
-    reference = _jitted(model, variables, rules)
-    size = cost(variables, reference.func, rules)
+    reference = _jitted(model, variables, spec)
+    size = cost(variables, reference.func, spec)
     folded = _fold(model, variables)
-    clips = check_clips(rules, 2)
+    clips = check_clips(spec, 2)
     # Folding is exact but for rounding, unless the model names its layers in an unknown way.
-    keeps = folded is not None and _distance(_jitted(*folded, rules), reference, clips) <= TOLERANCE
+    keeps = folded is not None and _distance(_jitted(*folded, spec), reference, clips) <= TOLERANCE
     model, variables = with_precision(*(folded if keeps else (model, variables)), precision)
     if hasattr(model, "winograd"):
         model = model.clone(winograd=winograd)
@@ -68,13 +68,13 @@ def make_program(
     def function(weights, clips):
         stored = jax.tree.unflatten(structure, weights)
         restored = {**stored, "params": dequantise(stored["params"])}
-        return probabilities(restored, clips, model=model, rules=rules)
+        return probabilities(restored, clips, model=model, spec=spec)
 
-    return Program(function, [*map(np.asarray, weights)], reference, keeps, rules, size)
+    return Program(function, [*map(np.asarray, weights)], reference, keeps, spec, size)
 
 
-def _jitted(model, variables: PyTree, rules: Rules) -> Callable:
-    step = jax.jit(functools.partial(probabilities, model=model, rules=rules))
+def _jitted(model, variables: PyTree, spec: InputSpec) -> Callable:
+    step = jax.jit(functools.partial(probabilities, model=model, spec=spec))
     return functools.partial(step, variables)
 
 
@@ -84,10 +84,10 @@ def _fold(model, variables: PyTree) -> tuple[Any, PyTree] | None:
     return model.clone(norm=False), fold_batch_norm(variables)
 
 
-def check_clips(rules: Rules, count: int) -> np.ndarray:
+def check_clips(spec: InputSpec, count: int) -> np.ndarray:
     """Clips that differ in brightness, contrast and texture, to compare two programs with."""
     rng = np.random.default_rng(0)
-    shape = rules.shape
+    shape = spec.shape
     coarse = rng.integers(0, 256, (count, shape[0], 8, 8, shape[3]))
     rows, columns = (np.arange(side) * 8 // side for side in shape[1:3])
     noise = rng.integers(-40, 41, (count, *shape))
@@ -118,7 +118,7 @@ def _distance(first: Callable, second: Callable, clips: np.ndarray) -> float:
 def stablehlo(program: Program) -> tuple[bytes, int]:
     """The module for CPUs and CUDA, with a symbolic batch, and its calling convention's number."""
     batch = jax.export.symbolic_shape("b")
-    clips = jax.ShapeDtypeStruct((*batch, *program.rules.shape), jnp.uint8)
+    clips = jax.ShapeDtypeStruct((*batch, *program.spec.shape), jnp.uint8)
     jitted = jax.jit(program.function, keep_unused=True)
     made = jax.export.export(jitted, platforms=PLATFORMS)(program.weights, clips)
     return made.mlir_module_serialized, made.calling_convention_version
@@ -130,7 +130,7 @@ def check(loaded: Callable, program: Program, precision: str) -> float:
     bf16 and int8 change the numbers by design: there only non-finite results are refused.
     """
     distance = max(
-        _distance(loaded, program.reference, check_clips(program.rules, count)) for count in (2, 1)
+        _distance(loaded, program.reference, check_clips(program.spec, count)) for count in (2, 1)
     )
     if distance > (TOLERANCE if precision == "float32" else np.finfo(np.float32).max):
         raise UserError(

@@ -17,9 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_irkd.data.sampling import segment_positions
+from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment.classifier import Classifier, open_classifier
 from jax_irkd.errors import UserError
-from jax_irkd.video.playback import Wanted, prepare_frame
+from jax_irkd.video.playback import prepare_frame
 
 
 class Prediction(NamedTuple):
@@ -55,18 +56,16 @@ class Recognizer:
             )
         named = isinstance(network, str | Path)
         self.classifier = open_classifier(network, which) if named else network
-        self.wanted = wanted_of(self.classifier)
+        self.spec = spec_of(self.classifier)
         self.seconds, self.stride, self.rate = seconds, stride, rate
-        self._positions = segment_positions(self.wanted.num_segments)
+        self._positions = segment_positions(self.spec.num_segments)
         self._ring: collections.deque[tuple[float, np.ndarray]] = collections.deque()
         self._since, self._pushed = 0, 0
 
     def warm_up(self) -> float:
         """Compile before the first frame comes; the seconds that took."""
         start = clock.monotonic()
-        shape = (self.wanted.num_segments, *self.wanted.size)
-        channels = 1 if self.wanted.modality == "infrared" else 3
-        self.classifier(np.zeros((1, *shape, channels), np.uint8))
+        self.classifier(np.zeros((1, *self.spec.shape), np.uint8))
         return clock.monotonic() - start
 
     def push(self, frame: np.ndarray, time: float | None = None) -> Prediction | None:
@@ -75,7 +74,7 @@ class Recognizer:
         `time` is in seconds, growing; without it frames come at `rate`. The first prediction comes
         after `stride` frames and as many as the network has segments.
         """
-        return self.push_prepared(prepare_frame(frame, self.wanted), time)
+        return self.push_prepared(prepare_frame(frame, self.spec), time)
 
     def push_prepared(self, frame: np.ndarray, time: float | None = None) -> Prediction | None:
         """`push` for a frame that `prepare_frame` made, in another thread perhaps."""
@@ -87,7 +86,7 @@ class Recognizer:
         self._since += 1
         while self._ring[0][0] <= time - self.seconds:
             self._ring.popleft()
-        if self._since < self.stride or self._pushed < self.wanted.num_segments:
+        if self._since < self.stride or self._pushed < self.spec.num_segments:
             return None
         self._since = 0
         start = clock.monotonic()
@@ -116,6 +115,6 @@ class Recognizer:
         return np.stack([self._ring[index][1] for index in indices])
 
 
-def wanted_of(classifier: Classifier) -> Wanted:
+def spec_of(classifier: Classifier) -> InputSpec:
     """The frames a classifier reads."""
-    return Wanted(classifier.modality, classifier.num_segments, tuple(classifier.size))
+    return InputSpec(classifier.modality, classifier.num_segments, tuple(classifier.size))

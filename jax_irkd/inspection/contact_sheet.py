@@ -10,9 +10,10 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
-from jax_irkd.data import augment, loading
+from jax_irkd.data import augment
 from jax_irkd.data.loading import ClipReader, Dataset
 from jax_irkd.data.pixels import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
+from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.reporting.figures import strip
 from jax_irkd.training.setup import make_augmentation, make_reader
@@ -33,7 +34,7 @@ def reader_of(config: ConfigDict, dataset: Dataset, split: str) -> ClipReader:
     elif split not in ("train", "test"):
         choices = ["train", "test", *sorted(dataset.splits)]
         raise UserError(f"unknown split {split!r}; choose one of {choices}")
-    return make_reader(config, dataset, split, tuple(loading.MODALITIES))
+    return make_reader(config, dataset, split, tuple(CHANNELS))
 
 
 def choose(reader: ClipReader, count: int, seed: int) -> list[int]:
@@ -93,7 +94,7 @@ def _read(reader: ClipReader, index: int, training: bool, seed: int) -> dict:
 
 def _augmented(config: ConfigDict, batch: list[dict], training: bool) -> list[dict]:
     inputs = config.input
-    clips = {name: np.stack([clip["clips"][name] for clip in batch]) for name in loading.MODALITIES}
+    clips = {name: np.stack([clip["clips"][name] for clip in batch]) for name in CHANNELS}
     if training:
         prepare = make_augmentation(inputs)
         seeds = np.array([clip["seed"] for clip in batch])

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from jax_irkd.data.loading import MODALITIES, Dataset
+from jax_irkd.data.loading import Dataset
+from jax_irkd.data.spec import CHANNELS
 from jax_irkd.training import setup
 from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.setup import make_reader
@@ -102,11 +103,11 @@ def _plan(config, dataset, clips, costs: dict[str, Cost], name, role, modality) 
 
 
 def _memory(config, own: Cost, teacher: Cost | None, modality: str, clips: int) -> dict[str, float]:
-    names = MODALITIES if teacher else (modality,)
+    names = CHANNELS if teacher else (modality,)
     sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
     frames = config.input.num_segments * clips
-    pixels = sum(np.prod(sizes[name]) * MODALITIES[name] for name in names) * frames
-    prepared = sum(MODALITIES[name] for name in names) * config.input.resolution**2 * frames
+    pixels = sum(np.prod(sizes[name]) * CHANNELS[name] for name in names) * frames
+    prepared = sum(CHANNELS[name] for name in names) * config.input.resolution**2 * frames
     training = config[f"{'teacher' if modality == 'rgb' else 'student'}_training"]
     memory = {
         "network, gradients, optimiser": float(own.state),

@@ -34,7 +34,7 @@ def cast_of(focus: Run, runs: Sequence[Run]) -> Cast:
         seeds = [r for r in same if r.results.get("seed") == focus.results.get("seed")]
         return (seeds or same or [None])[0]
 
-    metric = "mAP" if str(focus.results.get("dataset", "")).startswith("pku") else "top1"
+    metric = focus.metric
     teacher = focus if focus.method == "teacher" else find("teacher")
     baseline = focus if focus.method == "baseline" else find("baseline")
     known = number((focus.results.get("teacher") or {}).get(metric))

@@ -130,6 +130,11 @@ class Run(NamedTuple):
             names = [f"class {index}" for index in range(count)]
         return [str(name) for name in names]
 
+    @property
+    def metric(self) -> str:
+        """What runs on this data are compared by: mAP on PKU-MMD, as in the paper, else top-1."""
+        return "mAP" if str(self.results.get("dataset", "")).startswith("pku") else "top1"
+
     def figure(self, key: str) -> float | None:
         """A test figure, None where it is missing or not a number."""
         return number(self.results.get("metrics", {}).get(key))

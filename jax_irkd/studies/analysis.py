@@ -38,7 +38,7 @@ def summarise(
                     f"{run.folder} has {key} {run.results.get(key)!r}, {first.folder} "
                     f"{first.results.get(key)!r}; a study compares runs on the same data"
                 )
-    metric = "mAP" if str(first.results.get("dataset", "")).startswith("pku") else "top1"
+    metric = first.metric
     order = list(dict.fromkeys(["teacher", "baseline", *methods]))
     rows = {
         method: _row(method, runs, metric, attempts, replicates)

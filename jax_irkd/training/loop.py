@@ -19,6 +19,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
+from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.host import memory
 from jax_irkd.host.files import write_whole
@@ -124,7 +125,7 @@ class Trainer:
             jax.random.key(self.config.seed),
             segments=self.config.input.num_segments,
             resolution=self.config.input.resolution,
-            channels=loading.MODALITIES[phase.modality],
+            channels=CHANNELS[phase.modality],
             model=phase.model,
             distillers=phase.distillers,
             teacher=teacher and functools.partial(teacher, phase.teacher.variables),

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jax_irkd import distillers
 from jax_irkd.data import augment, loading
-from jax_irkd.data.loading import MODALITIES
+from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError, one_line
 from jax_irkd.models.tsn import TSN
 from jax_irkd.training import steps
@@ -91,7 +91,7 @@ def check_fit(config: ConfigDict, made: Mapping[str, nn.Module], num_classes: in
     inputs, key, outputs = config.input, jax.random.key(0), []
     for section, modality in ((config.student_model, "infrared"), (config.teacher_model, "rgb")):
         model = steps.alone(make_model(section, num_classes, config.dtype))
-        size = (2, inputs.num_segments, inputs.resolution, inputs.resolution, MODALITIES[modality])
+        size = (2, inputs.num_segments, inputs.resolution, inputs.resolution, CHANNELS[modality])
         forward = functools.partial(model.init_with_output, train=False)
         outputs.append(jax.eval_shape(forward, key, jax.ShapeDtypeStruct(size, jnp.float32))[0])
     labels = jax.ShapeDtypeStruct((2,), jnp.int32)

@@ -11,7 +11,6 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 import cv2
@@ -20,6 +19,7 @@ from av.video.reformatter import VideoReformatter
 
 from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
+from jax_irkd.data.spec import InputSpec
 from jax_irkd.errors import UserError
 from jax_irkd.video.decoding import COLOURED, COLOURLESS, VideoError, missing_bytes, resize
 from jax_irkd.video.windows import Window, spans
@@ -33,14 +33,6 @@ COLOURS_EVERY = 16  # frames that a network reads, one is looked at for colours
 _WILD = ("*", "?", "[")
 # Titles in another encoding than UTF-8 are no reason to refuse a video; since 19 PyAV agrees.
 _OPTIONS = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "ignore"}
-
-
-class Wanted(NamedTuple):
-    """The frames a network reads: `size` is (height, width)."""
-
-    modality: str
-    num_segments: int
-    size: tuple[int, int]
 
 
 def find_videos(patterns: Iterable[str]) -> list[Path]:
@@ -217,7 +209,7 @@ def upright(image: np.ndarray, rotation: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(image, round(rotation / 90) % 4))
 
 
-def prepare_frame(image: np.ndarray, wanted: Wanted) -> np.ndarray:
+def prepare_frame(image: np.ndarray, spec: InputSpec) -> np.ndarray:
     """Any `h w`, `h w 1` or RGB `h w 3` uint8 image as the network was trained on: `h w c`.
 
     Shrunk as the builders do, to grey for infrared, then fitted.
@@ -230,11 +222,11 @@ def prepare_frame(image: np.ndarray, wanted: Wanted) -> np.ndarray:
         raise ValueError(f"a frame has 1 or 3 channels, not {image.shape[2]}")
     image = resize(image, SHORT_SIDE)
     grey = image.ndim == 2 or image.shape[2] == 1
-    if wanted.modality == "infrared" and not grey:
+    if spec.modality == "infrared" and not grey:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    elif wanted.modality == "rgb" and grey:
+    elif spec.modality == "rgb" and grey:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    return fit(image, wanted.size).reshape(*wanted.size, 1 if wanted.modality == "infrared" else 3)
+    return fit(image, spec.size).reshape(*spec.shape[1:])
 
 
 def colourfulness(image: np.ndarray) -> float:
@@ -255,7 +247,7 @@ def modality_warning(colour: float, modality: str) -> list[str]:
     return []
 
 
-def windows(footage: Footage, wanted: Wanted, length: int, stride: int) -> Iterator[Window]:
+def windows(footage: Footage, spec: InputSpec, length: int, stride: int) -> Iterator[Window]:
     """Overlapping windows of `length` frames every `stride`, in one walk through the video.
 
     Only the frames that a window needs are converted, and kept until the last window that needs
@@ -263,13 +255,13 @@ def windows(footage: Footage, wanted: Wanted, length: int, stride: int) -> Itera
     off. Sets `footage.colour`.
     """
     planned = spans(footage.expected, length, stride)
-    positions = segment_positions(wanted.num_segments)
+    positions = segment_positions(spec.num_segments)
     needed = [start + frame_indices(positions, stop - start) for start, stop in planned]
     kept: dict[int, np.ndarray] = {}
     current = 0
     # Decoding goes on in a thread of its own while frames are converted here.
-    for index, image in _converted(footage, wanted, ahead(_chosen(footage, needed), depth=4)):
-        kept[index] = prepare_frame(image, wanted)
+    for index, image in _converted(footage, spec, ahead(_chosen(footage, needed), depth=4)):
+        kept[index] = prepare_frame(image, spec)
         while current < len(planned) and needed[current][-1] <= index:
             yield _window(planned[current], needed[current], kept)
             current += 1
@@ -291,13 +283,13 @@ def _chosen(footage: Footage, needed: Sequence[np.ndarray]) -> Iterator[tuple[in
 
 
 def _converted(
-    footage: Footage, wanted: Wanted, frames: Iterable[tuple[int, av.VideoFrame]]
+    footage: Footage, spec: InputSpec, frames: Iterable[tuple[int, av.VideoFrame]]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Images of frames, shrunk; for infrared only some in colour, to tell whether there is any."""
     total, seen = 0.0, 0
     for count, (index, frame) in enumerate(frames):
-        looked_at = count < wanted.num_segments or count % COLOURS_EVERY == 0
-        grey = wanted.modality == "infrared" and not looked_at
+        looked_at = count < spec.num_segments or count % COLOURS_EVERY == 0
+        grey = spec.modality == "infrared" and not looked_at
         image = footage.image(frame, SHORT_SIDE, grey=grey)
         if looked_at:
             total, seen = total + colourfulness(image), seen + 1
@@ -311,13 +303,13 @@ def _window(span: tuple[int, int], indices, kept: dict[int, np.ndarray]) -> Wind
     return Window(*span, np.stack([kept[int(index)] for index in nearest]))
 
 
-def whole_clip(footage: Footage, wanted: Wanted) -> Window:
+def whole_clip(footage: Footage, spec: InputSpec) -> Window:
     """The video as one clip of segments. A damaged one is read twice, to place the segments."""
     counted = footage.expected
-    (found,) = windows(footage, wanted, counted, counted)
+    (found,) = windows(footage, spec, counted, counted)
     if footage.read < counted - 2:
         footage.expected = footage.read
-        (found,) = windows(footage, wanted, footage.read, footage.read)
+        (found,) = windows(footage, spec, footage.read, footage.read)
         footage.expected = counted
     return found._replace(stop=footage.read)
 

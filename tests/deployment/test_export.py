@@ -13,8 +13,9 @@ import pytest
 
 from jax_irkd import export
 from jax_irkd.data import augment
+from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment import accuracy, archive, classifier, exported, precision, program
-from jax_irkd.deployment.classifier import Rules, open_classifier
+from jax_irkd.deployment.classifier import open_classifier
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
 from jax_irkd.runs.network import load_network
@@ -22,7 +23,7 @@ from jax_irkd.training import setup
 from jax_irkd.training.evaluation import Network
 from tests.helpers import fakes, networks, student_runs
 
-RULES = Rules("infrared", 2, (40, 48), 32, 0.8)
+SPEC = InputSpec("infrared", 2, (40, 48), 32, 0.8)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -209,9 +210,9 @@ def test_a_confident_network_hides_nothing():
 
 def test_norms_that_cannot_be_folded_are_kept():
     """TinyModel's layers have names that folding does not know: it would be wrong silently."""
-    made = program.make_program(tiny(), RULES)
+    made = program.make_program(tiny(), SPEC)
     assert not made.folded
-    clips = jnp.asarray(program.check_clips(RULES, 2))
+    clips = jnp.asarray(program.check_clips(SPEC, 2))
     found = made.function(made.weights, clips)
     np.testing.assert_allclose(found, made.reference(clips), atol=1e-5)
 
@@ -223,9 +224,9 @@ def test_narrow_convolutions_take_fewer_products_on_cpus():
     """
     model = TSN(num_classes=3, depth=18, width=64)
     network = Network(model, networks.draw(model, 1, 2, 64, 64, 1))
-    rules = Rules("infrared", 2, (64, 64), 64, 1.0)
-    quick, plain = (program.make_program(network, rules, winograd=width) for width in (64, 0))
-    clips = jax.ShapeDtypeStruct((1, *rules.shape), jnp.uint8)
+    spec = InputSpec("infrared", 2, (64, 64), 64, 1.0)
+    quick, plain = (program.make_program(network, spec, winograd=width) for width in (64, 0))
+    clips = jax.ShapeDtypeStruct((1, *spec.shape), jnp.uint8)
     programs = [
         jax.jit(program.function).trace(program.weights, clips).lower(lowering_platforms=(name,))
         for program, name in ((quick, "cpu"), (quick, "cuda"), (plain, "cpu"))
@@ -239,7 +240,7 @@ def test_narrow_convolutions_take_fewer_products_on_cpus():
         exported.program_of(manifest | {"calling_convention": convention}, module).call
     )
     for count in (1, 3):
-        clips = program.check_clips(rules, count)
+        clips = program.check_clips(spec, count)
         found = called(quick.weights, clips)
         np.testing.assert_allclose(found, quick.reference(clips), atol=1e-5)
 

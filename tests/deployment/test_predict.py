@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 
 from jax_irkd import predict
+from jax_irkd.data.spec import InputSpec
 from jax_irkd.data.synthetic.raw_ntu import number_of, truncate, write_video
 from jax_irkd.deployment import answers, prediction
 from jax_irkd.deployment.prediction import Settings
 from jax_irkd.detection.rows import read_rows
 from jax_irkd.video import playback
 from jax_irkd.video.decoding import resize
-from jax_irkd.video.playback import Footage, Wanted
+from jax_irkd.video.playback import Footage
 from jax_irkd.video.windows import Window
 from jax_irkd.video.windows import windows as dataset_windows
 
-WANTED = Wanted("infrared", 4, (48, 64))
+WANTED = InputSpec("infrared", 4, (48, 64))
 
 
 class Reader:

@@ -1,0 +1,28 @@
+"""The clips a network reads: one description for training, prediction and exported files."""
+
+from typing import NamedTuple
+
+CHANNELS = {"rgb": 3, "infrared": 1}
+
+
+class InputSpec(NamedTuple):
+    """`num_segments` uint8 frames of `size` (height, width) and `channels`.
+
+    Inside, the network takes the centre crop of `scale` times the shorter side, resampled to
+    `resolution` pixels; 0 where that is the classifier's own business.
+    """
+
+    modality: str
+    num_segments: int
+    size: tuple[int, int]
+    resolution: int = 0
+    scale: float = 1.0
+
+    @property
+    def channels(self) -> int:
+        return CHANNELS[self.modality]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(t, h, w, c) of a clip."""
+        return (self.num_segments, *self.size, self.channels)
