@@ -34,7 +34,7 @@ from jax_irkd.models.folding import without_norms
 CHECK = Sizes(clips=4, segments=2, resolution=96)
 WARM = 3  # rounds; gigabytes find their place in the memory after a few steps
 TOLERANCE = 1e-4  # of a gradient's length; rounding takes 1e-6 on a CPU
-RIVALS = {"eager": "PyTorch eager", "compile": "torch.compile"}
+BASELINES = {"eager": "PyTorch eager", "compile": "torch.compile"}
 TARGETS = {("gpu", "eager"): "≥ 2", ("gpu", "compile"): "≥ 1.3", ("cpu", "eager"): "≥ 1"}
 
 
@@ -42,19 +42,19 @@ class Unequal(Exception):
     """Both sides do not compute the same, so their times mean nothing."""
 
 
-def rival_module():
+def baseline_module():
     """The PyTorch side; None, with the reason printed, where it cannot run."""
     try:
         import torch
 
-        from benchmarks import torch_rival
+        from benchmarks import torch_step
     except ImportError:
         print("PyTorch is not installed: only our own step is timed")
         return None
     if jax.devices()[0].platform == "gpu" and not torch.cuda.is_available():
         print("PyTorch sees no GPU: only our own step is timed")
         return None
-    return torch_rival
+    return torch_step
 
 
 def platform() -> str:
@@ -62,7 +62,7 @@ def platform() -> str:
     return jax.devices()[0].platform
 
 
-def make_rival(module, found: Networks, batch: Mapping, half: bool, compiled: bool) -> Callable:
+def make_baseline(module, found: Networks, batch: Mapping, half: bool, compiled: bool) -> Callable:
     """PyTorch's step on `batch`, with a method `wait`."""
     device = "cuda" if platform() == "gpu" else "cpu"
     step = module.Step(
@@ -88,15 +88,15 @@ def check_equal(module, sizes: Sizes = CHECK) -> dict[str, float]:
     batch = distillation.make_batch(sizes)
     with jax.default_matmul_precision("highest"), module.exact():
         ours = distillation.Step(found, batch)
-        rival = make_rival(module, found, batch, half=False, compiled=False)
-        terms, theirs = ours(), rival()
+        baseline = make_baseline(module, found, batch, half=False, compiled=False)
+        terms, theirs = ours(), baseline()
     worst = {}
     for name, term in theirs.items():
         worst[name] = abs(float(terms[name]) / float(term) - 1)
     learned = module.flatten(jax.device_get(_momentum(ours.state)))
     before = module.flatten(found.student["params"])
     squares = np.zeros(2)
-    for path, parameter in module.leaves(rival.step.student).items():
+    for path, parameter in module.leaves(baseline.step.student).items():
         if path not in learned:  # running statistics
             continue
         gradient = learned[path] - distillation.DECAY * np.asarray(before[path])
@@ -121,15 +121,15 @@ def _is_trace(node) -> bool:
 
 
 def compare(
-    sizes: Sizes, half: bool, repeats: int, inner: int, rivals: list[str], module
+    sizes: Sizes, half: bool, repeats: int, inner: int, baselines: list[str], module
 ) -> tuple[dict[str, Timing], Cost]:
-    """Times of `inner` updates of ours and of every rival in turns, and what one of ours costs."""
+    """Times of `inner` updates of ours and every baseline in turns, and what one of ours costs."""
     found, batch = distillation.networks(sizes, half), distillation.make_batch(sizes)
     ours = distillation.Step(found, batch)
     needs = needs_of(ours.lower)
     steps = {"ours": ours}
-    for name in rivals if module else []:
-        steps[name] = make_rival(module, found, batch, half, compiled=name == "compile")
+    for name in baselines if module else []:
+        steps[name] = make_baseline(module, found, batch, half, compiled=name == "compile")
 
     def times(step) -> Callable[[], None]:
         def call() -> None:
@@ -179,21 +179,21 @@ def time_figures(title: str, timings: Mapping[str, Timing], inner: int) -> list[
     """Milliseconds of everything that was timed."""
     return [
         spread(1e3 * value / inner for value in timing.wall).figure(
-            f"{title}: {RIVALS.get(name, name)}", "ms"
+            f"{title}: {BASELINES.get(name, name)}", "ms"
         )
         for name, timing in timings.items()
     ]
 
 
 def speed_figures(title: str, timings: Mapping[str, Timing]) -> list[Figure]:
-    """How often ours fits into the time of each rival."""
+    """How often ours fits into the time of each baseline."""
     made = []
-    for name in [rival for rival in timings if rival != "ours"]:
+    for name in [baseline for baseline in timings if baseline != "ours"]:
         faster = ratio(timings[name], timings["ours"])
         processor = ratio(timings[name], timings["ours"], "processor").median
         made.append(
             faster.figure(
-                f"{title}: speed against {RIVALS[name]}",
+                f"{title}: speed against {BASELINES[name]}",
                 "×",
                 TARGETS.get((platform(), name), ""),
                 f"by processor time {number(processor)}" if platform() == "cpu" else "",
@@ -225,7 +225,7 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
     """Everything this benchmark measures, printed as it comes. Raises Unequal."""
     half = platform() != "cpu" if arguments.dtype == "auto" else arguments.dtype == "bfloat16"
     inner = arguments.inner or (1 if platform() == "cpu" else 10)
-    module = rival_module() if arguments.rivals else None
+    module = baseline_module() if arguments.baselines else None
     made = []
     if module and not arguments.alone:
         worst = check_equal(module)
@@ -271,7 +271,7 @@ def _in_its_own_process(sizes: Sizes) -> list[Figure]:
 
 def _one_size(arguments, sizes: Sizes, half: bool, inner: int, module, limits) -> list[Figure]:
     title = f"step {sizes} {'bfloat16' if half else 'float32'}"
-    timings, needs = compare(sizes, half, arguments.repeats, inner, arguments.rivals, module)
+    timings, needs = compare(sizes, half, arguments.repeats, inner, arguments.baselines, module)
     made = time_figures(title, timings, inner) + speed_figures(title, timings)
     wanted = "≥ 50" if platform() == "gpu" and sizes.clips >= 32 else ""
     made += limit_figures(title, timings["ours"], inner, needs, limits, wanted)
@@ -289,11 +289,11 @@ def numbers(text: str) -> list[int]:
 
 
 def names(text: str) -> list[str]:
-    """Rivals with commas between them; none at all may be asked for."""
+    """Baselines with commas between them; none at all may be asked for."""
     chosen = [part for part in text.split(",") if part]
-    unknown = set(chosen) - set(RIVALS)
+    unknown = set(chosen) - set(BASELINES)
     if unknown:
-        raise argparse.ArgumentTypeError(f"{sorted(unknown)}; choose from {sorted(RIVALS)}")
+        raise argparse.ArgumentTypeError(f"{sorted(unknown)}; choose from {sorted(BASELINES)}")
     return chosen
 
 
@@ -308,7 +308,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     made.add_argument("--repeats", type=int, default=5)
     made.add_argument("--inner", type=int, default=0, help="updates between two looks at the clock")
-    made.add_argument("--rivals", type=names, default=None, help="eager, on GPUs eager,compile")
+    made.add_argument("--baselines", type=names, default=None, help="eager, on GPUs eager,compile")
     made.add_argument("--json", type=Path, help="write the figures here too")
     made.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     made.add_argument("--parts", action=argparse.BooleanOptionalAction, default=True)
@@ -322,8 +322,8 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
     on_cpu = platform() == "cpu"
     arguments.clips = arguments.clips or ([8] if on_cpu else [8, 32])
     arguments.resolution = arguments.resolution or ([112, 224] if on_cpu else [224])
-    if arguments.rivals is None:
-        arguments.rivals = ["eager"] if on_cpu else ["eager", "compile"]
+    if arguments.baselines is None:
+        arguments.baselines = ["eager"] if on_cpu else ["eager", "compile"]
     return arguments
 
 

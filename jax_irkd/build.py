@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Builds the dataset. Raises UserError for what the user can mend."""
+    """Builds the dataset. Raises UserError for what the user can correct."""
     from tfds_builders._shared.options import BuildOptions
 
     names = [field.name for field in dataclasses.fields(BuildOptions)]

@@ -165,7 +165,7 @@ def get_evaluation() -> ConfigDict:
 
 
 def get_tstdd() -> ConfigDict:
-    """The infrared-only rival: optical flow, three networks, a linear machine (jax_irkd.tstdd)."""
+    """TSTDDs, infrared only: optical flow, three networks, a linear SVM (jax_irkd.tstdd)."""
     tstdd = ConfigDict()
     tstdd.flow = "dis"  # or tvl1, with opencv-contrib
     tstdd.cache_dir = ""  # where flow is kept; empty: DATA_DIR/flow
@@ -183,7 +183,7 @@ def get_tstdd() -> ConfigDict:
     tstdd.words = 1024
     tstdd.neighbours = 5
     tstdd.samples = 100_000  # descriptors a codebook is made from
-    tstdd.cost = 1.0  # C of the machines
+    tstdd.cost = 1.0  # C of the SVMs
     tstdd.training = ConfigDict()
     tstdd.training.batch_size = 32
     tstdd.training.num_epochs = 40.0

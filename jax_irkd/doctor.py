@@ -311,13 +311,13 @@ def main(argv: Sequence[str]) -> int:
         try:
             lines = check()
         except Exception as error:  # One check that breaks must not hide the others.
-            remedy = "mend the red lines above first"
+            remedy = "correct the red lines above first"
             lines = [Line(RED, "check", f"{type(error).__name__}: {_short(error)}", remedy)]
         for line in lines:
             show(line, console)
             colours.append(line.colour)
     red, yellow = colours.count(RED), colours.count(YELLOW)
-    verdict = f"{red} to mend, {yellow} to know" if red or yellow else "all is well"
+    verdict = f"{red} errors, {yellow} warnings" if red or yellow else "all is well"
     console.print(verdict, style=RED if red else YELLOW if yellow else GREEN, highlight=False)
     return 1 if red else 0
 

@@ -22,7 +22,14 @@ import jax
 import jaxtyping
 import pytest
 
-CHECKED = ["distillers", "models", "training.steps", "metrics", "data.sampling", "data.augment"]
+CHECKED = [
+    "distillers",
+    "models",
+    "training.steps",
+    "metrics.classification",
+    "data.sampling",
+    "data.augment",
+]
 jaxtyping.install_import_hook([f"jax_irkd.{name}" for name in CHECKED], "beartype.beartype")
 
 

@@ -73,8 +73,8 @@ sys.meta_path.insert(0, Missing())
 import jax
 from benchmarks import _distillation, growth, losses, seeds, step
 arguments = step.complete(step.parser().parse_args(["--device=cpu"]))
-assert arguments.rivals == ["eager"] and arguments.resolution == [112, 224]
-assert step.rival_module() is None
+assert arguments.baselines == ["eager"] and arguments.resolution == [112, 224]
+assert step.baseline_module() is None
 sizes = _distillation.Sizes(clips=1, segments=1, resolution=32, width=4)
 found = _distillation.networks(sizes, half=False)
 made = _distillation.Step(found, _distillation.make_batch(sizes))
@@ -97,12 +97,12 @@ def test_compute_benchmarks_run_where_only_jax_flax_and_optax_are():
     assert done.stdout.splitlines()[-1] == "loaded []"
 
 
-def test_the_rival_computes_the_same():
+def test_pytorch_computes_the_same():
     pytest.importorskip("torch")
-    from benchmarks import step, torch_rival
+    from benchmarks import step, torch_step
 
     sizes = _distillation.Sizes(clips=3, segments=2, resolution=96, width=8)
-    worst = step.check_equal(torch_rival, sizes)
+    worst = step.check_equal(torch_step, sizes)
     assert set(worst) == {"ce", "dkd", "mgcam", "gradient"}
     assert max(worst.values()) < 1e-4
 

@@ -57,8 +57,8 @@ def suppress(rows: Iterable[Row], overlap: float = 0.5) -> list[Row]:
     """
     kept: list[Row] = []
     for row in sorted(rows, key=lambda r: (-r.confidence, r.start - r.end, r.start)):
-        rivals = (other for other in kept if other.label == row.label)
-        if all(_frame_overlap(row, other) <= overlap for other in rivals):
+        others = (other for other in kept if other.label == row.label)
+        if all(_frame_overlap(row, other) <= overlap for other in others):
             kept.append(row)
     return kept
 

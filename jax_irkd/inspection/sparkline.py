@@ -25,8 +25,3 @@ def sparkline(values: Sequence[float | None], width: int = 48) -> str:
     low, high = known.min(), known.max()
     scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
     return "".join(" " if np.isnan(v) else BLOCKS[round((v - low) * scale)] for v in numbers)
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return known.mean() if len(known) else np.nan

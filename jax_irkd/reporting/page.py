@@ -116,9 +116,9 @@ def _evidence(focus: Run, baseline: Run) -> list[str]:
         return [
             "The two runs were not tested on the same clips, so the difference has no interval."
         ]
-    right, rival = (logits.argmax(1) == labels for logits, labels in pair)
-    interval = significance.paired_bootstrap(right[None], rival[None], replicates=4000)
-    test = significance.mcnemar_exact(rival, right)
+    right, baseline = (logits.argmax(1) == labels for logits, labels in pair)
+    interval = significance.paired_bootstrap(right[None], baseline[None], replicates=4000)
+    test = significance.mcnemar_exact(baseline, right)
     none = (
         " The interval includes no difference at all." if interval.low <= 0 <= interval.high else ""
     )

@@ -133,14 +133,6 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
     ).format(head, Markup("").join(body))
 
 
-def picture_section(
-    title: str, picture: UInt8[np.ndarray, "h w c"], description: str, lead: str = ""
-) -> Section:
-    """One picture across the page."""
-    html = Markup('<figure class="wide">{}</figure>').format(figures.image(picture, description))
-    return Section(title, html, lead)
-
-
 def overlay(
     frames: UInt8[np.ndarray, "t h w 1"], maps: Float[np.ndarray, "t h2 w2"]
 ) -> UInt8[np.ndarray, "t h w 3"]:

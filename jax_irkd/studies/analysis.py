@@ -133,21 +133,21 @@ def _against_baseline(
     found = dict.fromkeys(
         ("difference", "difference_over_seeds", "mcnemar", "gap_closed", "class_gains")
     )
-    rivals = {seed: runs[seed, "baseline"] for seed in own if (seed, "baseline") in runs}
-    if not rivals:
+    baselines = {seed: runs[seed, "baseline"] for seed in own if (seed, "baseline") in runs}
+    if not baselines:
         return found
-    seeds = list(rivals)
-    found["gap_closed"] = _gap({s: own[s] for s in seeds}, rivals, runs, metric)
-    figures = [[r[s].figure(metric) for s in seeds] for r in (own, rivals)]
+    seeds = list(baselines)
+    found["gap_closed"] = _gap({s: own[s] for s in seeds}, baselines, runs, metric)
+    figures = [[r[s].figure(metric) for s in seeds] for r in (own, baselines)]
     if None not in figures[0] + figures[1]:
         over = significance.paired_difference(*(np.array(values, float) for values in figures))
         found["difference_over_seeds"] = {"metric": metric} | {
             key: _finite(value) for key, value in over._asdict().items()
         }
-    right, rival, clips = _right(own, rivals)
+    right, baseline, clips = _right(own, baselines)
     if right is None:
         return found
-    interval = significance.paired_bootstrap(right, rival, replicates=replicates)
+    interval = significance.paired_bootstrap(right, baseline, replicates=replicates)
     found["difference"] = interval._asdict() | {
         "metric": "top1",
         "confidence": 0.95,
@@ -156,27 +156,27 @@ def _against_baseline(
     }
     found["mcnemar"] = {
         str(seed): {"lost": test.only_first, "won": test.only_second, "p_value": test.p_value}
-        for seed, first, second in zip(seeds, rival, right)
+        for seed, first, second in zip(seeds, baseline, right)
         for test in [significance.mcnemar_exact(first, second)]
     }
-    ours, theirs = (_class_accuracy([r[s] for s in seeds]) for r in (own, rivals))
+    ours, theirs = (_class_accuracy([r[s] for s in seeds]) for r in (own, baselines))
     found["class_gains"] = [
         None if None in (a, b) else a - b for a, b in zip(ours, theirs, strict=True)
     ]
     return found
 
 
-def _right(own: Mapping[int, Run], rivals: Mapping[int, Run]):
+def _right(own: Mapping[int, Run], baselines: Mapping[int, Run]):
     """Right or wrong, `s n` for method and baseline, over the clips that all these runs have."""
-    both = [[r[seed] for seed in rivals] for r in (own, rivals)]
+    both = [[r[seed] for seed in baselines] for r in (own, baselines)]
     if any(run.logits is None for runs in both for run in runs):
         return None, None, 0
     tables = [[_table(run) for run in runs] for runs in both]
     ids = sorted(set.intersection(*(set(table) for runs in tables for table in runs)))
     if not ids:
         return None, None, 0
-    right, rival = (np.array([[table[i] for i in ids] for table in runs]) for runs in tables)
-    return right, rival, len(ids)
+    right, baseline = (np.array([[table[i] for i in ids] for table in runs]) for runs in tables)
+    return right, baseline, len(ids)
 
 
 def _table(run: Run) -> dict[str, bool]:
@@ -184,14 +184,14 @@ def _table(run: Run) -> dict[str, bool]:
     return dict(zip(run.clip_ids.tolist(), right.tolist(), strict=True))
 
 
-def _gap(own, rivals, runs: Runs, metric: str) -> float | None:
+def _gap(own, baselines, runs: Runs, metric: str) -> float | None:
     """Share of the mean lead of the teachers over the baselines, over the seeds all three have."""
     seeds = [seed for seed in own if (seed, "teacher") in runs]
     figures = [
         [found.figure(metric) for found in group]
         for group in (
             [runs[seed, "teacher"] for seed in seeds],
-            [rivals[seed] for seed in seeds],
+            [baselines[seed] for seed in seeds],
             [own[seed] for seed in seeds],
         )
     ]

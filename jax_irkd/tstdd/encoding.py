@@ -78,7 +78,7 @@ def encode(
 
 
 class Decisions(NamedTuple):
-    """One-vs-rest linear machines: decision values are `codes @ weights + offset`."""
+    """One-vs-rest linear SVMs: decision values are `codes @ weights + offset`."""
 
     weights: Float[np.ndarray, "f k"]
     offset: Float[np.ndarray, " k"]
@@ -87,7 +87,7 @@ class Decisions(NamedTuple):
         return codes @ self.weights + self.offset
 
 
-def fit_machines(
+def fit_svms(
     codes: Float[np.ndarray, "n f"], labels: np.ndarray, *, num_classes: int, cost: float, seed: int
 ) -> Decisions:
     """A linear support vector machine per class against the rest, squared hinge loss.
@@ -99,9 +99,9 @@ def fit_machines(
     weights, offset = np.zeros((codes.shape[1], num_classes)), np.full(num_classes, -2.0)
     present = np.unique(labels)
     for label in present if len(present) > 1 else ():
-        machine = LinearSVC(C=cost, dual=True, max_iter=10_000, random_state=seed)
-        machine.fit(codes, labels == label)
-        weights[:, label], offset[label] = machine.coef_[0], machine.intercept_[0]
+        svm = LinearSVC(C=cost, dual=True, max_iter=10_000, random_state=seed)
+        svm.fit(codes, labels == label)
+        weights[:, label], offset[label] = svm.coef_[0], svm.intercept_[0]
     if len(present) == 1:
         offset[present] = 1.0
     return Decisions(weights, offset)

@@ -1,4 +1,4 @@
-"""TSTDDs, the infrared-only rival of the paper's tables: three streams of optical flow and an SVM.
+"""TSTDDs, the infrared-only method of the paper's tables: three streams of optical flow and an SVM.
 
 Three-stream trajectory-pooled deep-convolutional descriptors (Liu et al., arXiv:1909.08287). The
 abstract, the layer table and figures are public, the code is not. What stands in its place:
@@ -109,7 +109,7 @@ def _train_and_test(
         with clock("encoding"):
             codes[name] = _encode(stream, train, test, cache, config, stop)
     labels = [np.array([clip.label for clip in clips]) for clips in (train, test)]
-    with clock("machines"):
+    with clock("svm"):
         joined = [np.concatenate([codes[name][part] for name in STREAMS], 1) for part in (0, 1)]
         logits = _classify(joined, labels[0], classes, config)
         alone = {
@@ -185,7 +185,7 @@ def find_clips(
         Progress(f"flow ({split})", total, unit="clips") as progress,
     ):
         for done, clip in enumerate(pool.map(one, range(total)), 1):
-            _heed(stop)
+            _stop_if_asked(stop)
             progress.update(done)
             if clip is not None:
                 yield clip
@@ -236,12 +236,12 @@ def _encode(
 def _described(describe: training.Describer, clips: Sequence[Clip], title: str, stop: StopRequest):
     with Progress(title, len(clips), unit="clips") as progress:
         for done, clip in enumerate(clips, 1):
-            _heed(stop)
+            _stop_if_asked(stop)
             yield clip, describe(clip)
             progress.update(done)
 
 
-def _heed(stop: StopRequest) -> None:
+def _stop_if_asked(stop: StopRequest) -> None:
     if stop.requested:
         raise Interrupted(
             f"{stop.requested}: flow and trained streams are kept; run the same command again to "
@@ -252,17 +252,17 @@ def _heed(stop: StopRequest) -> None:
 def _classify(
     codes: Sequence[np.ndarray], labels: np.ndarray, classes: int, config: ConfigDict
 ) -> np.ndarray:
-    """Decision values of the second part's codes by machines trained on the first part's."""
-    machines = encoding.fit_machines(
+    """Decision values of the second part's codes by SVMs trained on the first part's."""
+    svms = encoding.fit_svms(
         codes[0], labels, num_classes=classes, cost=config.tstdd.cost, seed=config.seed
     )
-    return machines(codes[1])
+    return svms(codes[1])
 
 
 def _streams_section(alone: dict[str, float]) -> sections.Section:
     rows = [[name, percent(value)] for name, value in alone.items()]
     lead = (
-        "Machines trained on the codes of one stream alone. An approximation of TSTDDs: the "
+        "SVMs trained on the codes of one stream alone. An approximation of TSTDDs: the "
         "docstring of jax_irkd.tstdd names what stands in for what is not published. Decision "
         "values are no log probabilities: the calibration figures of this run mean little."
     )

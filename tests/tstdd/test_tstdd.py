@@ -186,10 +186,10 @@ def test_machines_decide_for_the_right_class():
     rng = np.random.default_rng(3)
     labels = np.repeat([0, 2, 3], 20)
     codes = np.eye(4)[labels] + 0.05 * rng.normal(size=(60, 4))
-    machines = encoding.fit_machines(codes, labels, num_classes=4, cost=1.0, seed=0)
-    values = machines(codes)
+    svms = encoding.fit_svms(codes, labels, num_classes=4, cost=1.0, seed=0)
+    values = svms(codes)
     assert values.shape == (60, 4) and (values.argmax(1) == labels).all()
-    alone = encoding.fit_machines(codes[:5], labels[:5], num_classes=4, cost=1.0, seed=0)
+    alone = encoding.fit_svms(codes[:5], labels[:5], num_classes=4, cost=1.0, seed=0)
     assert (alone(codes).argmax(1) == 0).all()
 
 

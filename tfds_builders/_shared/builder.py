@@ -166,7 +166,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         if report.skipped_share > self.options.max_skipped:
             raise UserError(
                 f"{report.skipped_share:.1%} of the {report.unit} would be left out, more than "
-                f"--max_skipped={self.options.max_skipped:g} allows; mend the files or run again "
+                f"--max_skipped={self.options.max_skipped:g} allows; repair the files or run again "
                 f"with --max_skipped={report.skipped_share + 0.001:.3f} (what is encoded is kept)."
                 f"\n{report.head()}"
             )

@@ -38,7 +38,7 @@ def pku_annotations(
 ) -> dict[str, list[tuple[int, int, int, int]]]:
     """The rows of all annotated videos that `protocol` puts into `part`, on disk or not.
 
-    Rows are mended as the builder does. Raises UserError like `pku_videos`.
+    Rows are corrected as the builder does. Raises UserError like `pku_videos`.
     """
     return _annotated(folder, protocol, part)[1]
 

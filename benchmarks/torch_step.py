@@ -1,4 +1,4 @@
-"""The rival: the same distillation step in PyTorch, written as a careful user of it would.
+"""The same distillation step in PyTorch, written as a careful user of it would.
 
 Networks in channels-last memory, the teacher in eval mode without gradients, autocast, fused SGD
 on GPUs. Names of modules are those of our networks, so that weights go from one to the other by
