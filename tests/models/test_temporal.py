@@ -1,19 +1,25 @@
-"""Temporal shift: by hand, and what it makes of a network."""
+"""Temporal shift: by hand, against PyTorch, and what it makes of a network."""
 
 import copy
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from jax_irkd.models import resnet
+from jax_irkd.models.folding import fold_batch_norm
 from jax_irkd.models.temporal import temporal_shift
 from jax_irkd.models.tsn import TSN
+from jax_irkd.pretrained import torchvision
 from jax_irkd.runs.identity import identity_of
 from jax_irkd.training import setup
 from tests.helpers import fakes, networks
+
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +111,47 @@ def test_which_segments_a_segment_sees(kind):
         last = 2 + (reach if kind != "none" else 0)
         expected = [first <= segment <= last for segment in range(5)]
         np.testing.assert_array_equal(changed, expected, err_msg=stage)
+
+
+# As make_shift_fixtures.py has them.
+VARIANTS = {
+    "shift": {"temporal": "shift"},
+    "quarter": {"temporal": "shift", "temporal_share": 0.25},
+    "causal": {"temporal": "causal"},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("depth", [18, 50])
+def test_outputs_are_those_of_pytorch(depth, variant):
+    expected = load_file(FIXTURES / f"shift{depth}.safetensors")
+    clips = jnp.asarray(expected["clips"], jnp.float32)
+    network = TSN(num_classes=10, depth=depth, width=8, **VARIANTS[variant])
+    variables = torchvision.load_pretrained(
+        FIXTURES / f"resnet{depth}.safetensors", networks.draw(network, *clips.shape)
+    )
+    pairs = (network, variables), (network.clone(norm=False), fold_batch_norm(variables))
+    for model, values in pairs:
+        outputs = _apply(model, values, clips)
+        np.testing.assert_allclose(outputs.logits, expected[f"{variant}_logits"], atol=1e-4)
+        for stage in ("stage1", "stage4"):
+            wanted = expected[f"{variant}_{stage}"]
+            np.testing.assert_allclose(outputs.features[stage], wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("depth, shifts", [(18, 8), (34, 16), (50, 16), (101, 2 + 2 + 12 + 2)])
+def test_every_block_shifts_but_in_the_deepest_network_every_other(depth, shifts):
+    """TSM's code leaves out every other block where a stage has 23."""
+    seen = []
+
+    def count(maps):
+        seen.append(maps.shape)
+        return maps
+
+    network = resnet.ResNet(depth, width=2, shift=count)
+    frames = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), frames)
+    assert len(seen) == shifts
 
 
 @pytest.mark.parametrize("kind", ["shift", "causal"])
