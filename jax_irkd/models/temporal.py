@@ -6,7 +6,6 @@ shift a block, later blocks see further. There is nothing to learn and nothing t
 """
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Shaped
 
 KINDS = ("none", "shift", "causal")
@@ -64,8 +63,8 @@ def temporal_shift(
     clips = maps.reshape(-1, segments, *maps.shape[1:])
     ahead = count if kind == "shift" else 0
     parts = [
-        _moved(clips[..., :ahead], -1),
-        _moved(clips[..., ahead : ahead + count], 1),
+        _moved(clips[..., :ahead], later=False),
+        _moved(clips[..., ahead : ahead + count], later=True),
         clips[..., ahead + count :],
     ]
     # XLA computes a concatenation in one pass over its result, pads and slices within it.
@@ -73,8 +72,10 @@ def temporal_shift(
     return shifted.reshape(maps.shape)
 
 
-def _moved(clips: Shaped[Array, "b t h w c"], steps: int) -> Shaped[Array, "b t h w c"]:
-    """Every segment `steps` later, zeros in place of those that have none so far away."""
-    widths = [(0, 0, 0)] * clips.ndim
-    widths[1] = (steps, -steps, 0)
-    return lax.pad(clips, jnp.zeros((), clips.dtype), widths)
+def _moved(clips: Shaped[Array, "b t h w c"], *, later: bool) -> Shaped[Array, "b t h w c"]:
+    """Every segment one step later or earlier, zeros in the place that gets free.
+
+    A slice and a pad, not a pad by a negative width, which the converter to ONNX does not know.
+    """
+    kept, ends = (clips[:, :-1], (1, 0)) if later else (clips[:, 1:], (0, 1))
+    return jnp.pad(kept, ((0, 0), ends, *[(0, 0)] * 3))

@@ -17,12 +17,12 @@ def make_model(section, num_classes: int, dtype: str, **overrides):
     """In place of `runs.make_model`."""
     if section["width"] == 1:
         return fakes.TinyModel(num_classes)
-    return TSN(num_classes, depth=18, width=section["width"])
+    return TSN(num_classes, depth=18, width=section["width"], temporal=section["temporal"])
 
 
 def write_run(
     folder: Path, *, modality: str = "infrared", segments: int = 4, size=(48, 56), side: int = 32,
-    width: int = 1,
+    width: int = 1, temporal: str = "none",
 ) -> Path:  # fmt: skip
     """A run of TSN depth 18 with `width` channels on frames of `size`, cropped to `side`."""
     config = fakes.config()
@@ -32,6 +32,7 @@ def write_run(
     config.dataset.name, config.dataset.data_dir = "fake/three", str(folder / "nowhere")
     for section in (config.teacher_model, config.student_model):
         section.depth, section.width, section.head_std = 18, width, 0.001
+        section.temporal = temporal
     model = make_model(config.student_model, len(CLASSES), "float32")
     channels = 3 if modality == "rgb" else 1
     variables = networks.draw(model, 1, segments, side, side, channels)
