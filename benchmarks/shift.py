@@ -16,7 +16,7 @@ import jax
 from benchmarks import _distillation as distillation
 from benchmarks._distillation import Networks, Sizes
 from benchmarks._measure import Figure, alternate, number, ratio, run, show, spread
-from jax_irkd import devices
+from jax_irkd.host import devices
 
 KINDS = ("none", "shift", "causal")
 

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import student_runs
 
-from jax_irkd import export, gradcam, runs, steps
-from jax_irkd.classifier import Rules, open_classifier
-from jax_irkd.evaluation import Network
+from jax_irkd.deployment import program
+from jax_irkd.deployment.archive import export_run
+from jax_irkd.deployment.classifier import Rules, open_classifier
+from jax_irkd.deployment.recognizer import Recognizer
 from jax_irkd.models import resnet
 from jax_irkd.models.tsn import TSN
-from jax_irkd.recognizer import Recognizer
+from jax_irkd.reporting.gradcam import grad_cam
+from jax_irkd.training import setup, steps
+from jax_irkd.training.evaluation import Network
 
 KINDS = ("shift", "causal")
 
@@ -139,7 +142,7 @@ def test_grad_cam_by_finite_differences(kind):
     weights = (moved[0] - moved[1]) / 6e-3 / 100  # mean over 10 x 10 places
     outputs = networks.jit(functools.partial(model.apply, train=False))(variables, clips)
     maps = np.einsum("tc,thwc->thw", weights, outputs.features["stage1"][0])
-    found = gradcam.grad_cam(model, variables, clips, classes, layer="stage1")[0]
+    found = grad_cam(model, variables, clips, classes, layer="stage1")[0]
     np.testing.assert_allclose(found, np.maximum(maps, 0), atol=0.03 * np.abs(maps).max())
 
 
@@ -149,20 +152,18 @@ def test_exported_programs_give_what_the_network_gives(kind, segments):
     model = _network(temporal=kind)
     network = Network(model, networks.draw(model, 1, segments, 48, 48, 1))
     rules = Rules("infrared", segments, (48, 48), 48, 1.0)
-    program = export.make_program(network, rules, winograd=64)
-    assert program.folded
-    called = jax.jit(program.function)
+    made = program.make_program(network, rules, winograd=64)
+    assert made.folded
+    called = jax.jit(made.function)
     for count in (1, 3):
-        clips = export.check_clips(rules, count)
-        np.testing.assert_allclose(
-            called(program.weights, clips), program.reference(clips), atol=1e-5
-        )
+        clips = program.check_clips(rules, count)
+        np.testing.assert_allclose(called(made.weights, clips), made.reference(clips), atol=1e-5)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "make_model", student_runs.make_model)
+        patch.setattr(setup, "make_model", student_runs.make_model)
         folder = tmp_path_factory.mktemp("shifted") / "ours"
         yield student_runs.write_run(folder, width=8, temporal="shift")
 
@@ -186,7 +187,7 @@ def test_exported_files_keep_the_order_of_frames(run, tmp_path):
     assert _order_counts(reference)
     for precision in ("float32", "int8"):
         path = tmp_path / f"{precision}.irkd"
-        export.export_run(run, path, precision=precision, measure=False)
+        export_run(run, path, precision=precision, measure=False)
         file = open_classifier(path)
         assert _order_counts(file)
         if precision == "float32":
@@ -197,7 +198,7 @@ def test_onnx_files_keep_the_order_of_frames(run, tmp_path):
     pytest.importorskip("jax2onnx")
     pytest.importorskip("onnxruntime")
     path = tmp_path / "student.onnx"
-    assert export.main([f"--run={run}", f"--out={path}", "--format=onnx"]) == 0
+    export_run(run, path, kind="onnx")
     file = open_classifier(path)
     assert _order_counts(file)
     _same(file, open_classifier(run))
