@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 from PIL import Image
@@ -133,23 +134,16 @@ def _mebibytes(size: float) -> str:
 
 
 def _draw_rates(plans: Sequence, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from jax_irkd.host.files import write_whole
+    from jax_irkd.reporting import charts, pictures
 
-    figure = Figure(figsize=(6.4, 2.4 * len(plans) + 0.3), layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
-    for position, part in enumerate(plans):
-        axes = figure.add_subplot(len(plans), 1, position + 1)
-        axes.plot(part.epochs, part.rates, color="#3366aa", linewidth=1.6)
-        axes.set_ylim(bottom=0)
+    panels = []
+    for part in plans:
         steps = f", {part.num_steps:,} steps" if part.num_steps else ""
-        axes.set_title(f"{part.name}: learning rate{steps}", fontsize=10, loc="left")
-        axes.set_xlabel("epoch", fontsize=8)
-        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+        title = f"{part.name}: learning rate by epoch{steps}"
+        line = charts.Series(part.name, "teacher", np.asarray(part.epochs), np.asarray(part.rates))
+        panels.append((title, charts.line_chart([line], label=title)))
+    write_whole(path, pictures.png(charts.sheet(panels, label="learning rates")))
 
 
 def inspect_run(arguments: Arguments, console: Console) -> None:

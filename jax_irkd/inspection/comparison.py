@@ -5,19 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
 from jax_irkd.errors import UserError
+from jax_irkd.host.files import write_whole
 from jax_irkd.inspection.sparkline import sparkline
-from jax_irkd.reporting.charts import moving_average
+from jax_irkd.reporting import charts, pictures
 from jax_irkd.reporting.wording import duration, flatten
 from jax_irkd.runs.results import Run, is_run, number, read_run
 
 _HIDDEN = ("step", "kind", "time", "accuracy", "gradient_norm", "rejected", "learning_rate", "loss")
-_COLOURS = ("#3366aa", "#cc5500", "#228855", "#aa3377", "#777777", "#b8860b", "#5544bb", "#00889a")
 
 
 def read(folders: Sequence[str | Path]) -> list[Run]:
@@ -143,26 +141,15 @@ def draw(runs: Sequence[Run], path: str | Path) -> None:
     panels = [p for p in panels if any(len(curve(run, *p[:2])[0]) for run in runs)]
     if not panels:
         raise UserError("none of the runs has logged anything yet; there is nothing to draw")
-    columns = min(len(panels), 2)
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(5.2 * columns, 3.1 * rows + 0.4), layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
-    for position, (kind, name, title) in enumerate(panels):
-        axes = figure.add_subplot(rows, columns, position + 1)
-        for run, colour in zip(runs, _COLOURS * (1 + len(runs) // len(_COLOURS))):
-            steps, values = curve(run, kind, name)
-            label = run.name if position == 0 else None
-            style = {"marker": "o", "markersize": 3.5} if kind == "eval" else {}
-            if kind == "train":
-                axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
-                values = moving_average(values)
-            axes.plot(steps, values, color=colour, label=label, linewidth=1.6, **style)
-        axes.set_title(title, fontsize=10, loc="left", parse_math=False)
-        axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    legend = figure.legend(loc="outside upper left", ncols=4, fontsize=8, frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    figure.savefig(path)
+    shades = {run.name: f"other{place % 8}" for place, run in enumerate(runs)}
+    drawn = []
+    for kind, name, title in panels:
+        lines = [
+            charts.Series(run.name, shades[run.name], *curve(run, kind, name), kind == "eval")
+            for run in runs
+        ]
+        lines = [line for line in lines if len(line.x)]
+        drawn.append((title, charts.line_chart(lines, label=f"{title} by step")))
+    key = charts.key_chart([(run.name, shades[run.name]) for run in runs])
+    sheet = charts.sheet([("runs", key), *drawn], columns=2, label="runs by step")
+    write_whole(path, pictures.png(sheet, zoom=1.6))

@@ -15,7 +15,7 @@ from jax_irkd.data.loading import ClipReader, Dataset
 from jax_irkd.data.pixels import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
-from jax_irkd.reporting.figures import strip
+from jax_irkd.reporting.pictures import strip
 from jax_irkd.training.setup import make_augmentation, make_reader
 
 HEIGHT = 96  # of a frame, in pixels

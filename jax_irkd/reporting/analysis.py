@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from jax_irkd.metrics import classification
 from jax_irkd.reporting import charts
@@ -90,11 +91,16 @@ def confusions(cast: Cast) -> list[dict[str, Any]]:
     for run in cast.networks:
         if run.logits is None:
             continue
-        shares = classification.row_shares(classification.confusion_matrix(run.logits, run.labels))
-        label = f"Confusion matrix of {run.title}: rows are true classes, columns predictions"
-        svg = charts.confusion_chart(shares, run.class_names, colour=run.colour, label=label)
+        svg = confusion_of(run)
         charts_made.append({"title": run.title, "colour": run.colour, "svg": svg})
     return charts_made
+
+
+def confusion_of(run: Run) -> Markup:
+    """The row-normalised confusion matrix of a run with scores."""
+    shares = classification.row_shares(classification.confusion_matrix(run.logits, run.labels))
+    label = f"Confusion matrix of {run.title}: rows are true classes, columns predictions"
+    return charts.confusion_chart(shares, run.class_names, colour=run.colour, label=label)
 
 
 def changes(cast: Cast, count: int = 6) -> dict[str, Any] | None:
@@ -166,10 +172,14 @@ def calibration(cast: Cast) -> list[dict[str, Any]]:
     for run in cast.networks:
         if run.logits is None:
             continue
-        table = classification.reliability(run.logits, run.labels, bins=10)
         error = classification.calibration_error(run.logits, run.labels)
-        label = f"Reliability of {run.title}: accuracy by confidence, calibration error {error:.3f}"
-        svg = charts.reliability_chart(table, colour=run.colour, label=label)
         caption = f"{run.title}: ECE {percent(error)}"
-        found.append({"title": caption, "colour": run.colour, "svg": svg})
+        found.append({"title": caption, "colour": run.colour, "svg": reliability_of(run)})
     return found
+
+
+def reliability_of(run: Run) -> Markup:
+    """Accuracy by confidence of a run with scores."""
+    table = classification.reliability(run.logits, run.labels, bins=10)
+    label = f"Reliability of {run.title}: accuracy by confidence"
+    return charts.reliability_chart(table, colour=run.colour, label=label)

@@ -1,12 +1,14 @@
-"""Charts of the report as inline SVG.
+"""Charts as SVG: the one drawing for the page, for PNG files and for TensorBoard.
 
 Drawn by hand and not by matplotlib so that a chart takes its colours from the page (light or
-dark), stays sharp, and is small. Colours are the classes `teacher`, `baseline`, `student` and
-`other0` to `other7`; every mark carries a `<title>` that browsers show on hover.
+dark), stays sharp, is small and quickly made; `pictures` turns it into pixels. Colours are the
+classes `teacher`, `baseline`, `student` and `other0` to `other7`; every mark carries a `<title>`
+that browsers show on hover.
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -141,22 +143,84 @@ def reliability_chart(table: Reliability, *, colour: str, label: str) -> Markup:
     return Markup("").join([*parts, Markup("</svg>")])
 
 
-def matrix_chart(
-    values: Float[np.ndarray, "r c"], *, low: float, high: float, label: str
+def attention_chart(
+    attention: Mapping[tuple[int, int], Float[np.ndarray, "b b"]], *, label: str
 ) -> Markup:
-    """A small heat map of `values`, shaded from `low` to `high`."""
-    rows, columns = values.shape
-    parts = [_open(columns, rows, label)]
-    for row, column in np.ndindex(rows, columns):
-        value = values[row, column]
-        shade = np.clip((value - low) / ((high - low) or 1.0), 0, 1)
-        parts.append(
-            Markup(
-                '<rect x="{}" y="{}" width="1.02" height="1.02" class="fill student" '
-                'fill-opacity="{}"><title>{}</title></rect>'
-            ).format(column, row, _n(0.05 + 0.95 * shade), f"{value:.4f}")
-        )
+    """A heat map for every pair of student stage (row) and teacher stage (column), one scale."""
+    rows, columns = (sorted({pair[side] for pair in attention}) for side in (0, 1))
+    values = np.concatenate([np.ravel(matrix) for matrix in attention.values()])
+    low, high = float(values.min()), float(values.max())
+    left, top, gap = 58, 18, 8
+    side = (WIDTH - left) / max(len(columns), 2) - gap
+    height = top + len(rows) * (side + gap) + 30
+    parts = [_open(WIDTH, height, label)]
+    for column, stage in enumerate(columns):
+        x = left + column * (side + gap) + side / 2
+        parts.append(_text(x, top - 6, f"teacher {stage}", "tick middle"))
+    for row, stage in enumerate(rows):
+        y = top + row * (side + gap)
+        parts.append(_text(left - 5, y + side / 2 + 4, f"student {stage}", "tick end"))
+        for column, other in enumerate(columns):
+            if (stage, other) in attention:
+                x = left + column * (side + gap)
+                parts += _cells(np.asarray(attention[stage, other]), x, y, side, low, high)
+    y = top + len(rows) * (side + gap) + 8
+    steps = np.linspace(low, high, 24)[None]
+    parts.append(_text(left - 5, y + 8, f"{low:.3g}", "tick end"))
+    parts += _cells(steps, left, y, 120, low, high, height=10)
+    parts.append(_text(left + 126, y + 8, f"{high:.3g}", "tick"))
     return Markup("").join([*parts, Markup("</svg>")])
+
+
+def _cells(values, x: float, y: float, width: float, low: float, high: float, height=None) -> list:
+    """Rectangles shaded from `low` to `high`, one for each of `values` r c."""
+    rows, columns = values.shape
+    wide, tall = width / columns, (height or width) / rows
+    return [
+        Markup(
+            '<rect x="{}" y="{}" width="{}" height="{}" class="fill student" '
+            'fill-opacity="{}"><title>{}</title></rect>'
+        ).format(
+            _n(x + column * wide),
+            _n(y + row * tall),
+            _n(wide * 1.02),
+            _n(tall * 1.02),
+            _n(0.05 + 0.95 * np.clip((value - low) / ((high - low) or 1.0), 0, 1)),
+            f"{value:.4f}",
+        )
+        for (row, column), value in np.ndenumerate(values)
+    ]
+
+
+def key_chart(names: Sequence[tuple[str, str]]) -> Markup:
+    """Names beside their colours (classes of the page), for a sheet of several charts."""
+    parts = [_open(WIDTH, 18 * len(names), "colours")]
+    for row, (name, colour) in enumerate(names):
+        y = 18 * row + 9
+        parts.append(_dot(6, y, colour, name))
+        parts.append(_text(16, y + 4, clip_text(name, 60), "tick"))
+    return Markup("").join([*parts, Markup("</svg>")])
+
+
+def sheet(panels: Sequence[tuple[str, Markup]], *, columns: int = 1, label: str) -> Markup:
+    """Several charts as one, each under its title, for a picture of its own."""
+    gap, head = 16, 22
+    columns = min(columns, len(panels))
+    parts, y = [], 0.0
+    for first in range(0, len(panels), columns):
+        row = panels[first : first + columns]
+        sizes = [tuple(map(float, re.search(r'viewBox="0 0 (\S+) (\S+)"', svg).groups()))
+                 for _, svg in row]  # fmt: skip
+        for place, ((title, svg), (width, height)) in enumerate(zip(row, sizes)):
+            x = gap + place * (WIDTH + gap)
+            parts.append(_text(x, y + head - 4, clip_text(title, 58), "title"))
+            frame = Markup('<svg x="{}" y="{}" width="{}" height="{}" ').format(
+                _n(x), _n(y + head), _n(width), _n(height)
+            )
+            parts.append(Markup(str(svg).replace("<svg ", frame, 1)))
+        y += head + max(height for _, height in sizes) + gap
+    opened = _open(gap + columns * (WIDTH + gap), y, label)
+    return Markup("").join([opened, *parts, Markup("</svg>")])
 
 
 def moving_average(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

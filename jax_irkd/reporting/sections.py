@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib import colormaps
 from PIL import Image
 
-from jax_irkd.reporting import charts, figures
+from jax_irkd.reporting import charts, pictures
 from jax_irkd.reporting.wording import percent
 
 
@@ -45,11 +45,11 @@ def mistakes_section(clips: Sequence[Clip]) -> Section:
         return Section("Most confident mistakes", _sentence("The student made no mistake."))
     parts, shown = [], []
     for number, clip in enumerate(clips, 1):
-        strips = [("infrared", clip.infrared), ("RGB", clip.rgb)]
-        pictures = [(name, figures.strip(f)) for name, f in strips if f is not None]
-        parts.append(_filmstrips(_caption(clip), pictures))
+        films = [("infrared", clip.infrared), ("RGB", clip.rgb)]
+        strips = [(name, pictures.strip(f)) for name, f in films if f is not None]
+        parts.append(_filmstrips(_caption(clip), strips))
         said = f"mistake {number}, {clip.label} taken for {clip.predicted}"
-        shown += [(f"{said}, {name}", picture) for name, picture in pictures]
+        shown += [(f"{said}, {name}", strip) for name, strip in strips]
     lead = "Clips the student got wrong and was surest about. It sees the infrared strip only."
     return Section("Most confident mistakes", Markup("").join(parts), lead, tuple(shown))
 
@@ -66,13 +66,13 @@ def gradcam_section(
     """
     parts, shown = [], []
     for number, (clip, first, second) in enumerate(zip(clips, before, after, strict=True), 1):
-        pictures = [
-            ("before: infrared only", figures.strip(overlay(clip.infrared, first))),
-            ("after: distilled", figures.strip(overlay(clip.infrared, second))),
+        strips = [
+            ("before: infrared only", pictures.strip(overlay(clip.infrared, first))),
+            ("after: distilled", pictures.strip(overlay(clip.infrared, second))),
         ]
-        parts.append(_filmstrips(_caption(clip), pictures))
+        parts.append(_filmstrips(_caption(clip), strips))
         said = f"Grad-CAM {number}, {clip.label}"
-        shown += [(f"{said}, {name}", picture) for name, picture in pictures]
+        shown += [(f"{said}, {name}", strip) for name, strip in strips]
     lead = (
         "Grad-CAM of the true class: bright where the frame speaks for it, before and after "
         "distillation. The colours of a strip span its own range: compare places, not brightness."
@@ -88,26 +88,18 @@ def attention_section(attention: Mapping[tuple[int, int], Float[np.ndarray, "b b
     values = np.concatenate([np.ravel(matrix) for matrix in attention.values()])
     low, high = float(values.min()), float(values.max())
     batch = next(iter(attention.values())).shape[-1]
-    parts = []
-    for (student, teacher), matrix in sorted(attention.items()):
-        label = f"attention between student stage {student} and teacher stage {teacher}"
-        chart = charts.matrix_chart(np.asarray(matrix)[:16, :16], low=low, high=high, label=label)
-        parts.append(
-            Markup("<figure>{}<figcaption>student {}, teacher {}</figcaption></figure>").format(
-                chart, student, teacher
-            )
-        )
     lead = (
         f"Rows are the student's clips, columns the teacher's. Weights run from {low:.4f} (faint) "
         f"to {high:.4f} (strong), a factor of {high / max(low, 1e-12):.3f}; uniform would be "
         f"{1 / batch:.4f}."
     )
-    columns = len({teacher for _, teacher in attention})
-    html = Markup('<div class="matrices" style="--columns:{}">{}</div>').format(
-        columns, Markup("").join(parts)
+    drawn = charts.attention_chart(
+        {pair: matrix[:16, :16] for pair, matrix in attention.items()},
+        label="attention between stages of student and teacher",
     )
-    drawn = figures.attention_picture({k: v[:16, :16] for k, v in attention.items()})
-    return Section("What MGCAM attends to", html, lead, (("attention of MGCAM", drawn),))
+    html = Markup('<figure class="wide">{}</figure>').format(drawn)
+    picture = pictures.pixels(drawn)
+    return Section("What MGCAM attends to", html, lead, (("attention of MGCAM", picture),))
 
 
 def table_section(
@@ -158,10 +150,10 @@ def _caption(clip: Clip) -> Markup:
     )
 
 
-def _filmstrips(caption: Markup, pictures: Sequence[tuple[str, np.ndarray]]) -> Markup:
+def _filmstrips(caption: Markup, strips: Sequence[tuple[str, np.ndarray]]) -> Markup:
     rows = Markup("").join(
-        Markup("<div><small>{}</small>{}</div>").format(name, figures.image(picture, name))
-        for name, picture in pictures
+        Markup("<div><small>{}</small>{}</div>").format(name, pictures.image(strip, name))
+        for name, strip in strips
     )
     return Markup(
         '<figure class="film"><figcaption>{}</figcaption>'

@@ -17,8 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jax_irkd.host.files import read_json, write_whole
-from jax_irkd.metrics import classification
-from jax_irkd.reporting import figures, page
+from jax_irkd.reporting import analysis, charts, page, pictures
 from jax_irkd.reporting.sections import Section
 from jax_irkd.runs.results import PAGE, Run, read_run, read_runs
 from jax_irkd.training.events import write_pictures
@@ -59,9 +58,7 @@ def write_report(
     for run in found:
         if runs is None or run.name in runs:
             if run.logits is not None:
-                matrix = classification.confusion_matrix(run.logits, run.labels)
-                picture = run.folder / "confusion_matrix.png"
-                figures.write_confusion_matrix(picture, matrix, run.class_names, _titled(run))
+                write_whole(run.folder / "confusion_matrix.png", pictures.png(_confusion(run)))
             kept = _keep_sections(run.folder, sections.get(run.name))
             _write(run.folder / PAGE, page.page_of_run(run, found, kept))
     return path
@@ -76,10 +73,10 @@ def show_pictures(folder: str | Path, sections: Sequence[Section]) -> None:
     """Give TensorBoard the pictures of a finished run: how it errs, and those of `sections`."""
     run, found = read_run(folder), {}
     if run.logits is not None:
-        matrix = classification.confusion_matrix(run.logits, run.labels)
-        found["confusion"] = figures.confusion_picture(matrix, run.class_names, _titled(run))
-        table = classification.reliability(run.logits, run.labels, bins=10)
-        found["reliability"] = figures.reliability_picture(table, _titled(run))
+        found["confusion"] = pictures.pixels(_confusion(run))
+        title = f"{_titled(run)}: percent right by percent sure"
+        chart = charts.sheet([(title, analysis.reliability_of(run))], label=title)
+        found["reliability"] = pictures.pixels(chart)
     found |= {name: picture for section in sections for name, picture in section.pictures}
     tags = {f"report/{re.sub(r'[^-.0-9A-Za-z]+', '_', name)}": found[name] for name in found}
     write_pictures(run.folder, tags, run.results.get("steps", 0))
@@ -94,6 +91,12 @@ def add_section(folder: str | Path, section: Section) -> None:
 
 def _titled(run: Run) -> str:
     return f"{run.title}, {run.results.get('dataset', '')}".rstrip(", ")
+
+
+def _confusion(run: Run) -> Markup:
+    """The confusion matrix, as in the paper's Fig. 4, under its title."""
+    title = f"{_titled(run)}: % of each row"
+    return charts.sheet([(title, analysis.confusion_of(run))], label=title)
 
 
 def print_table(workdir: str | Path, console: Console | None = None) -> None:

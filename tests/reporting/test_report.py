@@ -17,7 +17,7 @@ from tensorboardX.proto import event_pb2
 
 from jax_irkd.errors import UserError
 from jax_irkd.metrics import classification
-from jax_irkd.reporting import charts, figures, page, paper, sections, write
+from jax_irkd.reporting import charts, page, paper, pictures, sections, write
 from jax_irkd.reporting.wording import duration, flatten
 from jax_irkd.runs import results
 from jax_irkd.training.logs import RunLog
@@ -365,7 +365,10 @@ def test_confusion_matrix_picture(tmp_path):
 
     matrix = np.array([[3, 1], [0, 0]])
     path = tmp_path / "matrix.png"
-    figures.write_confusion_matrix(path, matrix, ["$a_b$ & <c>", "d" * 60], "generated")
+    shares = np.nan_to_num(matrix / matrix.sum(1, keepdims=True))
+    names = ["$a_b$ & <c>", "d" * 60]
+    chart = charts.confusion_chart(shares, names, colour="student", label="generated")
+    path.write_bytes(pictures.png(charts.sheet([("generated", chart)], label="generated")))
     with Image.open(path) as picture:
         assert picture.format == "PNG" and picture.width > 300
         assert len(np.unique(np.asarray(picture))) > 20
@@ -373,7 +376,7 @@ def test_confusion_matrix_picture(tmp_path):
 
 def test_strips_and_overlays():
     frames = np.arange(4 * 6 * 8, dtype=np.uint8).reshape(4, 6, 8, 1)
-    assert figures.strip(frames, 12).shape == (12, 4 * 16 + 3 * 2, 1)
+    assert pictures.strip(frames, 12).shape == (12, 4 * 16 + 3 * 2, 1)
     maps = np.zeros((4, 3, 4))
     maps[0, 0, 0] = 2.0
     shown = sections.overlay(frames, maps)
