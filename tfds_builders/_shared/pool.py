@@ -9,15 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from concurrent.futures.process import BrokenProcessPool
 
 import cv2
+import pebble
 from rich import progress as rich_progress
 
 from jax_irkd.host.memory import keep_freed_memory
 from tfds_builders._shared.cache import Cache, Result, Skip, Summary, Task
 
 Encode = Callable[[Task], Result]
+ATTEMPTS = 2  # of a task whose process dies: memory may have been short
 
 
 def encode_into(cache_folder: str, encode: Encode, task: Task) -> Summary:
@@ -52,49 +53,33 @@ def encode_all(
 
 
 def _run(tasks: list[Task], step: Callable, workers: int) -> Iterator[tuple[Task, Summary | str]]:
+    """Tasks with their summaries as they end, or with the reason why a task kills its worker."""
     if workers <= 1:
         for task in tasks:
             yield task, step(task)
         return
-    queue = collections.deque(tasks)
-    while queue:
-        for task in (yield from _until_crash(queue, step, workers)):
-            yield task, _alone(task, step)
-
-
-def _until_crash(queue: collections.deque[Task], step: Callable, workers: int):
-    """Yields tasks with their summaries; returns the tasks in flight when a worker died."""
-    running: dict[futures.Future, Task] = {}
-    pool = _pool(workers)
-    try:
-        while queue or running:
-            while queue and len(running) < 3 * workers:
-                running[pool.submit(step, queue[0])] = queue[0]
-                queue.popleft()
-            done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
-            for future in done:
-                summary = future.result()
-                yield running.pop(future), summary
-    except BrokenProcessPool:
-        return list(running.values())
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-    return []
-
-
-def _alone(task: Task, step: Callable) -> Summary | str:
-    """The task in a process of its own: only the one at fault fails again."""
-    with _pool(1) as pool:
-        try:
-            return pool.submit(step, task).result()
-        except BrokenProcessPool:
-            return "its process ended without a word (crash or out of memory), twice"
-
-
-def _pool(workers: int) -> futures.ProcessPoolExecutor:
     # Forked children inherit locks held by other threads; spawned ones start clean.
     context = multiprocessing.get_context("spawn")
-    return futures.ProcessPoolExecutor(workers, context, initializer=_start_worker)
+    pool = pebble.ProcessPool(workers, context=context, initializer=_start_worker)
+    waiting = collections.deque((task, 1) for task in tasks)
+    running: dict[futures.Future, tuple[Task, int]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < 3 * workers:
+                task, attempt = waiting.popleft()
+                running[pool.schedule(step, args=(task,))] = task, attempt
+            for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
+                task, attempt = running.pop(future)
+                try:
+                    yield task, future.result()
+                except pebble.ProcessExpired:  # the other tasks go on
+                    if attempt == ATTEMPTS:
+                        yield task, "its process ended without a word (crash or out of memory)"
+                    else:
+                        waiting.append((task, attempt + 1))
+    finally:
+        pool.stop()
+        pool.join()
 
 
 def _start_worker() -> None:
