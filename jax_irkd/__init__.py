@@ -5,6 +5,20 @@ The pure losses and the `Recognizer` are re-exported here and imported on first 
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names for type checkers, which do not see `__getattr__`
+    from jax_irkd.deployment.recognizer import Recognizer as Recognizer
+    from jax_irkd.distillers.at import at_loss as at_loss
+    from jax_irkd.distillers.cc import cc_loss as cc_loss
+    from jax_irkd.distillers.ccskd import ccskd_channel_loss as ccskd_channel_loss
+    from jax_irkd.distillers.ccskd import selective_st_loss as selective_st_loss
+    from jax_irkd.distillers.dkd import dkd_loss as dkd_loss
+    from jax_irkd.distillers.fitnet import fitnet_loss as fitnet_loss
+    from jax_irkd.distillers.mgcam import mgcam_loss as mgcam_loss
+    from jax_irkd.distillers.rkd import rkd_loss as rkd_loss
+    from jax_irkd.distillers.sp import sp_loss as sp_loss
+    from jax_irkd.distillers.st import st_loss as st_loss
 
 # Public name: module of this package.
 _DOORS = {
@@ -25,7 +39,7 @@ __all__ = sorted(_DOORS)
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _DOORS:
         return getattr(importlib.import_module(f"jax_irkd.{_DOORS[name]}"), name)
     raise AttributeError(f"module 'jax_irkd' has no attribute {name!r}")

@@ -8,10 +8,12 @@ import functools
 import math
 import numbers
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Int, Real
 
 Number = float | int | Real[Array, ""]
@@ -24,13 +26,13 @@ Labels = Int[Array, "*b"] | Real[Array, "*b k"]
 """Class numbers, or a distribution over the classes for each example (one-hot or soft)."""
 
 
-def check_number(name: str, value: object) -> Number:
+def check_number(name: str, value: Any) -> Number:
     """The value. Raises ValueError unless it is a finite real scalar."""
     if isinstance(value, jax.core.Tracer):
         if value.shape != () or not jnp.issubdtype(value.dtype, jnp.number):
             raise ValueError(f"{name} must be a number, got an array of shape {value.shape}")
         return value
-    known = value
+    known: Any = value
     if isinstance(value, jax.Array | np.ndarray):
         if value.ndim:
             raise ValueError(f"{name} must be a number, got an array of shape {value.shape}")
@@ -97,7 +99,7 @@ def unknown(name: str) -> str:
 
 def check_labels(
     name: str,
-    labels: object,
+    labels: Any,
     leading: tuple[int, ...],
     classes: int,
     counted: Bool[Array, "..."] | None = None,
@@ -128,7 +130,7 @@ def check_labels(
 
 
 def _check_distributions(
-    name: str, array: object, known: bool, counted: Bool[Array, "..."] | None
+    name: str, array: Any, known: bool, counted: Bool[Array, "..."] | None
 ) -> Real[Array, "*b k"]:
     if known and not isinstance(counted, jax.core.Tracer):
         total = np.asarray(array, np.float64).sum(-1)
@@ -152,7 +154,7 @@ def _words(leading: tuple[int, ...]) -> str:
     return " x ".join(str(size) for size in leading) if leading else "single"
 
 
-def one_hot(labels: Labels, classes: int, dtype: object) -> Array:
+def one_hot(labels: Labels, classes: int, dtype: DTypeLike) -> Array:
     """A row for each label; all 0 where an integer is no class. Distributions stay."""
     if jnp.issubdtype(labels.dtype, jnp.integer):
         return (labels[..., None] == jnp.arange(classes, dtype=labels.dtype)).astype(dtype)

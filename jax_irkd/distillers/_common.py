@@ -1,6 +1,7 @@
 """What the methods share: safe normalisation, pooling, gathering and features."""
 
 import functools
+from collections.abc import Callable
 from typing import TypeVar
 
 import flax.linen as nn
@@ -58,12 +59,15 @@ def adaptive_average_pool(
     for axis, parts in zip((1, 2), size):
         length = maps.shape[axis]
         if length % parts == 0:
-            windows = (parts, length // parts)
-            maps = maps.reshape(*maps.shape[:axis], *windows, *maps.shape[axis + 1 :])
+            cut = (parts, length // parts)
+            maps = maps.reshape(*maps.shape[:axis], *cut, *maps.shape[axis + 1 :])
             maps = jnp.mean(maps, axis=axis + 1)
         else:
             windows = [(i * length // parts, -(-(i + 1) * length // parts)) for i in range(parts)]
-            means = [jnp.mean(lax.slice_in_dim(maps, *w, axis=axis), axis=axis) for w in windows]
+            means = [
+                jnp.mean(lax.slice_in_dim(maps, start, end, axis=axis), axis=axis)
+                for start, end in windows
+            ]
             maps = jnp.stack(means, axis=axis)
     return maps
 
@@ -96,7 +100,8 @@ def clip_map(features: Float[Array, "b t h w c"]) -> Float[Array, "b h w c"]:
     whose transpose is faster than that of slices.
     """
     segments = features.shape[1]
-    return sum(features[:, i].astype(jnp.float32) for i in range(segments)) / segments
+    slices = [features[:, i].astype(jnp.float32) for i in range(segments)]
+    return functools.reduce(jnp.add, slices) / segments
 
 
 @clip_map.defjvp
@@ -109,7 +114,7 @@ def frame_maps(features: Float[Array, "b t h w c"]) -> Float[Array, "n h w c"]:
     return features.astype(jnp.float32).reshape(-1, *features.shape[2:])
 
 
-VERTICES = {"clip": clip_map, "frame": frame_maps}
+VERTICES: dict[str, Callable[[Array], Array]] = {"clip": clip_map, "frame": frame_maps}
 """What a relational method compares: clips (maps averaged over segments) or frames."""
 
 

@@ -22,7 +22,7 @@ of an explicit mesh. Errors are ValueErrors that begin with the name of the loss
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -41,11 +41,13 @@ from jax_irkd.distillers._reduction import REDUCTIONS
 
 Option = Number | str | None
 Check = Callable[[str, object], Option]
+Loss = TypeVar("Loss", bound=Callable[..., Any])
+"""Decorated, a loss keeps its signature for type checkers."""
 
 
 def takes(
     shape: str, *, equal: bool = False, relational: bool | None = None, **checks: Check
-) -> Callable[[Callable], Callable]:
+) -> Callable[[Loss], Loss]:
     """Decorator of a loss of two arrays (see the module).
 
     `shape` names the axes of the first two arguments: `*b k`, `b *f` or `b h w c`; a starred
@@ -57,7 +59,7 @@ def takes(
     return functools.partial(_decorate, rule=rule, maps=False)
 
 
-def takes_maps(*, relational: bool = False, **checks: Check) -> Callable[[Callable], Callable]:
+def takes_maps(*, relational: bool = False, **checks: Check) -> Callable[[Loss], Loss]:
     """`takes` for losses of two sequences of maps `b h w c`, one map per stage."""
     return functools.partial(_decorate, rule=_Rule("b h w c", False, relational, checks), maps=True)
 
@@ -73,14 +75,14 @@ class _Rule(NamedTuple):
         return array.shape[:-1] if self.shape.startswith("*") else array.shape[:1]
 
 
-def _decorate(loss: Callable, *, rule: _Rule, maps: bool) -> Callable:
+def _decorate(loss: Loss, *, rule: _Rule, maps: bool) -> Loss:
     signature = inspect.signature(loss)
     first, second = list(signature.parameters)[:2]
     numbers = {n for n, p in signature.parameters.items() if p.annotation is Number}
-    checks = dict.fromkeys(numbers, check_number) | rule.checks
+    checks: dict[str, Check] = {**dict.fromkeys(numbers, check_number), **rule.checks}
 
     @functools.wraps(loss)
-    def checked(*args, **options):
+    def checked(*args: Any, **options: Any) -> Any:
         arguments = signature.bind(*args, **options)
         values = arguments.arguments
         name = loss.__name__
@@ -92,14 +94,13 @@ def _decorate(loss: Callable, *, rule: _Rule, maps: bool) -> Callable:
         for key in checks.keys() & values.keys():
             values[key] = _hyperparameter(f"{name}: {key}", values[key], checks[key], dtype)
         examples = pair[first][0]
-        options = _Examples(name, rule.leading(examples), examples.shape[-1], axis)
-        options.prepare(values, dtype)
+        _Examples(name, rule.leading(examples), examples.shape[-1], axis).prepare(values, dtype)
         pair = _left_out(pair, values.get("where"))
         pair, values = _everywhere(pair, values, rule)
         values.update(pair if maps else {key: arrays[0] for key, arrays in pair.items()})
         return loss(*arguments.args, **arguments.kwargs)
 
-    return checked
+    return cast(Loss, checked)
 
 
 def _arrays(name: str, value: object, rule: _Rule, maps: bool) -> tuple[Array, ...]:

@@ -62,5 +62,6 @@ def _check_kind(name: str, value: object, default: object) -> None:
 
 
 def _is_list_of_names(value: object) -> bool:
-    listed = isinstance(value, Sequence) and not isinstance(value, str)
-    return listed and len(value) > 0 and all(isinstance(item, str) for item in value)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return False
+    return len(value) > 0 and all(isinstance(item, str) for item in value)

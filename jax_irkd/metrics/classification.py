@@ -24,7 +24,7 @@ class Reliability(NamedTuple):
     """Clips sorted into equal bins of confidence; means of an empty bin are nan."""
 
     edges: Float[np.ndarray, " bins_and_one"]
-    count: Int[np.ndarray, " bins"]
+    clips: Int[np.ndarray, " bins"]
     confidence: Float[np.ndarray, " bins"]
     accuracy: Float[np.ndarray, " bins"]
 
@@ -125,7 +125,7 @@ def calibration_error(logits: Logits, labels: Labels, bins: int = 15) -> float:
     """
     table = reliability(logits, labels, bins)
     gaps = np.abs(table.accuracy - table.confidence)
-    return float(np.nansum(table.count * gaps) / table.count.sum())
+    return float(np.nansum(table.clips * gaps) / table.clips.sum())
 
 
 def reliability(logits: Logits, labels: Labels, bins: int = 15) -> Reliability:

@@ -122,14 +122,16 @@ def agreement(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> fl
     return float(np.mean(first == second))
 
 
-def _difference(method, baseline) -> Float[np.ndarray, "s n"]:
+def _difference(
+    method: Float[np.ndarray, "s n"], baseline: Float[np.ndarray, "s n"]
+) -> Float[np.ndarray, "s n"]:
     _same_shape(method, baseline)
     if not method.size:
         raise ValueError(f"nothing to compare: the scores have shape {method.shape}")
     return np.asarray(method, np.float64) - np.asarray(baseline, np.float64)
 
 
-def _same_shape(first, second):
+def _same_shape(first: np.ndarray, second: np.ndarray) -> None:
     if np.shape(first) != np.shape(second):
         raise ValueError(
             f"paired comparison needs the same seeds and clips on both sides: shapes "

@@ -31,7 +31,7 @@ def conv_general_dilated(
     padding: Sequence[tuple[int, int]],
     *,
     widest: int = sys.maxsize,
-    **options,
+    **options: Any,
 ) -> Float[Array, "n h2 w2 d"]:
     """`jax.lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=...)`.
 
@@ -59,10 +59,10 @@ def conv_general_dilated(
 def dot_general(
     lhs: Float[Array, "n h w c"],
     rhs: Float[Array, "c d"],
-    dimension_numbers,
+    dimension_numbers: Any,
     *,
     stride: int = 1,
-    **options,
+    **options: Any,
 ) -> Float[Array, "n h2 w2 d"]:
     """`jax.lax.dot_general` for `nn.Dense(dot_general=...)`, with all pixels along one axis.
 
@@ -82,10 +82,10 @@ def dot_general(
 def strided_dot_general(
     lhs: Float[Array, "n h w c"],
     rhs: Float[Array, "c d"],
-    dimension_numbers,
+    dimension_numbers: Any,
     *,
     stride: int,
-    **options,
+    **options: Any,
 ) -> Float[Array, "n h2 w2 d"]:
     """The plain 1x1 convolution with a stride for `nn.Dense(dot_general=...)`."""
     del dimension_numbers

@@ -15,7 +15,7 @@ more.
 import functools
 import sys
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -96,7 +96,7 @@ def _shortcut(block: nn.Module, x: Float[Array, "n h w c"]) -> Float[Array, "n h
 
 
 def _pointwise(
-    features: int, stride: int = 1, *, quick: bool, name: str | None = None, **options
+    features: int, stride: int = 1, *, quick: bool, name: str | None = None, **options: Any
 ) -> nn.Dense:
     """A 1x1 convolution; with a stride it reads every so many pixels only."""
     if quick:

@@ -14,6 +14,7 @@ them costs what the products save.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -102,7 +103,7 @@ def _minimal_pull(maps: Array, kernel: Array, change: Array) -> tuple[Array, Arr
     return lax.optimization_barrier((to_maps, to_kernel))
 
 
-def _in_groups(convolve, maps: Array, kernel: Array) -> Array:
+def _in_groups(convolve: Callable[[Array, Array], Array], maps: Array, kernel: Array) -> Array:
     def one(group: Array) -> Array:
         return convolve(lax.optimization_barrier(group), kernel)
 
@@ -115,7 +116,7 @@ def _groups(maps: Array, kernel: Array) -> Array:
     return maps.reshape(-1, size, *maps.shape[1:])
 
 
-def frames_at_once(shape: tuple[Any, int, int, int], channels: int) -> Any:
+def frames_at_once(shape: tuple[Any, ...], channels: int) -> Any:
     """The most frames of maps `n h w c`, as a divisor of n, whose tiles fit into the cache.
 
     All of them where that would leave products too thin to be worth it. n may be symbolic.

@@ -127,7 +127,7 @@ def reliability_chart(table: Reliability, *, colour: str, label: str) -> Markup:
         parts.append(_text(left - 5, y + 3.5, f"{100 * share:.0f}", "tick end"))
         text = _text(left + share * size, bottom + feet + 16, f"{100 * share:.0f}", "tick middle")
         parts.append(text)
-    total = max(table.count.max(), 1)
+    total = max(table.clips.max(), 1)
     for low, high, count, confidence, accuracy in zip(table.edges, table.edges[1:], *table[1:]):
         if not count:
             continue

@@ -6,7 +6,7 @@ name, given by `jax.pmap` in training and by `jax.vmap` in tests.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -69,10 +69,10 @@ def init_state(
         student = _zeros(forward, variables, np.zeros((*shape, channels), np.float32))
         taught = _zeros(teacher, np.zeros((*shape, 3), np.float32))
     for (name, distiller), one_key in zip(distillers.items(), keys):
-        init = functools.partial(alone(distiller).init, epoch=jnp.ones(()))
+        start = functools.partial(alone(distiller).init, epoch=jnp.ones(()))
         example = (one_key, student, taught, np.zeros(2, np.int32))
-        learns = jax.tree.leaves(jax.eval_shape(init, *example))
-        learned = jax.jit(init, compiler_options=_QUICK)(*example) if learns else {}
+        learns = jax.tree.leaves(jax.eval_shape(start, *example))
+        learned = jax.jit(start, compiler_options=_QUICK)(*example) if learns else {}
         params["distillers"][name] = learned.get("params", {})
         batch_stats["distillers"][name] = learned.get("batch_stats", {})
     zero = jnp.zeros((), jnp.int32)
@@ -86,7 +86,7 @@ def alone(module: nn.Module) -> nn.Module:
     return module.clone(axis_name=None) if hasattr(module, "axis_name") else module
 
 
-def _zeros(function: Callable, *args) -> PyTree:
+def _zeros(function: Callable, *args: PyTree) -> PyTree:
     """What `function` returns, as zeros, without running it."""
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(function, *args))
 

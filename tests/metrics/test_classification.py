@@ -90,7 +90,7 @@ def test_calibration_error_by_hand():
     labels = np.array([0, 1, 0, 0])
     assert classification.calibration_error(logits, labels, bins=4) == pytest.approx(0.35)
     table = classification.reliability(logits, labels, bins=4)
-    assert table.count.tolist() == [0, 0, 2, 2]
+    assert table.clips.tolist() == [0, 0, 2, 2]
     np.testing.assert_allclose(table.accuracy, [np.nan, np.nan, 1.0, 0.5])
     np.testing.assert_allclose(table.confidence, [np.nan, np.nan, 0.6, 0.8])
 
