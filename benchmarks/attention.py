@@ -31,7 +31,6 @@ from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
 from jax_irkd.distillers import mgcam
-from jax_irkd.distillers._common import stage_maps
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.runs.network import load_network
 from jax_irkd.training import steps
@@ -155,10 +154,7 @@ def make_measure(fields: Mapping[str, Any]):
 def attention(fields: Mapping[str, Any], student: Outputs, teacher: Outputs) -> Array:
     """The attention `k k n n` of a reading."""
     distiller = mgcam.Distiller(**fields)
-    maps = [
-        [stage_maps(outputs, layer, distiller.vertex) for layer in distiller.layers]
-        for outputs in (student, teacher)
-    ]
+    maps = [distiller.maps(outputs) for outputs in (student, teacher)]
     chosen = {name: value for name, value in fields.items() if name in GRAPH}
     return mgcam.attention_matrices(*maps, **chosen)
 

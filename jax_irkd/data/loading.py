@@ -161,7 +161,7 @@ class ClipReader:
         identity = f"record {index}"
         try:
             record = self.records[index]
-            identity = _text(record["clip_id"])
+            identity = text(record["clip_id"])
             label = np.int32(record["label"])
             clip = {name: self._decode(record[name], positions, name) for name in self.modalities}
         except (ValueError, LookupError, TypeError, cv2.error, OSError, RuntimeError) as error:
@@ -233,5 +233,6 @@ def evaluation_batches(
     return iter(clips.to_iter_dataset(options).batch(batch_size))
 
 
-def _text(value: bytes | str) -> str:
+def text(value: bytes | str) -> str:
+    """A string of a record, which older files hold as bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -257,8 +257,7 @@ class Distiller(Method):
         self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
         layers = self.layers
-        local_student = [stage_maps(student, layer, self.vertex) for layer in layers]
-        local_teacher = [stage_maps(teacher, layer, self.vertex) for layer in layers]
+        local_student, local_teacher = self.maps(student), self.maps(teacher)
         student_maps, teacher_maps = gather((local_student, local_teacher), self.axis_name)
         weights = attention_matrices(
             student_maps,
@@ -282,6 +281,11 @@ class Distiller(Method):
             )
         loss = attended_distance(weights, compared, detach=self.detach)
         return {"mgcam": self.weight * loss}
+
+    @nn.nowrap
+    def maps(self, outputs: Outputs) -> list[Float[Array, "n h w c"]]:
+        """The maps of `layers` that are compared, one per vertex."""
+        return [stage_maps(outputs, layer, self.vertex) for layer in self.layers]
 
     def _adapted(
         self,

@@ -22,10 +22,11 @@ def fits(available: float, peak: float, resident: Sequence[float]) -> bool:
 def room(peak: int, pids: Iterable[int]) -> bool:
     """`fits` for this host and the processes `pids`. The first run always has room."""
     pids = list(pids)
-    return not pids or fits(_available(), peak, [_resident(pid) for pid in pids])
+    return not pids or fits(available(), peak, [resident(pid) for pid in pids])
 
 
-def _available() -> float:
+def available() -> float:
+    """Bytes that the host can still give; inf where that cannot be told."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -35,7 +36,8 @@ def _available() -> float:
     return float("inf")
 
 
-def _resident(pid: int) -> int:
+def resident(pid: int) -> int:
+    """Bytes of memory that the process holds; 0 once it is gone."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):

@@ -88,7 +88,7 @@ class TSN(nn.Module):
         )
         kept = pooled
         if train and self.dropout:
-            kept = _drop(pooled.reshape(batch, segments, -1), dropout_keys, self.dropout)
+            kept = dropout(pooled.reshape(batch, segments, -1), dropout_keys, self.dropout)
         logits = head(kept.reshape(pooled.shape))
         features = {
             name: feature.reshape(batch, segments, *feature.shape[1:])
@@ -98,7 +98,7 @@ class TSN(nn.Module):
         return Outputs(logits.reshape(batch, segments, -1).mean(axis=1), features)
 
 
-def _drop(
+def dropout(
     pooled: Float[Array, "b t d"], keys: Key[Array, " b"] | None, rate: float
 ) -> Float[Array, "b t d"]:
     """Inverted dropout with one key a clip."""

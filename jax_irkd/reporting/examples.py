@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 
 from jax_irkd.data import augment, loading
 from jax_irkd.distillers import mgcam
-from jax_irkd.distillers._common import stage_maps
 from jax_irkd.errors import UserError
 from jax_irkd.reporting import sections
 from jax_irkd.reporting.gradcam import grad_cam
@@ -168,8 +167,7 @@ def _attention(
     maps = []
     for network, modality in ((student, "infrared"), (teacher, "rgb")):
         forward = jax.jit(functools.partial(network.model.apply, train=False))
-        outputs = forward(network.variables, clips[modality])
-        maps.append([stage_maps(outputs, layer, method.vertex) for layer in method.layers])
+        maps.append(method.maps(forward(network.variables, clips[modality])))
     weights = mgcam.attention_matrices(
         *maps,
         sigma=method.sigma,

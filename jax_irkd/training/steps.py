@@ -6,7 +6,7 @@ name, given by `jax.pmap` in training and by `jax.vmap` in tests.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax

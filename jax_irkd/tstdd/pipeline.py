@@ -171,7 +171,7 @@ def find_clips(
         clip_id = f"record {index}"
         try:
             record = reader.records[index]
-            clip_id = loading._text(record["clip_id"])
+            clip_id = loading.text(record["clip_id"])
             cache.fill(clip_id, record["infrared"])
         except _DAMAGE as error:
             reader.faults.count(clip_id, f"{type(error).__name__}: {error}")

@@ -3,6 +3,7 @@
 import json
 import shutil
 import wave
+import weakref
 from pathlib import Path
 
 import av
@@ -133,15 +134,16 @@ def test_luma_alone_is_the_same_grey_picture(tmp_path):
 
 
 def test_no_more_frames_are_kept_than_a_window_needs(folder, monkeypatch):
-    alive = []
-    honest = playback._window
+    prepared, honest = [], playback.prepare_frame
 
-    def count(span, indices, kept):
-        alive.append(len(kept))
-        return honest(span, indices, kept)
+    def remember(image, spec):
+        frame = honest(image, spec)
+        prepared.append(weakref.ref(frame))
+        return frame
 
-    monkeypatch.setattr(playback, "_window", count)
-    list(playback.windows(Footage(folder / "long_ir.avi"), WANTED, 16, 8))
+    monkeypatch.setattr(playback, "prepare_frame", remember)
+    windows = playback.windows(Footage(folder / "long_ir.avi"), WANTED, 16, 8)
+    alive = [sum(frame() is not None for frame in prepared) for _ in windows]
     assert max(alive) <= 8 and len(alive) == 24
 
 

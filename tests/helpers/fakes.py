@@ -10,7 +10,7 @@ import numpy as np
 from jax_irkd.config import paper_setup
 from jax_irkd.data.loading import Dataset
 from jax_irkd.models.outputs import Outputs
-from jax_irkd.models.tsn import _drop
+from jax_irkd.models.tsn import dropout
 from jax_irkd.training.evaluation import Network
 from jax_irkd.training.loop import Phase
 
@@ -90,7 +90,7 @@ class TinyModel(nn.Module):
             features[name] = x.reshape(batch, segments, *x.shape[1:])
         pooled = features["stage4"].mean((2, 3))
         if train and self.dropout:
-            pooled = _drop(pooled, dropout_keys, self.dropout)
+            pooled = dropout(pooled, dropout_keys, self.dropout)
         features["pooled"] = pooled.mean(1)
         return Outputs(nn.Dense(self.num_classes)(pooled).mean(1), features)
 

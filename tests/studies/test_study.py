@@ -276,8 +276,8 @@ def test_memory_allows_another_run_only_when_all_can_grow(tmp_path, monkeypatch)
     assert room.fits(7, 4, [1]) and not room.fits(6.9, 4, [1])
     assert room.fits(4, 4, [5])  # larger than any before: it is not expected to grow
     assert room.room(10**18, []) and not room.room(10**18, [os.getpid()])
-    assert room.room(0, [os.getpid()]) and room._resident(os.getpid()) > 2**20
-    monkeypatch.setattr(room, "_available", lambda: 0.0)
+    assert room.room(0, [os.getpid()]) and room.resident(os.getpid()) > 2**20
+    monkeypatch.setattr(room, "available", lambda: 0.0)
     (tmp_path / "attempts.jsonl").write_text('{"run": "x", "peak_memory_bytes": 5}\n')
     seen = []
     status = carry_out(

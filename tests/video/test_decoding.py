@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from jax_irkd.data.synthetic.raw_ntu import (
-    _without_frames,
     number_of,
     picture,
     truncate,
+    without_frames,
     write_video,
 )
 from jax_irkd.video import decoding
@@ -176,7 +176,7 @@ def _damaged(path):
         (_with_bytes(b""), r"is empty \(0 bytes\)"),
         (_with_bytes(b"no video" * 99), "is not a readable video"),
         (_audio_only, "has no video stream"),
-        (_without_frames, "has no frames"),
+        (without_frames, "has no frames"),
         (_truncated, r"is truncated by \d+ bytes: (1\d|2\d) of 30 frames are readable"),
         (_damaged, r"is damaged: \d+ of 40 frames are readable before the fault"),
         (lambda path: None, "No such file"),

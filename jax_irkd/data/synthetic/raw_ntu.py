@@ -153,7 +153,7 @@ def plant_ntu_faults(root: str | Path, keys: Sequence[str]) -> dict[str, str]:
     pairs[3][1].write_bytes(b"")
     pairs[4][0].write_bytes(b"this is no video" * 50)
     pairs[5][1].write_bytes(pairs[5][0].read_bytes())
-    _without_frames(pairs[6][0])
+    without_frames(pairs[6][0])
     truncate(pairs[7][1], 0.9)
     words = (
         "no infrared",
@@ -175,7 +175,7 @@ def plant_ntu_faults(root: str | Path, keys: Sequence[str]) -> dict[str, str]:
     return dict(zip(keys, words))
 
 
-def _without_frames(path: Path) -> None:
+def without_frames(path: Path) -> None:
     """An AVI whose header is whole and whose list of frames is empty."""
     write_video(path, 1)
     data = path.read_bytes()
