@@ -2,7 +2,6 @@
 
 import copy
 import functools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +16,7 @@ from jax_irkd.models.tsn import TSN
 from jax_irkd.pretrained import torchvision
 from jax_irkd.runs.identity import identity_of
 from jax_irkd.training import setup
-from tests.helpers import fakes, networks
-
-FIXTURES = Path(__file__).parent / "fixtures"
+from tests.helpers import FIXTURES, fakes, networks
 
 
 @pytest.fixture(autouse=True)
