@@ -10,7 +10,14 @@ DATA := runs/demo_data
 PAIRS := ntu_rgbd_ir/ten
 TRAIN := $(BIN)/python -m jax_irkd.main --workdir=$(DEMO) --config=configs/demo.py
 
-.PHONY: setup demo test lint format chaos bench clean
+FILM := $(BIN)/python -m jax_irkd.data.synthetic
+BUILD := $(BIN)/python -m jax_irkd.build
+# NTU's training subjects, and 7 of the 20 that test.
+DEMO_SUBJECTS := 1-20,25,27,28,31,34,35,38
+TEST_SUBJECTS := 3,6,7,10,11,12,20-24,26,29,30,32,33,36,37,39,40
+DISTILLED ?= fitnet
+
+.PHONY: setup demo large-data gesture-data start-weights test lint format chaos bench clean
 
 setup: $(VENV)/.core
 $(VENV)/bin/python:
@@ -23,10 +30,29 @@ $(VENV)/.test: $(VENV)/.core
 	touch $@
 
 demo: setup
-	$(BIN)/python -m jax_irkd.data.synthetic --out=$(DATA)/raw
-	$(BIN)/python -m jax_irkd.build $(PAIRS) --manual_dir=$(DATA)/raw --data_dir=$(DATA)/tfds
+	$(FILM) --out=$(DATA)/raw --subjects=$(DEMO_SUBJECTS)
+	$(BUILD) $(PAIRS) --manual_dir=$(DATA)/raw --data_dir=$(DATA)/tfds
 	$(TRAIN):method=baseline
-	$(TRAIN):method=ours
+	$(TRAIN):method=$(DISTILLED)
+
+# The demo's training clips and 1,200 test clips: --config=configs/demo.py:data=large
+large-data: setup
+	$(FILM) --out=runs/large_data/raw --subjects=1-40
+	$(FILM) --out=runs/large_data/raw --subjects=$(TEST_SUBJECTS) --repetitions=2
+	$(BUILD) $(PAIRS) --manual_dir=runs/large_data/raw --data_dir=runs/large_data/tfds
+
+# Clips of another kind: --config=configs/demo.py:data=gestures
+gesture-data: setup
+	$(BIN)/python -m jax_irkd.data.synthetic.gestures --out=runs/gestures_data/raw
+	$(BUILD) folder_ir --manual_dir=runs/gestures_data/raw --data_dir=runs/gestures_data/tfds
+
+# The weights that the demo starts from, of other people than the demo's
+start-weights: setup
+	$(FILM) --out=runs/start_data/raw --subjects=1-40 --seed=1
+	$(BUILD) $(PAIRS) --manual_dir=runs/start_data/raw --data_dir=runs/start_data/tfds
+	$(BIN)/python -m jax_irkd.main --config=configs/demo.py:data=start,method=teacher --workdir=runs/start
+	$(BIN)/python -m jax_irkd.pretrained --run=runs/start/teacher \
+		--out=jax_irkd/pretrained/weights/demo_resnet18.safetensors
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist=worksteal

@@ -10,6 +10,7 @@ from jax_irkd.config import paper_setup
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
+from jax_irkd.pretrained import __main__ as command
 from jax_irkd.pretrained import start, torchvision
 from jax_irkd.runs.results import json
 from jax_irkd.training.checkpoints import Checkpoints
@@ -132,3 +133,28 @@ def _fresh_state(fresh, tx):
     stats = {"model": fresh["batch_stats"], "distillers": {}}
     zero = jnp.zeros((), jnp.int32)
     return TrainState(zero, params, stats, tx.init(params), {}, zero)
+
+
+def test_a_run_becomes_a_small_file_that_starts_an_infrared_network(tmp_path, capsys):
+    learnt = variables(channels=3)
+    save_run(tmp_path / "run", learnt, modality="rgb")
+    out = tmp_path / "start.safetensors"
+    assert command.main([f"--run={tmp_path / 'run'}", f"--out={out}"]) == 0
+    assert "start.safetensors" in capsys.readouterr().out
+    fresh = variables(classes=7, input_offset=True, seed=1)
+    filled = start.start_from(str(out), "abcdefg")(fresh)
+    block = filled["params"]["backbone"]["stage2_block0"]["conv1"]["kernel"]
+    wanted = learnt["params"]["backbone"]["stage2_block0"]["conv1"]["kernel"]
+    np.testing.assert_allclose(block, wanted, rtol=1e-3)
+    head = filled["params"]["head"]["kernel"]
+    np.testing.assert_array_equal(head, fresh["params"]["head"]["kernel"])
+
+
+def test_a_run_that_is_not_there_is_one_line(tmp_path, capsys):
+    assert command.main([f"--run={tmp_path}", f"--out={tmp_path / 'a.safetensors'}"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_unknown_shipped_weights_are_named():
+    with pytest.raises(UserError, match="no weights shipped:nothing come with the package"):
+        start.start_from("shipped:nothing", CLASSES)
