@@ -61,8 +61,8 @@ def get_config(arg: str = ""):
         training.eval_every = 4.0
     config.student_training.num_epochs = 12.0  # it learns more slowly from infrared
     if data == "start":
-        config.teacher_training.num_epochs = 40.0
-        config.teacher_training.eval_every = 20.0
+        config.teacher_training.num_epochs = 16.0
+        config.teacher_training.eval_every = 16.0
     else:
         config.weights.teacher = config.weights.student = "shipped:demo_resnet18"
     config.checkpoints.every = 100

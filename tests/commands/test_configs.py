@@ -1,5 +1,8 @@
 import dataclasses
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import custom, demo, ntu, pku
@@ -13,6 +16,8 @@ from jax_irkd.config import (
     distillers_of,
 )
 from jax_irkd.models import temporal
+from jax_irkd.pretrained.start import start_from
+from jax_irkd.training.setup import make_model
 
 
 def test_the_papers_hyper_parameters():
@@ -94,3 +99,33 @@ def test_ntu_protocols_are_the_standard_ones():
 def test_bad_options_are_named(arg, message):
     with pytest.raises(ValueError, match=message):
         ntu.get_config(arg)
+
+
+def test_the_demos_data_sets_share_everything_but_the_data():
+    made = {name: demo.get_config(f"data={name}") for name in demo.PROTOCOLS}
+    for name, config in made.items():
+        assert config.dataset.data_dir == f"runs/{name}_data/tfds"
+        assert config.protocol in config.dataset.protocols
+    for name in ("large", "gestures"):
+        for section in ("input", "weights", "teacher_model", "student_training"):
+            assert made[name][section] == made["demo"][section]
+    assert made["gestures"].dataset.name == "folder_ir"
+    assert demo.get_config("data=large,protocol=cross_view").protocol == "cross_view"
+    with pytest.raises(ValueError, match=r"data='huge' should be one of \['demo', 'large'"):
+        demo.get_config("data=huge")
+
+
+def test_the_weights_the_demo_starts_from_are_not_made_from_themselves():
+    assert not demo.get_config("data=start").weights.teacher
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_shipped_weights_fit_the_demos_networks(channels):
+    config = demo.get_config()
+    model = make_model(config.student_model, 10, "float32", input_offset=channels == 1)
+    clips = jax.ShapeDtypeStruct((1, 1, 32, 32, channels), jnp.float32)
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clips)
+    fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    filled = start_from(config.weights.student, "abcdefghij")(fresh)
+    kernel = filled["params"]["backbone"]["stage4_block1"]["conv2"]["kernel"]
+    assert 0.001 < np.std(kernel) < 1 and not np.any(filled["params"]["head"]["kernel"])
