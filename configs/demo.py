@@ -5,9 +5,9 @@ make demo, or: python -m jax_irkd.main --config=configs/demo.py:method=ours --wo
 `data=demo` has 600 training and 210 test clips; `data=large` (make large-data) the same training
 clips and 1,200 test clips, for comparing methods; `data=gestures` (make gesture-data) is of another
 kind, 480 and 480 clips of eight generated hand gestures, and nothing was tuned on it.
-Both networks start from a small file that comes with the package, as the paper's start from
-ImageNet: a ResNet-18 that `data=start` (make start-weights) trains from nothing on other generated
-people.
+The teacher starts from a small file that comes with the package, as RGB films are plentiful and
+infrared ones are not: a ResNet-18 that `data=start` (make start-weights) trains from nothing on
+other generated people. The students start from nothing.
 """
 
 from jax_irkd.config import paper_setup, parse
@@ -64,7 +64,7 @@ def get_config(arg: str = ""):
         config.teacher_training.num_epochs = 16.0
         config.teacher_training.eval_every = 16.0
     else:
-        config.weights.teacher = config.weights.student = "shipped:demo_resnet18"
+        config.weights.teacher = "shipped:demo_resnet18"
     config.checkpoints.every = 100
 
     config.tstdd.size = (112, 135)

@@ -3,13 +3,16 @@ import subprocess
 import sys
 import time
 
+import cv2
 import jax
 import numpy as np
 import pytest
 
 import benchmarks.__main__ as everything
-from benchmarks import _distillation, _measure, _roofline, growth
+from benchmarks import _distillation, _measure, _roofline, grey_teacher, growth
 from benchmarks._measure import Figure, Timing
+from jax_irkd.data import loading
+from jax_irkd.training.evaluation import Scores
 from tests.helpers import ROOT
 
 
@@ -179,6 +182,23 @@ def test_growth_draws_its_plot(tmp_path):
     ]
     growth.plot(rows, of_loss, tmp_path / "deep" / "growth.png")
     assert (tmp_path / "deep" / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_grey_reader_shows_the_luma():
+    colour = np.zeros((8, 8, 3), np.uint8)
+    colour[:, :4] = 200, 40, 90  # 0.299 * 200 + 0.587 * 40 + 0.114 * 90 = 93.54
+    encoded = cv2.imencode(".png", colour[..., ::-1])[1].tobytes()
+    reader = grey_teacher.GreyReader([], ("rgb",), 1, {"rgb": (8, 8)}, loading.Faults())
+    (frame,) = reader._decode([encoded], np.array([0.5]), "rgb")
+    assert frame.shape == (8, 8, 3) and frame.dtype == np.uint8
+    assert (frame[:, :4] == 94).all() and not frame[:, 4:].any()
+
+
+def test_shares_by_class_by_hand():
+    logits = np.array([[2, 1], [0, 1], [0, 3], [1, 0]])
+    scores = Scores(np.arange(4), np.array([0, 0, 1, 1]), logits)
+    np.testing.assert_array_equal(grey_teacher.by_class(scores, 2), [0.5, 0.5])
+    assert grey_teacher.main(["--runs=nowhere"]) == 2
 
 
 def test_batches_show_different_clips():
