@@ -52,19 +52,21 @@ def get_config(arg: str = ""):
 
     for training in (config.teacher_training, config.student_training):
         training.batch_size = 16
-        training.num_epochs = 8.0
+        training.num_epochs = 18.0
         training.optimizer = "adamw"
         training.learning_rate = 3e-3
         training.weight_decay = 1e-2
         training.schedule = "cosine"
         training.warmup_epochs = 0.5
-        training.eval_every = 4.0
-    config.student_training.num_epochs = 12.0  # it learns more slowly from infrared
+        training.eval_every = 6.0
     if data == "start":
         config.teacher_training.num_epochs = 16.0
         config.teacher_training.eval_every = 16.0
     else:
         config.weights.teacher = "shipped:demo_resnet18"
+        config.teacher_training.num_epochs = 4.0
+        config.teacher_training.learning_rate = 1e-3
+        config.teacher_training.eval_every = 2.0
     config.checkpoints.every = 100
 
     config.tstdd.size = (112, 135)

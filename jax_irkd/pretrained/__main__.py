@@ -8,6 +8,7 @@ or, in an infrared network, --config.weights.student=FILE.
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", required=True, help="the folder of a finished run")
     parser.add_argument("--out", required=True, help="a name that ends in .safetensors")
     options = parser.parse_args(arguments)
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         path = write_start(options.run, options.out)
     except UserError as error:
