@@ -102,13 +102,23 @@ def test_what_does_not_fit_is_explained(run, tmp_path):
     assert start.start_from("", CLASSES) is None
 
 
+class Caught(Exception):
+    """What `main` was about to train."""
+
+
 def test_training_starts_at_step_zero_with_the_runs_parameters(run, tmp_path, monkeypatch):
     """What main binds, put into a Trainer's first state: no step, no optimiser state."""
     monkeypatch.setattr(loading, "open_dataset", lambda name, data_dir: fakes.dataset())
-    monkeypatch.setattr(main, "train", lambda phase, config, dataset, *rest: (phase, dataset))
+
+    def caught(phase, config, dataset, *rest):
+        raise Caught(phase, dataset)
+
+    monkeypatch.setattr(main, "train", caught)
     config = fakes.config("baseline")
     config.weights.student = run
-    phase, dataset = main.run(config, tmp_path)
+    with pytest.raises(Caught) as found:
+        main.run(config, tmp_path)
+    phase, dataset = found.value.args
     trainer = main.Trainer(phase, config, dataset, tmp_path / "new")
     fresh = variables(len(dataset.class_names), seed=2, input_offset=True)
     monkeypatch.setattr(
