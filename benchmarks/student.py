@@ -155,8 +155,7 @@ def stream(student: Path, predictions: int = 8) -> list[Figure]:
 
 VIDEO = """
 import sys, time
-from jax_irkd import predict
-from jax_irkd.predict import Settings
+from jax_irkd.deployment.prediction import VideoSettings, predict
 class Idle:
     class_names, modality, num_segments, size = ("a", "b"), "infrared", 8, (256, 308)
     def __call__(self, clips):
@@ -165,12 +164,13 @@ class Idle:
         return np.full((len(clips), 2), 0.5, np.float32)
 classifier = Idle()
 if sys.argv[3] != "idle":
-    from jax_irkd.classifier import open_classifier
+    from jax_irkd.deployment.classifier import open_classifier
     classifier = open_classifier(sys.argv[3])
     import numpy as np
     classifier(np.zeros((1, 8, 256, 308, 1), np.uint8))
 start = time.perf_counter()
-result = predict.predict(classifier, sys.argv[1], Settings(trimmed=False, stride=int(sys.argv[4])))
+settings = VideoSettings(trimmed=False, stride=int(sys.argv[4]))
+result = predict(classifier, sys.argv[1], settings)
 took = time.perf_counter() - start
 # Not ru_maxrss, which a child inherits from the process that started it.
 status = open("/proc/self/status").read()

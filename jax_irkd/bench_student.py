@@ -30,7 +30,7 @@ from jax_irkd.errors import UserError
 from jax_irkd.host import devices
 
 
-class Timing(NamedTuple):
+class Latency(NamedTuple):
     """Milliseconds per clip (median and 90th percentile of calls), and what is inside."""
 
     name: str
@@ -60,7 +60,7 @@ def cost_of(classifier: Classifier) -> tuple[int, float]:
 
 def measure(
     classifiers: Mapping[str, Classifier], batch: int = 1, repeats: int = 20
-) -> list[Timing]:
+) -> list[Latency]:
     """Time `repeats` calls of each, in turns; the first call, which compiles, apart."""
     rng = np.random.default_rng(0)
     inputs, first = {}, {}
@@ -76,7 +76,7 @@ def measure(
     for name, classifier in classifiers.items():
         median, slow = np.quantile(calls[name], [0.5, 0.9])
         timings.append(
-            Timing(
+            Latency(
                 name,
                 kind_of(classifier),
                 batch,
@@ -96,7 +96,7 @@ def _seconds(classifier: Classifier, clips: np.ndarray) -> float:
     return time.perf_counter() - start
 
 
-def table(timings: Sequence[Timing]) -> str:
+def table(timings: Sequence[Latency]) -> str:
     width = max(len(timing.name) for timing in timings)
     lines = [
         f"{'network':{width}}  {'kind':12}  {'ms/clip':>8}  {'p90':>8}  {'clips/s':>8}  "

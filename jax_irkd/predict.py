@@ -23,7 +23,7 @@ import numpy as np
 from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment.answers import as_json, as_text, clock_time, own_names, top, write_files
 from jax_irkd.deployment.classifier import open_classifier
-from jax_irkd.deployment.prediction import Settings, predict
+from jax_irkd.deployment.prediction import VideoSettings, predict
 from jax_irkd.deployment.recognizer import Recognizer
 from jax_irkd.errors import UserError
 from jax_irkd.host import devices
@@ -39,7 +39,7 @@ def predict_all(flags: argparse.Namespace) -> int:
         _make_folder(Path(flags.out))
     classifier = open_classifier(flags.run, flags.which)
     names = classifier.class_names
-    settings = Settings(
+    settings = VideoSettings(
         flags.topk, flags.trimmed, flags.seconds, flags.stride, flags.threshold, flags.batch
     )
     failed = 0

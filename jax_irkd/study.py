@@ -26,7 +26,7 @@ from jax_irkd.reporting import write
 from jax_irkd.runs import results
 from jax_irkd.runs.results import Run, is_finished
 from jax_irkd.studies import analysis, board, planning, processes, tables
-from jax_irkd.studies.planning import Task
+from jax_irkd.studies.planning import PlannedRun
 from jax_irkd.studies.processes import DONE, FAILED, STOPPED, WAITING, Key, Status
 
 
@@ -40,7 +40,9 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("report_only", False, "write the tables of what is finished", **add)
 
 
-def run(tasks: Sequence[Task], workdir: Path, jobs: int, console: Console) -> dict[Key, Status]:
+def run(
+    tasks: Sequence[PlannedRun], workdir: Path, jobs: int, console: Console
+) -> dict[Key, Status]:
     """Carry out all tasks under a live table; the final state of each."""
     with board.Board(tasks, console) as watch:
         return processes.run_tasks(tasks, workdir, jobs, watch)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from jax_irkd.errors import UserError
-from jax_irkd.video.playback import Footage
+from jax_irkd.video.playback import VideoFile
 
 LONGEST_SIDE = 1280  # of an annotated video
 # Distinct on dark and light, also for most colour-blind people (Okabe and Ito).
@@ -31,7 +31,7 @@ def annotate(result: Any, names: Sequence[str], target: Path) -> None:
     `result` is what `predict` returned. Reads the video a second time; memory does not grow with
     it. Raises UserError when the target cannot be written.
     """
-    film = Footage(result.path)
+    film = VideoFile(result.path)
     centres = result.spans.sum(axis=1) / 2
     nearest = (centres[1:] + centres[:-1]) / 2  # Frame i belongs to the window nearest to it.
     writer, complete = None, False

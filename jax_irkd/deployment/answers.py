@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from jax_irkd.deployment.prediction import Result, frame_count
+from jax_irkd.deployment.prediction import VideoResult, frame_count
 from jax_irkd.detection.rows import write_rows
 from jax_irkd.host.files import write_whole
 
 
-def as_json(result: Result, names: Sequence[str], topk: int) -> dict[str, Any]:
+def as_json(result: VideoResult, names: Sequence[str], topk: int) -> dict[str, Any]:
     """One JSON object per video: `predictions` of a clip, `segments` of a timeline.
 
     Labels and frames count from 1, ends included, as in PKU-MMD.
@@ -47,7 +47,7 @@ def as_json(result: Result, names: Sequence[str], topk: int) -> dict[str, Any]:
     }
 
 
-def as_text(result: Result, names: Sequence[str], topk: int) -> str:
+def as_text(result: VideoResult, names: Sequence[str], topk: int) -> str:
     """A table for people."""
     found = as_json(result, names, topk)
     seconds = result.frames / result.rate
@@ -86,7 +86,7 @@ def own_names(paths: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
-def write_files(result: Result, names: Sequence[str], topk: int, stem: Path) -> None:
+def write_files(result: VideoResult, names: Sequence[str], topk: int, stem: Path) -> None:
     """STEM.json and, for a timeline, STEM.txt (rows in PKU-MMD's format) and STEM.png."""
     write_whole(
         stem.with_name(stem.name + ".json"), json.dumps(as_json(result, names, topk), indent=1)

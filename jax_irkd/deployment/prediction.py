@@ -11,13 +11,13 @@ from jax_irkd.deployment.recognizer import spec_of
 from jax_irkd.detection.proposals import segments
 from jax_irkd.detection.rows import Row
 from jax_irkd.video import playback
-from jax_irkd.video.playback import Footage
+from jax_irkd.video.playback import VideoFile
 
 # The longest clip of NTU RGB+D lasts 10 seconds; PKU-MMD's videos last minutes.
 TRIMMED_SECONDS = 15.0
 
 
-class Settings(NamedTuple):
+class VideoSettings(NamedTuple):
     """How videos are looked at; times in seconds, `stride` in frames."""
 
     topk: int = 5
@@ -28,10 +28,10 @@ class Settings(NamedTuple):
     batch: int = 1
 
 
-DEFAULTS = Settings()
+DEFAULTS = VideoSettings()
 
 
-class Result(NamedTuple):
+class VideoResult(NamedTuple):
     """What was found in one video.
 
     A trimmed clip has one span and no rows; a timeline has the probabilities `w k` of its windows
@@ -48,9 +48,11 @@ class Result(NamedTuple):
     warnings: list[str]
 
 
-def predict(classifier: Classifier, path: str | Path, settings: Settings = DEFAULTS) -> Result:
+def predict(
+    classifier: Classifier, path: str | Path, settings: VideoSettings = DEFAULTS
+) -> VideoResult:
     """Classify one video. Raises VideoError (a UserError) when it cannot be read."""
-    film = Footage(path)
+    film = VideoFile(path)
     spec = spec_of(classifier)
     trimmed = settings.trimmed
     if trimmed is None:
@@ -69,10 +71,10 @@ def predict(classifier: Classifier, path: str | Path, settings: Settings = DEFAU
             f"has {frame_count(film.read)}, fewer than the {spec.num_segments} segments; "
             "some repeat"
         )
-    return Result(Path(path), trimmed, film.read, film.rate, scores, spans, rows, warnings)
+    return VideoResult(Path(path), trimmed, film.read, film.rate, scores, spans, rows, warnings)
 
 
-def _timeline(classifier: Classifier, film: Footage, spec: InputSpec, settings: Settings):
+def _timeline(classifier: Classifier, film: VideoFile, spec: InputSpec, settings: VideoSettings):
     """Spans `w 2` and probabilities `w k` of sliding windows; decoding runs beside the network."""
     length = max(round(settings.seconds * film.rate), spec.num_segments)
     spans, scores, batch = [], [], []
@@ -91,7 +93,7 @@ def _timeline(classifier: Classifier, film: Footage, spec: InputSpec, settings: 
     return np.array(spans), np.concatenate(scores)
 
 
-def _rows(scores: np.ndarray, spans: np.ndarray, settings: Settings) -> list[Row]:
+def _rows(scores: np.ndarray, spans: np.ndarray, settings: VideoSettings) -> list[Row]:
     return segments(
         scores,
         spans,

@@ -45,7 +45,7 @@ _meetings = itertools.count()
 Score = Callable[[UInt8[np.ndarray, "b t h w c"]], Float[jax.Array, "b k"]]
 
 
-class Footage(NamedTuple):
+class TestVideos(NamedTuple):
     """The test videos on disk, and the annotation of all of them, also of those that are not."""
 
     videos: list[untrimmed.UntrimmedVideo]
@@ -85,13 +85,13 @@ def check(config: ConfigDict) -> None:
         find_footage(config)
 
 
-def find_footage(config: ConfigDict) -> Footage:
+def find_footage(config: ConfigDict) -> TestVideos:
     """What `config` evaluates on. Raises UserError when videos are absent and may not be."""
     folder = Path(config.eval.raw_dir).expanduser()
     if not folder.is_dir():
         raise UserError(f"config.eval.raw_dir={config.eval.raw_dir} is no folder; check the path")
     annotated = untrimmed.pku_annotations(folder, config.protocol)
-    found = Footage(
+    found = TestVideos(
         untrimmed.pku_videos(folder, config.protocol),
         {name: [Row(*row) for row in rows] for name, rows in annotated.items()},
     )

@@ -24,7 +24,7 @@ from jax_irkd.training.steps import cross_entropy
 UNKNOWN_STEPS = 100  # an epoch's, for the shape of the curve, when the clips are not known
 
 
-class Cost(NamedTuple):
+class NetworkCost(NamedTuple):
     """One network on one clip, and what its training holds. Bytes and floating-point operations."""
 
     parameters: int
@@ -35,7 +35,7 @@ class Cost(NamedTuple):
     dtype: str
 
 
-class Plan(NamedTuple):
+class PhasePlan(NamedTuple):
     """One phase: how long it is and what an update costs."""
 
     name: str
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     per_device: int
     epochs: Float[np.ndarray, " n"]
     rates: Float[np.ndarray, " n"]
-    cost: Cost
+    cost: NetworkCost
     update_flops: float
     memory: dict[str, float]  # bytes a device, by what they hold
 
@@ -63,7 +63,7 @@ def phases(config: ConfigDict) -> list[tuple[str, str, str]]:
 
 def plan(
     config: ConfigDict, dataset: Dataset | None, *, clips: int = 0, classes: int = 0
-) -> list[Plan]:
+) -> list[PhasePlan]:
     """The plans of all phases. `clips` and `classes` stand in for a dataset that is not there."""
     classes = len(dataset.class_names) if dataset else classes
     ahead = phases(config)
@@ -72,7 +72,7 @@ def plan(
     return [_plan(config, dataset, clips, costs, *phase) for phase in ahead]
 
 
-def _plan(config, dataset, clips, costs: dict[str, Cost], name, role, modality) -> Plan:
+def _plan(config, dataset, clips, costs: dict[str, NetworkCost], name, role, modality) -> PhasePlan:
     training = config[f"{role}_training"]
     if dataset:
         clips = len(make_reader(config, dataset, "train", (modality,)).records)
@@ -86,7 +86,7 @@ def _plan(config, dataset, clips, costs: dict[str, Cost], name, role, modality) 
     taught = role == "student" and bool(config.distillers)
     own = costs[role]
     update = own.training_flops + (costs["teacher"].forward_flops if taught else 0)
-    return Plan(
+    return PhasePlan(
         name=name,
         modality=modality,
         clips=clips or None,
@@ -102,7 +102,9 @@ def _plan(config, dataset, clips, costs: dict[str, Cost], name, role, modality) 
     )
 
 
-def _memory(config, own: Cost, teacher: Cost | None, modality: str, clips: int) -> dict[str, float]:
+def _memory(
+    config, own: NetworkCost, teacher: NetworkCost | None, modality: str, clips: int
+) -> dict[str, float]:
     names = CHANNELS if teacher else (modality,)
     sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
     frames = config.input.num_segments * clips
@@ -120,7 +122,7 @@ def _memory(config, own: Cost, teacher: Cost | None, modality: str, clips: int) 
     return memory
 
 
-def cost(config: ConfigDict, role: str, classes: int) -> Cost:
+def cost(config: ConfigDict, role: str, classes: int) -> NetworkCost:
     """Counts for the network of `role`, by tracing it forwards and backwards for one clip."""
     student = role == "student"
     fields = {"input_offset": True} if student and config.weights.student else {}
@@ -143,7 +145,7 @@ def cost(config: ConfigDict, role: str, classes: int) -> Cost:
     tx, _ = make_optimizer(training, 2, 1)
     state = 2 * _bytes(params) + _bytes(rest) + _bytes(jax.eval_shape(tx.init, params))
     state += _bytes(params) if training.ema_decay else 0
-    return Cost(
+    return NetworkCost(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
         forward_flops=_flops(forward.lower(variables, clips(1))),
         training_flops=_flops(backward.lower(params, rest, clips(1))),

@@ -64,13 +64,13 @@ def most_confident(logits: np.ndarray, labels: np.ndarray, count: int) -> list[i
 
 def _clip(
     run: Run, logits: np.ndarray, index: int, reader: loading.ClipReader, names: Sequence[str]
-) -> sections.Clip:
+) -> sections.ShownClip:
     """The clip at `index` of the run's scores, with its frames."""
     row = np.asarray(logits[index], np.float64)
     confidence = 1 / np.exp(row - row.max()).sum()
     found = _find(reader, index, str(run.clip_ids[index]))
     frames = found["clips"] if found else {"infrared": None, "rgb": None}
-    return sections.Clip(
+    return sections.ShownClip(
         str(run.clip_ids[index]),
         names[int(run.labels[index])],
         names[int(row.argmax())],

@@ -1,4 +1,4 @@
-"""What a report says: runs in, the parts of a page out. Pure; `jax_irkd.report` reads and writes.
+"""What a report says: runs in, the parts of a page out. Pure; `reporting.write` reads and writes.
 
 A page has one run in focus (the student it is about) and compares it with the RGB teacher and the
 infrared-only baseline where those are there. What is missing becomes a sentence.

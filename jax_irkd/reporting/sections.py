@@ -28,7 +28,7 @@ class Section(NamedTuple):
     pictures: tuple[tuple[str, np.ndarray], ...] = ()
 
 
-class Clip(NamedTuple):
+class ShownClip(NamedTuple):
     """A test clip and what was said of it; frames uint8 as they went into the network, or None."""
 
     clip_id: str
@@ -39,7 +39,7 @@ class Clip(NamedTuple):
     rgb: UInt8[np.ndarray, "t h w 3"] | None
 
 
-def mistakes_section(clips: Sequence[Clip]) -> Section:
+def mistakes_section(clips: Sequence[ShownClip]) -> Section:
     """The student's most confident mistakes, infrared beside RGB, in the order given."""
     if not clips:
         return Section("Most confident mistakes", _sentence("The student made no mistake."))
@@ -55,7 +55,7 @@ def mistakes_section(clips: Sequence[Clip]) -> Section:
 
 
 def gradcam_section(
-    clips: Sequence[Clip],
+    clips: Sequence[ShownClip],
     before: Sequence[Float[np.ndarray, "t h w"]],
     after: Sequence[Float[np.ndarray, "t h w"]],
 ) -> Section:
@@ -140,7 +140,7 @@ def overlay(
     return np.round(shown).astype(np.uint8)
 
 
-def _caption(clip: Clip) -> Markup:
+def _caption(clip: ShownClip) -> Markup:
     if clip.label == clip.predicted:
         said = Markup("<b>{}</b>, recognised").format(clip.label)
     else:

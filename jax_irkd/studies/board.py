@@ -12,7 +12,7 @@ from rich.table import Table
 from jax_irkd.errors import UserError
 from jax_irkd.reporting.wording import percent
 from jax_irkd.runs.results import TITLES, finished, number
-from jax_irkd.studies.planning import Task
+from jax_irkd.studies.planning import PlannedRun
 from jax_irkd.studies.processes import DONE, FAILED, RUNNING, STOPPED, Key, Status
 from jax_irkd.training.logs import read_log
 
@@ -22,7 +22,7 @@ _STYLES = {DONE: "green", RUNNING: "bold", FAILED: "red", STOPPED: "yellow"}
 class Board:
     """A table drawn over itself on a terminal; elsewhere a line for each change of a state."""
 
-    def __init__(self, tasks: Sequence[Task], console: Console):
+    def __init__(self, tasks: Sequence[PlannedRun], console: Console):
         self.tasks, self.console = tasks, console
         self._shown: dict[Key, str] = {}
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
@@ -53,7 +53,7 @@ class Board:
             self._live.update(table(self.tasks, status), refresh=True)
 
 
-def table(tasks: Sequence[Task], status: Mapping[Key, Status]) -> Table:
+def table(tasks: Sequence[PlannedRun], status: Mapping[Key, Status]) -> Table:
     """State, step and top-1 of every run: a row a method, a column a seed."""
     seeds = list(dict.fromkeys(task.seed for task in tasks))
     methods = list(dict.fromkeys(task.method for task in tasks))
@@ -75,7 +75,7 @@ def table(tasks: Sequence[Task], status: Mapping[Key, Status]) -> Table:
     return made
 
 
-def describe(task: Task, status: Status, brief: bool = False) -> str:
+def describe(task: PlannedRun, status: Status, brief: bool = False) -> str:
     """State, step and top-1 in a few words; unless `brief`, why a run failed."""
     parts = [status.state]
     step, top1 = progress(task.folder)

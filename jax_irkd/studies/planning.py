@@ -14,7 +14,7 @@ from jax_irkd.errors import UserError
 DEFAULT_METHODS = ("baseline", "st", "at", "sp", "cc", "rkd", "ccskd", "dkd", "mgcam", "ours")
 
 
-class Task(NamedTuple):
+class PlannedRun(NamedTuple):
     """One run: where it lies, the command that makes it, and the task it has to wait for."""
 
     seed: int
@@ -32,7 +32,7 @@ class Task(NamedTuple):
         return f"seed{self.seed}/{self.method}"
 
 
-class Settings(NamedTuple):
+class StudySettings(NamedTuple):
     """The config of a study as it was given: file, options after the colon, overrides."""
 
     file: str
@@ -73,7 +73,7 @@ def read_seeds(text: str) -> list[int]:
     return seeds
 
 
-def read_settings(argv: Sequence[str]) -> Settings:
+def read_settings(argv: Sequence[str]) -> StudySettings:
     """The arguments that name the config, for handing on. Raises UserError for what cannot be."""
     flags = [arg.lstrip("-") for arg in argv if arg.startswith("-")]
     given = [flag for flag in flags if flag.removeprefix("no").startswith("config")]
@@ -92,10 +92,10 @@ def read_settings(argv: Sequence[str]) -> Settings:
     chosen = [part for part in parts if part.partition("=")[0] in ("method", "seed")]
     if chosen:
         raise UserError(f"{chosen[0]!r} after the config is the study's to choose; use --methods")
-    return Settings(file, parts, tuple(f"--{override}" for override in overrides))
+    return StudySettings(file, parts, tuple(f"--{override}" for override in overrides))
 
 
-def config_arguments(settings: Settings, method: str, seed: int) -> list[str]:
+def config_arguments(settings: StudySettings, method: str, seed: int) -> list[str]:
     """The arguments that make the config of one run.
 
     An override of a distiller goes to the methods that have this distiller.
@@ -120,8 +120,8 @@ def _parse(arguments: Sequence[str]) -> ConfigDict:
 
 
 def make_tasks(
-    settings: Settings, methods: Sequence[str], seeds: Sequence[int], workdir: Path
-) -> list[Task]:
+    settings: StudySettings, methods: Sequence[str], seeds: Sequence[int], workdir: Path
+) -> list[PlannedRun]:
     """All tasks, the teacher of each seed before those that learn from it.
 
     Every config is built, so that a mistake in one ends the study before its first step. Raises
@@ -146,7 +146,7 @@ def make_tasks(
             folder = below / method
             _check_held(config, folder, below)
             needs = (seed, "teacher") if config.distillers and not config.teacher else None
-            tasks.append(Task(seed, method, folder, _command(arguments, below), needs))
+            tasks.append(PlannedRun(seed, method, folder, _command(arguments, below), needs))
     unused = [o for o in settings.overrides if o not in used]
     if unused:
         raise UserError(f"{unused[0]}: none of the methods {list(methods)} has this distiller")

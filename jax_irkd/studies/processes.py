@@ -19,7 +19,7 @@ from jax_irkd.errors import UserError
 from jax_irkd.host import room
 from jax_irkd.host.interrupts import INTERRUPTED, StopRequest
 from jax_irkd.runs.results import is_finished
-from jax_irkd.studies.planning import Task
+from jax_irkd.studies.planning import PlannedRun
 
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
 Key = tuple[int, str]
@@ -33,13 +33,13 @@ class Status(NamedTuple):
 
 
 class _Child(NamedTuple):
-    task: Task
+    task: PlannedRun
     process: subprocess.Popen
     started: float
 
 
 def run_tasks(
-    tasks: Sequence[Task],
+    tasks: Sequence[PlannedRun],
     workdir: Path,
     jobs: int,
     watch: Callable[[Mapping[Key, Status]], None],
@@ -81,17 +81,17 @@ def run_tasks(
                 child.process.wait()
 
 
-def _is_done(task: Task) -> bool:
+def _is_done(task: PlannedRun) -> bool:
     return is_finished(task.folder)
 
 
 def _next(
-    tasks: Sequence[Task],
+    tasks: Sequence[PlannedRun],
     status: Mapping[Key, Status],
     jobs: int,
     children: Sequence[_Child],
     workdir: Path,
-) -> Task | None:
+) -> PlannedRun | None:
     """The task to start now, None while there is no place for one or none can be started."""
     ready = [
         task
@@ -105,7 +105,7 @@ def _next(
     return ready[0] if room.room(peak, (child.process.pid for child in children)) else None
 
 
-def _release(tasks: Sequence[Task], status: dict[Key, Status]) -> None:
+def _release(tasks: Sequence[PlannedRun], status: dict[Key, Status]) -> None:
     """Give up tasks whose teacher has failed or was stopped."""
     for task in tasks:
         before = status[task.needs] if task.needs else None
@@ -114,12 +114,12 @@ def _release(tasks: Sequence[Task], status: dict[Key, Status]) -> None:
             status[task.key] = Status(before.state, reason)
 
 
-def log_path(task: Task) -> Path:
+def log_path(task: PlannedRun) -> Path:
     """What a run prints, of all its attempts."""
     return task.folder.with_name(f"{task.method}.log")
 
 
-def _start(task: Task, lock: int, jobs: int) -> _Child:
+def _start(task: PlannedRun, lock: int, jobs: int) -> _Child:
     path = log_path(task)
     path.parent.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
@@ -175,7 +175,7 @@ def _ended(child: _Child, status: dict[Key, Status], workdir: Path, asked: bool)
     return True
 
 
-def _reason(task: Task, code: int) -> str:
+def _reason(task: PlannedRun, code: int) -> str:
     """The line that says why: the message of a user's mistake, or the last one there is."""
     text = log_path(task).read_text("utf-8", errors="replace")[-8000:]
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -14,7 +14,7 @@ from jax_irkd.tstdd.network import LAYERS
 STREAMS = ("local", "history", "difference")
 
 
-class Clip(NamedTuple):
+class LabelledClip(NamedTuple):
     """A clip whose flow is kept."""
 
     clip_id: str

@@ -43,7 +43,7 @@ from jax_irkd.training.evaluation import Scores
 from jax_irkd.training.setup import make_reader
 from jax_irkd.tstdd import encoding, training
 from jax_irkd.tstdd.flow import FlowCache
-from jax_irkd.tstdd.pictures import STREAMS, Clip, check
+from jax_irkd.tstdd.pictures import STREAMS, LabelledClip, check
 
 _DAMAGE = (ValueError, LookupError, TypeError, cv2.error, OSError, RuntimeError)
 
@@ -159,13 +159,13 @@ def _cache(config: ConfigDict, dataset: loading.Dataset) -> FlowCache:
 
 def find_clips(
     reader: loading.ClipReader, cache: FlowCache, threads: int, stop: StopRequest, split: str
-) -> Iterator[Clip]:
+) -> Iterator[LabelledClip]:
     """The readable clips of `reader` in order, their flow computed where it is not kept yet.
 
     A clip that cannot be decoded is counted as a fault and left out. Raises Interrupted.
     """
 
-    def one(index: int) -> Clip | None:
+    def one(index: int) -> LabelledClip | None:
         if stop.requested:
             return None
         clip_id = f"record {index}"
@@ -177,7 +177,7 @@ def find_clips(
             reader.faults.count(clip_id, f"{type(error).__name__}: {error}")
             return None
         reader.faults.count()
-        return Clip(clip_id, int(record["label"]))
+        return LabelledClip(clip_id, int(record["label"]))
 
     total = len(reader.records)
     with (
@@ -192,9 +192,9 @@ def find_clips(
 
 
 def _encode(
-    stream: training.Stream,
-    train: Sequence[Clip],
-    test: Sequence[Clip],
+    stream: training.TrainedStream,
+    train: Sequence[LabelledClip],
+    test: Sequence[LabelledClip],
     cache: FlowCache,
     config: ConfigDict,
     stop: StopRequest,
@@ -233,7 +233,9 @@ def _encode(
     ]
 
 
-def _described(describe: training.Describer, clips: Sequence[Clip], title: str, stop: StopRequest):
+def _described(
+    describe: training.Describer, clips: Sequence[LabelledClip], title: str, stop: StopRequest
+):
     with Progress(title, len(clips), unit="clips") as progress:
         for done, clip in enumerate(clips, 1):
             _stop_if_asked(stop)

@@ -24,7 +24,7 @@ from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.tstdd import pictures
 from jax_irkd.tstdd.flow import FlowCache
 from jax_irkd.tstdd.network import StreamNet, tube_descriptors
-from jax_irkd.tstdd.pictures import STREAMS, Clip
+from jax_irkd.tstdd.pictures import STREAMS, LabelledClip
 
 
 class _State(NamedTuple):
@@ -34,7 +34,7 @@ class _State(NamedTuple):
     opt_state: PyTree
 
 
-class Stream(NamedTuple):
+class TrainedStream(NamedTuple):
     """A trained stream: its name, network and variables."""
 
     name: str
@@ -42,7 +42,7 @@ class Stream(NamedTuple):
     variables: PyTree
 
 
-def stored_flow(cache: FlowCache, clip: Clip) -> np.ndarray:
+def stored_flow(cache: FlowCache, clip: LabelledClip) -> np.ndarray:
     """The kept flow of a clip. Raises UserError when it has gone since it was computed."""
     flow = cache.read(clip.clip_id)
     if flow is None:
@@ -64,7 +64,7 @@ class StreamTrainer:
     def __init__(
         self,
         name: str,
-        clips: Sequence[Clip],
+        clips: Sequence[LabelledClip],
         cache: FlowCache,
         config: ConfigDict,
         num_classes: int,
@@ -80,7 +80,7 @@ class StreamTrainer:
         self.seed = (config.seed, STREAMS.index(name))
         self.key = jax.random.fold_in(jax.random.key(self.seed[0]), self.seed[1])
 
-    def run(self, stop: StopRequest) -> Stream:
+    def run(self, stop: StopRequest) -> TrainedStream:
         """Train to the end. Raises Interrupted, with the step saved, once `stop` was requested."""
         state = self._initial()
         folder = self.folder / "streams" / self.name / "checkpoints"
@@ -90,7 +90,7 @@ class StreamTrainer:
             if int(state.step) < self.num_steps:
                 state = self._train(state, stop)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        return Stream(self.name, self.model, variables)
+        return TrainedStream(self.name, self.model, variables)
 
     def _initial(self) -> _State:
         side = self.section.resolution
@@ -186,7 +186,7 @@ class Describer:
     times only.
     """
 
-    def __init__(self, stream: Stream, cache: FlowCache, config: ConfigDict):
+    def __init__(self, stream: TrainedStream, cache: FlowCache, config: ConfigDict):
         self.stream, self.cache, self.section = stream, cache, config.tstdd
         self.layers = tuple(config.tstdd.layers)
         self.largest = config.input.eval_batch_size
@@ -197,7 +197,7 @@ class Describer:
 
         self._maps = jax.jit(maps)
 
-    def __call__(self, clip: Clip) -> dict[str, np.ndarray]:
+    def __call__(self, clip: LabelledClip) -> dict[str, np.ndarray]:
         """Tube descriptors of each layer, `n f`."""
         section, flow = self.section, stored_flow(self.cache, clip)
         starts = pictures.moments(len(flow), section.stack, section.stride)

@@ -60,7 +60,7 @@ def find_videos(patterns: Iterable[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-class Footage:
+class VideoFile:
     """One video file.
 
     `rate` is in frames per second; `expected` the number of frames by the file's packets, `read`
@@ -247,7 +247,7 @@ def modality_warning(colour: float, modality: str) -> list[str]:
     return []
 
 
-def windows(footage: Footage, spec: InputSpec, length: int, stride: int) -> Iterator[Window]:
+def windows(footage: VideoFile, spec: InputSpec, length: int, stride: int) -> Iterator[Window]:
     """Overlapping windows of `length` frames every `stride`, in one walk through the video.
 
     Only the frames that a window needs are converted, and kept until the last window that needs
@@ -274,7 +274,9 @@ def windows(footage: Footage, spec: InputSpec, length: int, stride: int) -> Iter
         yield _window((start, total), start + frame_indices(positions, total - start), kept)
 
 
-def _chosen(footage: Footage, needed: Sequence[np.ndarray]) -> Iterator[tuple[int, av.VideoFrame]]:
+def _chosen(
+    footage: VideoFile, needed: Sequence[np.ndarray]
+) -> Iterator[tuple[int, av.VideoFrame]]:
     """The frames that one of the windows needs, with their numbers."""
     wanted = set(np.concatenate(needed).tolist())
     for index, frame in enumerate(footage.frames()):
@@ -283,7 +285,7 @@ def _chosen(footage: Footage, needed: Sequence[np.ndarray]) -> Iterator[tuple[in
 
 
 def _converted(
-    footage: Footage, spec: InputSpec, frames: Iterable[tuple[int, av.VideoFrame]]
+    footage: VideoFile, spec: InputSpec, frames: Iterable[tuple[int, av.VideoFrame]]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Images of frames, shrunk; for infrared only some in colour, to tell whether there is any."""
     total, seen = 0.0, 0
@@ -303,7 +305,7 @@ def _window(span: tuple[int, int], indices, kept: dict[int, np.ndarray]) -> Wind
     return Window(*span, np.stack([kept[int(index)] for index in nearest]))
 
 
-def whole_clip(footage: Footage, spec: InputSpec) -> Window:
+def whole_clip(footage: VideoFile, spec: InputSpec) -> Window:
     """The video as one clip of segments. A damaged one is read twice, to place the segments."""
     counted = footage.expected
     (found,) = windows(footage, spec, counted, counted)

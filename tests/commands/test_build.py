@@ -18,7 +18,7 @@ from jax_irkd.data.synthetic.raw_ntu import ntu_tree
 from jax_irkd.errors import UserError
 from tests.helpers import ROOT
 from tfds_builders._shared import pool
-from tfds_builders._shared.cache import Cache, Record, Result, Skip, Task
+from tfds_builders._shared.cache import Cache, EncodingResult, EncodingTask, Record, Skip
 from tfds_builders._shared.lock import locked
 from tfds_builders._shared.options import VARIABLE, BuildOptions
 
@@ -55,12 +55,14 @@ def reference(raw, tmp_path_factory):
 
 
 def task(key, stamp="1"):
-    return Task(key, "train", stamp, None)
+    return EncodingTask(key, "train", stamp, None)
 
 
 def result(key, size=100):
     frames = {"rgb": [bytes([1]) * size, b"ab"], "infrared": [b"c"]}
-    return Result([Record(key, {"label": 3, "clip_id": key}, frames)], [], [Skip(key, "odd", "x")])
+    return EncodingResult(
+        [Record(key, {"label": 3, "clip_id": key}, frames)], [], [Skip(key, "odd", "x")]
+    )
 
 
 def test_cache_gives_back_what_was_stored(tmp_path):

@@ -15,11 +15,11 @@ from jax_irkd import predict
 from jax_irkd.data.spec import InputSpec
 from jax_irkd.data.synthetic.raw_ntu import number_of, truncate, write_video
 from jax_irkd.deployment import answers, prediction
-from jax_irkd.deployment.prediction import Settings
+from jax_irkd.deployment.prediction import VideoSettings
 from jax_irkd.detection.rows import read_rows
 from jax_irkd.video import playback
 from jax_irkd.video.decoding import resize
-from jax_irkd.video.playback import Footage
+from jax_irkd.video.playback import VideoFile
 from jax_irkd.video.windows import Window
 from jax_irkd.video.windows import windows as dataset_windows
 
@@ -79,7 +79,7 @@ def test_a_clip_gets_its_segments_and_classes(folder):
 
 def test_a_long_video_gets_a_timeline(folder):
     reader = Reader()
-    settings = Settings(seconds=1.6, stride=8, batch=3)
+    settings = VideoSettings(seconds=1.6, stride=8, batch=3)
     result = prediction.predict(reader, folder / "long_ir.avi", settings)  # 20 s at 10 frames/s
     assert not result.trimmed and set(reader.batches) == {3}
     assert result.spans[0].tolist() == [0, 16] and result.spans[-1].tolist() == [184, 200]
@@ -95,7 +95,7 @@ def test_windows_are_those_of_the_data_set(tmp_path, total):
     """The walk that survives damage agrees with the strict one that evaluation uses."""
     path = write_video(tmp_path / "a.avi", total, infrared=True)
     sizes = {"length": 16, "stride": 8}
-    ours = list(playback.windows(Footage(path), WANTED, **sizes))
+    ours = list(playback.windows(VideoFile(path), WANTED, **sizes))
     theirs = list(
         dataset_windows(path, infrared=True, size=(48, 64), num_segments=4, short_side=256, **sizes)
     )
@@ -105,7 +105,7 @@ def test_windows_are_those_of_the_data_set(tmp_path, total):
 
 def test_shrinking_in_passing_gives_the_builders_picture(tmp_path):
     path = write_video(tmp_path / "large.avi", 2, size=(900, 700), infrared=True)
-    film = Footage(path)
+    film = VideoFile(path)
     frame = next(film.frames())
     expected, got = resize(film.image(frame), 256), film.image(frame, 256)
     assert got.shape == expected.shape == (256, 329, 3)
@@ -125,7 +125,7 @@ def test_luma_alone_is_the_same_grey_picture(tmp_path):
             image = np.repeat(np.tile(slope, (700, 1))[..., None], 3, axis=2)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             container.mux(stream.encode(None))
-        film = Footage(path)
+        film = VideoFile(path)
         frame = next(film.frames())
         grey = film.image(frame, 256, grey=True)
         colours = cv2.cvtColor(film.image(frame, 256), cv2.COLOR_RGB2GRAY)
@@ -142,7 +142,7 @@ def test_no_more_frames_are_kept_than_a_window_needs(folder, monkeypatch):
         return frame
 
     monkeypatch.setattr(playback, "prepare_frame", remember)
-    windows = playback.windows(Footage(folder / "long_ir.avi"), WANTED, 16, 8)
+    windows = playback.windows(VideoFile(folder / "long_ir.avi"), WANTED, 16, 8)
     alive = [sum(frame() is not None for frame in prepared) for _ in windows]
     assert max(alive) <= 8 and len(alive) == 24
 
@@ -251,7 +251,7 @@ def test_a_cut_off_video_is_used_as_far_as_it_goes(folder, command, tmp_path):
     assert code == 0 and 60 < found["frames"] < 140
     assert "is truncated by" in errors[0] and "frames are readable and were used" in errors[0]
     reader = Reader()
-    prediction.predict(reader, path, Settings(trimmed=True))
+    prediction.predict(reader, path, VideoSettings(trimmed=True))
     assert reader.seen[0][-1] < found["frames"]  # The segments lie in what is there.
     assert abs(reader.seen[0][0] - found["frames"] / 8) <= 1
     assert command(path, "--untrimmed")[0] == 0
@@ -272,14 +272,14 @@ def test_damage_in_the_middle_is_passed_over(folder, tmp_path):
     content[middle : middle + 3000] = bytes(np.random.default_rng(0).bytes(3000))
     path.write_bytes(content)
     reader = Reader()
-    result = prediction.predict(reader, path, Settings(trimmed=True))
+    result = prediction.predict(reader, path, VideoSettings(trimmed=True))
     assert 120 < result.frames < 200 and "is damaged" in result.warnings[0]
     assert reader.seen[0][-1] > 150  # What lies behind the hole was read, too.
 
 
 def _turned(path: Path, target: Path) -> Path:
     """A copy as MP4 whose header says: turn by 90 degrees."""
-    frames = list(Footage(path).frames())
+    frames = list(VideoFile(path).frames())
     with av.open(str(target), "w") as container:
         stream = container.add_stream("mpeg4", rate=30)
         stream.width, stream.height, stream.pix_fmt = frames[0].height, frames[0].width, "yuv420p"

@@ -37,7 +37,7 @@ def _clip(name="generated-00001", label="drink water", predicted="eat meal/snack
     rng = np.random.default_rng(0)
     infrared = rng.integers(0, 255, (8, 48, 56, 1), dtype=np.uint8)
     rgb = rng.integers(0, 255, (8, 48, 64, 3), dtype=np.uint8)
-    return sections.Clip(name, label, predicted, 0.97, infrared, rgb)
+    return sections.ShownClip(name, label, predicted, 0.97, infrared, rgb)
 
 
 def _sections():

@@ -17,7 +17,7 @@ from jax_irkd.host import room
 from jax_irkd.metrics import classification
 from jax_irkd.runs.results import Run
 from jax_irkd.studies import analysis, board, planning, processes, tables
-from jax_irkd.studies.planning import Task
+from jax_irkd.studies.planning import PlannedRun
 from jax_irkd.studies.processes import DONE, FAILED, STOPPED, WAITING, Status
 from tests.helpers.generated_runs import write_run
 
@@ -48,7 +48,7 @@ for step in range(first + 1, 4):
 
 def tasks_in(workdir, methods=("teacher", "baseline", "ours"), seeds=(0,)):
     return [
-        Task(
+        PlannedRun(
             seed,
             method,
             workdir / f"seed{seed}" / method,

@@ -282,11 +282,11 @@ def test_crop_maps_infrared_pixels_to_rgb_pixels():
     image = picture(0, (256, 192))
     image[8 + 2 * 20, 16 + 2 * 30] = (0, 0, 255)
     matrix = np.array([[2.0, 0, 16], [0, 2.0, 8]])
-    cropped = encoding.Crop(matrix, (100, 80), (256, 192))(image)
+    cropped = encoding.CameraCrop(matrix, (100, 80), (256, 192))(image)
     assert cropped.shape == (160, 200, 3)
     np.testing.assert_array_equal(cropped[40, 60], (0, 0, 255))
     np.testing.assert_array_equal(cropped, image[8:168, 16:216])
-    half = encoding.Crop(matrix, (100, 80), (512, 384))(
+    half = encoding.CameraCrop(matrix, (100, 80), (512, 384))(
         image
     )  # The file is smaller than the fit's.
     assert half.shape == (80, 100, 3)

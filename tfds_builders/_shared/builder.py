@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 
 from jax_irkd.errors import UserError
-from tfds_builders._shared.cache import Cache, Result, Summary, Task
+from tfds_builders._shared.cache import Cache, EncodingResult, EncodingSummary, EncodingTask
 from tfds_builders._shared.inventory import Inventory
 from tfds_builders._shared.lock import locked
 from tfds_builders._shared.options import BuildOptions
@@ -29,11 +29,11 @@ COLOURLESS_SHARE = 0.9
 REPORT = "build_report.json"
 
 
-class Plan(NamedTuple):
+class BuildPlan(NamedTuple):
     """All tasks of a build, the function that encodes one, and the report so far."""
 
-    tasks: list[Task]
-    encode: Callable[[Task], Result]
+    tasks: list[EncodingTask]
+    encode: Callable[[EncodingTask], EncodingResult]
     report: Report
 
 
@@ -57,7 +57,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         super().__init__(file_format=file_format or "array_record", **kwargs)
 
     @abc.abstractmethod
-    def plan(self, manual_dir: Path) -> Plan:
+    def plan(self, manual_dir: Path) -> BuildPlan:
         """Scans `manual_dir`. Raises UserError when it does not hold this dataset."""
 
     @abc.abstractmethod
@@ -87,7 +87,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         plan.report.seconds = round(time.monotonic() - begin, 1)
         Path(self.data_dir, REPORT).write_text(plan.report.as_json(), encoding="utf-8")
 
-    def _build_here(self, plan: Plan, dl_manager, config) -> None:
+    def _build_here(self, plan: BuildPlan, dl_manager, config) -> None:
         tasks = self._capped(plan.tasks, config)
         summaries = encode_all(
             tasks, plan.encode, self.cache, self.options.processes, self.show_progress
@@ -102,7 +102,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         with progress_bar("packing ", len(sizes), 0, self.show_progress) as advance:
             self._write(plan, groups, dl_manager, config, advance)
 
-    def _build_with_beam(self, plan: Plan, dl_manager, config) -> None:
+    def _build_with_beam(self, plan: BuildPlan, dl_manager, config) -> None:
         if config.beam_runner is None:
             runner = config.beam_options.get_all_options().get("runner")
             config = config.replace(beam_runner=runner or "DirectRunner")
@@ -115,7 +115,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._write(plan, groups, dl_manager, config)
         self._check(plan, [summary for task in tasks if (summary := self.cache.summary(task))])
 
-    def _capped(self, tasks: list[Task], config) -> list[Task]:
+    def _capped(self, tasks: list[EncodingTask], config) -> list[EncodingTask]:
         most = config.max_examples_per_split
         if most is None:
             return tasks
@@ -126,7 +126,12 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         ]
 
     def _write(
-        self, plan: Plan, groups: dict[str, list[list[Task]]], dl_manager, config, advance=None
+        self,
+        plan: BuildPlan,
+        groups: dict[str, list[list[EncodingTask]]],
+        dl_manager,
+        config,
+        advance=None,
     ) -> None:
         """Packs split by split: TFDS would run one Beam pipeline again for every split."""
         infos = []
@@ -151,7 +156,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         del dl_manager
         return self._shards
 
-    def _check(self, plan: Plan, summaries: list[Summary]) -> None:
+    def _check(self, plan: BuildPlan, summaries: list[EncodingSummary]) -> None:
         """Adds the summaries to the report; refuses when nothing or too little is left."""
         report = plan.report
         report.add(summaries)
@@ -205,7 +210,7 @@ def _nothing() -> None:
 
 
 def _examples(
-    folder: str, encode: Callable, advance: Callable[[], None], tasks: list[Task]
+    folder: str, encode: Callable, advance: Callable[[], None], tasks: list[EncodingTask]
 ) -> Iterator[tuple[str, dict]]:
     """The examples of one shard, from the cache or else encoded now."""
     cache = Cache(folder)
@@ -219,12 +224,12 @@ def _examples(
         advance()
 
 
-def _shuffled(tasks: list[Task]) -> list[Task]:
+def _shuffled(tasks: list[EncodingTask]) -> list[EncodingTask]:
     """A fixed order that mixes classes, so that reading in order is not one class after another."""
     return sorted(tasks, key=lambda task: hashlib.md5(task.key.encode()).digest())
 
 
-def _by_size(tasks: list[Task], sizes: dict[str, int]) -> list[list[Task]]:
+def _by_size(tasks: list[EncodingTask], sizes: dict[str, int]) -> list[list[EncodingTask]]:
     """Cuts tasks into shards of about SHARD_BYTES; the shard being written is held in memory."""
     shards, filled = [], SHARD_BYTES
     for task in tasks:

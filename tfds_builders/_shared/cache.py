@@ -20,7 +20,7 @@ MAGIC = b"IRKDCLIP"
 HEADER = struct.Struct("<8sII")  # Magic, length of the JSON header, CRC-32 of all that follows.
 
 
-class Task(NamedTuple):
+class EncodingTask(NamedTuple):
     """One unit of encoding: a clip pair or a long video.
 
     `key` is unique in the dataset, `split` names where its records go, `stamp` changes with the
@@ -49,7 +49,7 @@ class Skip(NamedTuple):
     detail: str
 
 
-class Result(NamedTuple):
+class EncodingResult(NamedTuple):
     """What a task gave: records, what was left out, and remarks on what was kept."""
 
     records: list[Record]
@@ -57,7 +57,7 @@ class Result(NamedTuple):
     notes: list[Skip]
 
 
-class Summary(NamedTuple):
+class EncodingSummary(NamedTuple):
     """A result without its frames. `size` is in bytes."""
 
     key: str
@@ -73,11 +73,11 @@ class Cache:
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
 
-    def path(self, task: Task) -> Path:
+    def path(self, task: EncodingTask) -> Path:
         digest = hashlib.sha256(f"{task.key} {task.stamp}".encode()).hexdigest()
         return self.folder / digest[:2] / f"{digest[2:18]}.clip"
 
-    def store(self, task: Task, result: Result) -> Summary:
+    def store(self, task: EncodingTask, result: EncodingResult) -> EncodingSummary:
         """Writes a result atomically. Raises UserError when the disk is full."""
         blobs, records = [], []
         for record in result.records:
@@ -91,9 +91,9 @@ class Cache:
         path = self.path(task)
         _write_atomically(path, HEADER.pack(MAGIC, len(header), zlib.crc32(payload)) + payload)
         size = sum(map(len, blobs))
-        return Summary(task.key, len(records), size, result.skipped, result.notes)
+        return EncodingSummary(task.key, len(records), size, result.skipped, result.notes)
 
-    def load(self, task: Task) -> Result | None:
+    def load(self, task: EncodingTask) -> EncodingResult | None:
         """The stored result, or None when there is none or it is damaged."""
         try:
             data = self.path(task).read_bytes()
@@ -113,9 +113,9 @@ class Cache:
                     frames[name].append(bytes(payload[offset : offset + size]))
                     offset += size
             records.append(Record(key, scalars, frames))
-        return Result(records, _skips(header["skipped"]), _skips(header["notes"]))
+        return EncodingResult(records, _skips(header["skipped"]), _skips(header["notes"]))
 
-    def summary(self, task: Task) -> Summary | None:
+    def summary(self, task: EncodingTask) -> EncodingSummary | None:
         """The stored result without reading its frames, which `load` checks later."""
         try:
             with open(self.path(task), "rb") as file:
@@ -128,7 +128,7 @@ class Cache:
         if magic != MAGIC or size != expected:
             return None
         skipped, notes = _skips(header["skipped"]), _skips(header["notes"])
-        return Summary(task.key, len(header["records"]), size, skipped, notes)
+        return EncodingSummary(task.key, len(header["records"]), size, skipped, notes)
 
 
 def _skips(rows: list[list[str]]) -> list[Skip]:

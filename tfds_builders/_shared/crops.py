@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from jax_irkd.errors import UserError
-from tfds_builders._shared.encoding import Crop
+from tfds_builders._shared.encoding import CameraCrop
 
 
 def crops_digest(path: str) -> str:
@@ -24,7 +24,7 @@ def crops_digest(path: str) -> str:
     return hashlib.sha256(_read(path)).hexdigest()[:16]
 
 
-def crop_for(path: str, camera: int | str) -> Crop | None:
+def crop_for(path: str, camera: int | str) -> CameraCrop | None:
     """The crop of one camera; None without a file. Raises UserError for a file that is not one."""
     if not path:
         return None
@@ -35,7 +35,7 @@ def crop_for(path: str, camera: int | str) -> Crop | None:
 
 
 @functools.lru_cache
-def load_crops(path: str) -> dict[str, Crop]:
+def load_crops(path: str) -> dict[str, CameraCrop]:
     """All cameras of a crop file. Raises UserError that names the field at fault."""
     try:
         content = json.loads(_read(path))
@@ -53,7 +53,7 @@ def load_crops(path: str) -> dict[str, Crop]:
             raise UserError(
                 f"{path}: camera {camera} has {matrix.tolist()}; it needs an invertible 2x3 matrix"
             )
-    return {camera: Crop(matrix, *sizes) for camera, matrix in matrices.items()}
+    return {camera: CameraCrop(matrix, *sizes) for camera, matrix in matrices.items()}
 
 
 def _size(value: list) -> tuple[int, int]:

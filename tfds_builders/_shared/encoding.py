@@ -11,7 +11,7 @@ from jax_irkd.video.archives import Source, held
 from jax_irkd.video.decoding import COLOURED, VideoError, decode, named_faults, packet_count, resize
 
 
-class Crop(NamedTuple):
+class CameraCrop(NamedTuple):
     """The part of an RGB frame that the infrared camera sees.
 
     `matrix` (2x3) maps pixels of an infrared frame of `infrared_size` to pixels of an RGB frame of
@@ -71,7 +71,7 @@ def encode_clip(
     max_frames: int = 64,
     short_side: int = 256,
     quality: int = 90,
-    crop: Crop | None = None,
+    crop: CameraCrop | None = None,
     threads: int = 1,
 ) -> EncodedClip:
     """At most `max_frames` (0: all) evenly spaced frames of a whole clip as JPEG.
@@ -98,7 +98,7 @@ def encode_ranges(
     max_frames: int = 64,
     short_side: int = 256,
     quality: int = 90,
-    crop: Crop | None = None,
+    crop: CameraCrop | None = None,
     threads: int = 1,
 ) -> tuple[list[EncodedClip], int, VideoError | None]:
     """One clip for each half-open frame range of a long video, which is decoded once, in order.
@@ -133,7 +133,7 @@ def _encode_at(
     infrared: bool,
     short_side: int,
     quality: int,
-    crop: Crop | None,
+    crop: CameraCrop | None,
     faults: list[VideoError] | None = None,
 ) -> tuple[dict[int, tuple[bytes, float]], int]:
     """JPEG bytes and colour at each wanted index that exists, and the frame count.

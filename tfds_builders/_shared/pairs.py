@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from jax_irkd.video.archives import Found, Source, name_of
 from jax_irkd.video.decoding import COLOURLESS, VideoError
-from tfds_builders._shared.cache import Record, Result, Skip
+from tfds_builders._shared.cache import EncodingResult, Record, Skip
 from tfds_builders._shared.crops import crop_for
 from tfds_builders._shared.encoding import encode_clip
 from tfds_builders._shared.options import BuildOptions
@@ -25,7 +25,7 @@ def unpaired(key: str, pair: Mapping[str, Found]) -> Skip:
 
 def encode_pair(
     key: str, scalars: dict, rgb: Source, infrared: Source, options: BuildOptions, camera: str
-) -> Result:
+) -> EncodingResult:
     """Both videos as JPEG frames; a fault of either skips the clip."""
     encode = functools.partial(
         encode_clip,
@@ -39,11 +39,11 @@ def encode_pair(
             "infrared": encode(infrared, infrared=True),
         }
     except VideoError as error:
-        return Result([], [Skip(key, "unreadable video", str(error))], [])
+        return EncodingResult([], [Skip(key, "unreadable video", str(error))], [])
     scalars = {"clip_id": key} | scalars
     scalars |= {FRAMES[kind]: clip.total for kind, clip in clips.items()}
     frames = {kind: clip.frames for kind, clip in clips.items()}
-    return Result([Record(key, scalars, frames)], [], _notes(key, clips))
+    return EncodingResult([Record(key, scalars, frames)], [], _notes(key, clips))
 
 
 def _notes(key: str, clips: dict) -> list[Skip]:

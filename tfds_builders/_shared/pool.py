@@ -15,26 +15,26 @@ import pebble
 from rich import progress as rich_progress
 
 from jax_irkd.host.memory import keep_freed_memory
-from tfds_builders._shared.cache import Cache, Result, Skip, Summary, Task
+from tfds_builders._shared.cache import Cache, EncodingResult, EncodingSummary, EncodingTask, Skip
 
-Encode = Callable[[Task], Result]
+Encode = Callable[[EncodingTask], EncodingResult]
 ATTEMPTS = 2  # of a task whose process dies: memory may have been short
 
 
-def encode_into(cache_folder: str, encode: Encode, task: Task) -> Summary:
+def encode_into(cache_folder: str, encode: Encode, task: EncodingTask) -> EncodingSummary:
     """Encodes one task and stores the result; runs in a worker."""
     return Cache(cache_folder).store(task, encode(task))
 
 
 def encode_all(
-    tasks: list[Task], encode: Encode, cache: Cache, workers: int, show: bool = True
-) -> list[Summary]:
+    tasks: list[EncodingTask], encode: Encode, cache: Cache, workers: int, show: bool = True
+) -> list[EncodingSummary]:
     """Brings every task into the cache and returns the summaries in the order of the tasks.
 
     Tasks already there are not done again, unless they gave nothing: the reason may be gone.
     A task that kills its worker is reported as skipped. Raises UserError when the disk is full.
     """
-    summaries: dict[str, Summary] = {}
+    summaries: dict[str, EncodingSummary] = {}
     for task in tasks:
         known = cache.summary(task)
         if known is not None and known.records:
@@ -45,14 +45,16 @@ def encode_all(
         with progress_bar("encoding", len(tasks), len(summaries), show) as advance:
             for task, outcome in _run(missing, step, min(workers, len(missing))):
                 if isinstance(outcome, str):
-                    crash = Result([], [Skip(task.key, "crashes the decoder", outcome)], [])
+                    crash = EncodingResult([], [Skip(task.key, "crashes the decoder", outcome)], [])
                     outcome = cache.store(task, crash)
                 summaries[task.key] = outcome
                 advance()
     return [summaries[task.key] for task in tasks]
 
 
-def _run(tasks: list[Task], step: Callable, workers: int) -> Iterator[tuple[Task, Summary | str]]:
+def _run(
+    tasks: list[EncodingTask], step: Callable, workers: int
+) -> Iterator[tuple[EncodingTask, EncodingSummary | str]]:
     """Tasks with their summaries as they end, or with the reason why a task kills its worker."""
     if workers <= 1:
         for task in tasks:
@@ -62,7 +64,7 @@ def _run(tasks: list[Task], step: Callable, workers: int) -> Iterator[tuple[Task
     context = multiprocessing.get_context("spawn")
     pool = pebble.ProcessPool(workers, context=context, initializer=_start_worker)
     waiting = collections.deque((task, 1) for task in tasks)
-    running: dict[futures.Future, tuple[Task, int]] = {}
+    running: dict[futures.Future, tuple[EncodingTask, int]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < 3 * workers:

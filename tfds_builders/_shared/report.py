@@ -5,7 +5,7 @@ import dataclasses
 import json
 from typing import Any
 
-from tfds_builders._shared.cache import Skip, Summary
+from tfds_builders._shared.cache import EncodingSummary, Skip
 
 # A remark on a clip; when nearly all clips have it, the wrong files were given.
 NO_COLOUR = "RGB without colour"
@@ -27,7 +27,7 @@ class Report:
     bytes: int = 0
     seconds: float = 0.0
 
-    def add(self, summaries: list[Summary]) -> None:
+    def add(self, summaries: list[EncodingSummary]) -> None:
         for summary in summaries:
             self.built += summary.records
             self.bytes += summary.size

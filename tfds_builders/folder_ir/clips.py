@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jax_irkd.errors import UserError
 from jax_irkd.video.archives import ARCHIVE_SUFFIX, Found, Source, find_files, name_of
-from tfds_builders._shared.cache import Result, Skip, Task
+from tfds_builders._shared.cache import EncodingResult, EncodingTask, Skip
 from tfds_builders._shared.options import BuildOptions
 from tfds_builders._shared.pairs import FRAMES, encode_pair, unpaired
 
@@ -39,7 +39,7 @@ class Place(NamedTuple):
         return self.name.split(SUBJECT)[0] if SUBJECT in self.name else ""
 
 
-class Scan(NamedTuple):
+class FolderScan(NamedTuple):
     """What lies in a folder: files by clip key and modality, and what is odd about it."""
 
     clips: dict[str, dict[str, Found]]
@@ -68,10 +68,10 @@ def parse(path: str) -> Place | None:
     return Place(split, folders[-1].strip(), name, MODALITIES[folders[-2].lower()])
 
 
-def scan(folder: Path) -> Scan:
+def scan(folder: Path) -> FolderScan:
     """Joins the videos under `folder`, unpacked or zipped, by split, class and name."""
     files, broken = find_files(folder)
-    result = Scan({}, {}, [Skip(name, "unreadable archive", why) for name, why in broken], [])
+    result = FolderScan({}, {}, [Skip(name, "unreadable archive", why) for name, why in broken], [])
     for found in files:
         path = _inner_path(found.source, folder)
         place = parse(path)
@@ -96,7 +96,7 @@ def _inner_path(source: Source, folder: Path) -> str:
     return path.replace(f"{ARCHIVE_SUFFIX}/", "/")
 
 
-def refuse_wrong_folder(folder: Path, found: Scan) -> None:
+def refuse_wrong_folder(folder: Path, found: FolderScan) -> None:
     """Raises UserError when `folder` holds no clips, one modality only, or half a split."""
     counts = collections.Counter(kind for pair in found.clips.values() for kind in pair)
     if not found.clips:
@@ -131,7 +131,7 @@ def refuse_wrong_folder(folder: Path, found: Scan) -> None:
         )
 
 
-def splits_of(found: Scan) -> dict[str, str]:
+def splits_of(found: FolderScan) -> dict[str, str]:
     """The split of every pair: its folder's, or by hash where folders do not say.
 
     Subjects are ranked by a hash of their name and the first fifth of them (at least one) tests;
@@ -158,7 +158,9 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def tasks_of(found: Scan, options: BuildOptions) -> tuple[list[Task], list[Skip], list[Skip]]:
+def tasks_of(
+    found: FolderScan, options: BuildOptions
+) -> tuple[list[EncodingTask], list[Skip], list[Skip]]:
     """Tasks for all pairs, the clips that lack a modality, and remarks on thin classes."""
     names, splits = found.class_names, splits_of(found)
     tasks, alone = [], []
@@ -170,7 +172,7 @@ def tasks_of(found: Scan, options: BuildOptions) -> tuple[list[Task], list[Skip]
         stamp = f"{pair['rgb'].stamp} {pair['infrared'].stamp} {names.index(place.label)}"
         scalars = {"label": names.index(place.label), "subject": place.subject}
         work = (scalars, pair["rgb"].source, pair["infrared"].source, options)
-        tasks.append(Task(key, splits[key], stamp, work))
+        tasks.append(EncodingTask(key, splits[key], stamp, work))
     counts = collections.Counter((found.places[task.key].label, task.split) for task in tasks)
     thin = [
         Skip(name, f"class without {split} clips", f"{counts[name, other]} clips, all {other}")
@@ -188,6 +190,6 @@ def tasks_of(found: Scan, options: BuildOptions) -> tuple[list[Task], list[Skip]
     return tasks, alone, thin
 
 
-def encode(task: Task) -> Result:
+def encode(task: EncodingTask) -> EncodingResult:
     """Both videos of a pair; runs in a worker."""
     return encode_pair(task.key, *task.work, CAMERA)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jax_irkd.errors import UserError
-from tfds_builders._shared.builder import PairedBuilder, Plan, jpeg_frames
+from tfds_builders._shared.builder import BuildPlan, PairedBuilder, jpeg_frames
 from tfds_builders._shared.inventory import Inventory
 from tfds_builders._shared.pairs import FRAMES
 from tfds_builders._shared.report import Report
@@ -50,7 +50,7 @@ class Builder(PairedBuilder):
     def inventory(self, manual_dir: Path) -> Inventory:
         return inventory.take(manual_dir, self.options, self.config_folder)
 
-    def plan(self, manual_dir: Path) -> Plan:
+    def plan(self, manual_dir: Path) -> BuildPlan:
         found = clips.scan(manual_dir)
         clips.refuse_wrong_folder(manual_dir, found)
         tasks, unpaired, thin = clips.tasks_of(found, self.options)
@@ -70,4 +70,4 @@ class Builder(PairedBuilder):
             skipped=unpaired,
             notes=found.notes + thin,
         )
-        return Plan(tasks, clips.encode, report)
+        return BuildPlan(tasks, clips.encode, report)

@@ -41,11 +41,11 @@ def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
     )
 
 
-def _all_classes(found: clips.Scan) -> list[str]:
+def _all_classes(found: clips.FolderScan) -> list[str]:
     return sorted({place.label for place in found.places.values()})
 
 
-def _row(found: clips.Scan, tasks: list, name: str) -> list[str]:
+def _row(found: clips.FolderScan, tasks: list, name: str) -> list[str]:
     own = [pair for key, pair in found.clips.items() if found.places[key].label == name]
     cells = [sum(kind in pair for pair in own) for kind in MODALITIES]
     cells.append(sum(len(pair) == 2 for pair in own))

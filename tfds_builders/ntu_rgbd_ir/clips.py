@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from jax_irkd.errors import UserError
 from jax_irkd.video.archives import Found, base_name, find_files, name_of
-from tfds_builders._shared.cache import Result, Skip, Task
+from tfds_builders._shared.cache import EncodingResult, EncodingTask, Skip
 from tfds_builders._shared.options import BuildOptions
 from tfds_builders._shared.pairs import encode_pair, unpaired
 from tfds_builders.ntu_rgbd_ir.names import ClipName, parse
 
 
-class Scan(NamedTuple):
+class NtuScan(NamedTuple):
     """What lies in a folder: files by clip key and modality, and what is odd about it."""
 
     clips: dict[str, dict[str, Found]]
@@ -22,10 +22,10 @@ class Scan(NamedTuple):
     other_files: list[str]
 
 
-def scan(folder: Path) -> Scan:
+def scan(folder: Path) -> NtuScan:
     """Joins all NTU files under `folder`, unpacked or zipped, on the 20 characters of the clip."""
     files, broken = find_files(folder)
-    result = Scan({}, {}, [Skip(name, "unreadable archive", why) for name, why in broken], 0, [])
+    result = NtuScan({}, {}, [Skip(name, "unreadable archive", why) for name, why in broken], 0, [])
     archives = set()
     for found in files:
         if not isinstance(found.source, str):
@@ -40,7 +40,7 @@ def scan(folder: Path) -> Scan:
     return result._replace(archives=len(archives))
 
 
-def _add(result: Scan, name: ClipName, found: Found) -> None:
+def _add(result: NtuScan, name: ClipName, found: Found) -> None:
     pair = result.clips.setdefault(name.key, {})
     result.names[name.key] = name
     known = pair.get(name.modality)
@@ -56,7 +56,7 @@ def _add(result: Scan, name: ClipName, found: Found) -> None:
     pair[name.modality] = found
 
 
-def refuse_wrong_folder(folder: Path, found: Scan) -> None:
+def refuse_wrong_folder(folder: Path, found: NtuScan) -> None:
     """Raises UserError when `folder` cannot be NTU RGB+D with both modalities."""
     counts = collections.Counter(kind for pair in found.clips.values() for kind in pair)
     wanted = "S…C…P…R…A…_rgb.avi and S…C…P…R…A…_ir.avi, in folders or nturgbd_*.zip archives"
@@ -83,7 +83,9 @@ def refuse_wrong_folder(folder: Path, found: Scan) -> None:
             )
 
 
-def tasks_of(found: Scan, classes: int, options: BuildOptions) -> tuple[list[Task], list[Skip]]:
+def tasks_of(
+    found: NtuScan, classes: int, options: BuildOptions
+) -> tuple[list[EncodingTask], list[Skip]]:
     """Tasks for the pairs of the first `classes` actions, and the clips that lack a modality."""
     tasks, alone = [], []
     for key in sorted(found.clips):
@@ -95,11 +97,11 @@ def tasks_of(found: Scan, classes: int, options: BuildOptions) -> tuple[list[Tas
             continue
         stamp = f"{pair['rgb'].stamp} {pair['infrared'].stamp}"
         work = (name, pair["rgb"].source, pair["infrared"].source, options)
-        tasks.append(Task(key, name.split, stamp, work))
+        tasks.append(EncodingTask(key, name.split, stamp, work))
     return tasks, alone
 
 
-def encode(task: Task) -> Result:
+def encode(task: EncodingTask) -> EncodingResult:
     """Both videos of a pair; runs in a worker."""
     name, rgb, infrared, options = task.work
     scalars = {

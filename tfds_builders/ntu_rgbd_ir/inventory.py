@@ -56,7 +56,7 @@ def take(folder: Path, config: str, classes: int, options: BuildOptions, out: Pa
     )
 
 
-def _rows(found: clips.Scan, wanted: dict) -> list[list[str]]:
+def _rows(found: clips.NtuScan, wanted: dict) -> list[list[str]]:
     counts = collections.Counter(
         (found.names[key].setup, found.names[key].camera, kind)
         for key, pair in wanted.items()
@@ -72,7 +72,7 @@ def _rows(found: clips.Scan, wanted: dict) -> list[list[str]]:
     return rows
 
 
-def _missing(found: clips.Scan, wanted: dict, classes: int) -> list[Skip]:
+def _missing(found: clips.NtuScan, wanted: dict, classes: int) -> list[Skip]:
     """Recordings of which some actions are on disk and others are not: all have every action."""
     recordings = collections.defaultdict(set)
     for key in wanted:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders._shared.builder import PairedBuilder, Plan, jpeg_frames
+from tfds_builders._shared.builder import BuildPlan, PairedBuilder, jpeg_frames
 from tfds_builders._shared.inventory import Inventory
 from tfds_builders._shared.report import Report
 from tfds_builders.ntu_rgbd_ir import clips, inventory, names
@@ -67,7 +67,7 @@ class Builder(PairedBuilder):
             manual_dir, config.name, config.classes, self.options, self.config_folder
         )
 
-    def plan(self, manual_dir: Path) -> Plan:
+    def plan(self, manual_dir: Path) -> BuildPlan:
         found = clips.scan(manual_dir)
         clips.refuse_wrong_folder(manual_dir, found)
         tasks, unpaired = clips.tasks_of(found, self.builder_config.classes, self.options)
@@ -84,4 +84,4 @@ class Builder(PairedBuilder):
             skipped=unpaired,
             notes=found.notes,
         )
-        return Plan(tasks, clips.encode, report)
+        return BuildPlan(tasks, clips.encode, report)

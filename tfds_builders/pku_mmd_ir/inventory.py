@@ -66,7 +66,7 @@ def _short(split: str) -> str:
     return split.replace("_subjects_", "/").removesuffix("_views")
 
 
-def _row(found: videos.Scan, view: str) -> list[str]:
+def _row(found: videos.PkuScan, view: str) -> list[str]:
     own = {name: pair for name, pair in found.videos.items() if name.endswith(view)}
     cells = [sum(kind in pair for pair in own.values()) for kind in MODALITIES]
     cells.append(sum(name.endswith(view) for name in found.labels))

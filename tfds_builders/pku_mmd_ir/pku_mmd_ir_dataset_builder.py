@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders._shared.builder import PairedBuilder, Plan, jpeg_frames
+from tfds_builders._shared.builder import BuildPlan, PairedBuilder, jpeg_frames
 from tfds_builders._shared.cache import Skip
 from tfds_builders._shared.inventory import Inventory
 from tfds_builders._shared.report import Report
@@ -55,7 +55,7 @@ class Builder(PairedBuilder):
     def inventory(self, manual_dir: Path) -> Inventory:
         return inventory.take(manual_dir, self.options, self.config_folder)
 
-    def plan(self, manual_dir: Path) -> Plan:
+    def plan(self, manual_dir: Path) -> BuildPlan:
         found = videos.scan(manual_dir)
         tasks, skipped = videos.tasks_of(found, self.options)
         repaired = [
@@ -82,4 +82,4 @@ class Builder(PairedBuilder):
             skipped=skipped,
             notes=found.notes + repaired,
         )
-        return Plan(tasks, videos.encode, report)
+        return BuildPlan(tasks, videos.encode, report)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jax_irkd.errors import UserError
 from jax_irkd.video.archives import Found, base_name, find_files, name_of, open_source
 from jax_irkd.video.decoding import COLOURLESS, VideoError, nominal_frames
-from tfds_builders._shared.cache import Record, Result, Skip, Task
+from tfds_builders._shared.cache import EncodingResult, EncodingTask, Record, Skip
 from tfds_builders._shared.crops import crop_for
 from tfds_builders._shared.encoding import EncodedClip, encode_ranges
 from tfds_builders._shared.options import BuildOptions
@@ -38,7 +38,7 @@ SAME_CLOCK = 0.02
 KEPT_SHARE = 0.5  # An instance of which less is on film is left out.
 
 
-class Scan(NamedTuple):
+class PkuScan(NamedTuple):
     """Files by video name, parsed annotations and split membership, and remarks."""
 
     videos: dict[str, dict[str, Found]]
@@ -50,7 +50,7 @@ class Scan(NamedTuple):
     archives: int
 
 
-def scan(folder: Path) -> Scan:
+def scan(folder: Path) -> PkuScan:
     """Finds videos, label files and split files. Raises UserError when they are not there."""
     files, broken = find_files(folder)
     notes = [Skip(name, "unreadable archive", why) for name, why in broken]
@@ -76,7 +76,7 @@ def scan(folder: Path) -> Scan:
     splits, listed = _read_splits(folder, others, notes)
     _compare_actions(others, notes)
     archives = {f.source.archive for f in files if not isinstance(f.source, str)}
-    return Scan(videos, labels, stamps, splits, listed, notes, len(archives))
+    return PkuScan(videos, labels, stamps, splits, listed, notes, len(archives))
 
 
 def _refuse_wrong_folder(folder: Path, videos: dict, files: list[Found], others: dict) -> None:
@@ -169,7 +169,7 @@ def _compare_actions(others: dict[str, Found], notes: list[Skip]) -> None:
             notes.append(Skip("Actions.xlsx", "class name differs", detail))
 
 
-def tasks_of(found: Scan, options: BuildOptions) -> tuple[list[Task], list[Skip]]:
+def tasks_of(found: PkuScan, options: BuildOptions) -> tuple[list[EncodingTask], list[Skip]]:
     """A task for every complete video, and one skip for every instance of an incomplete one."""
     tasks, skipped = [], []
     for name in sorted(found.videos):
@@ -188,11 +188,11 @@ def tasks_of(found: Scan, options: BuildOptions) -> tuple[list[Task], list[Skip]
             continue
         stamp = f"{pair['rgb'].stamp} {pair['infrared'].stamp} {found.stamps[name]}"
         work = (pair["rgb"].source, pair["infrared"].source, labels.instances, options)
-        tasks.append(Task(name, found.splits[name], stamp, work))
+        tasks.append(EncodingTask(name, found.splits[name], stamp, work))
     return tasks, skipped
 
 
-def encode(task: Task) -> Result:
+def encode(task: EncodingTask) -> EncodingResult:
     """All instances of a video, each modality decoded once, in order.
 
     A fault in one of the videos costs the instances that reach it, not those before.
@@ -217,7 +217,9 @@ def encode(task: Task) -> Result:
             infrared, own, infrared=True, **settings
         )
     except VideoError as error:
-        return Result([], [Skip(task.key, "unreadable video", str(error)) for _ in spans], [])
+        return EncodingResult(
+            [], [Skip(task.key, "unreadable video", str(error)) for _ in spans], []
+        )
     if lengths["rgb"] != lengths["infrared"] and not any(faults.values()):
         detail = f"{lengths['rgb']} RGB and {lengths['infrared']} infrared frames"
         notes.append(Skip(task.key, "lengths differ", detail))
@@ -232,7 +234,7 @@ def encode(task: Task) -> Result:
     colour = [clip.colour for clip in clips["rgb"] if clip.frames]
     if colour and sum(colour) / len(colour) < COLOURLESS:
         notes.append(Skip(task.key, NO_COLOUR, "its channels are equal, as in an IR file"))
-    return Result(records, skipped, notes)
+    return EncodingResult(records, skipped, notes)
 
 
 def _on_own_clock(
