@@ -23,6 +23,7 @@ TITLES = {
     "step": "The distillation step",
     "losses": "The losses",
     "inputs": "The input path",
+    "shift": "The temporal shift",
     "seeds": "Several students in one program",
     "growth": "Cost as work grows",
     "startup": "Start and memory",
@@ -44,7 +45,7 @@ QUICK = {
     "seeds": ["--clips=2", "--segments=1", "--resolution=96", "--repeats=1", "--students=2"],
     "growth": ["--quick", "--repeats=1"],
 }
-SLOW = ("student", "build")  # minutes each: only when asked for by name or with --all
+SLOW = ("shift", "student", "build")  # minutes each: only when asked for by name or with --all
 
 
 def run_one(name: str, options: list[str]) -> dict | None:
