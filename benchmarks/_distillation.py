@@ -19,7 +19,7 @@ from jax_irkd import distillers
 from jax_irkd.data.augment import normalise
 from jax_irkd.models.folding import without_norms
 from jax_irkd.models.tsn import TSN
-from jax_irkd.training import steps
+from jax_irkd.training import balance, steps
 
 METHODS = ("dkd", "mgcam")
 CLASSES = 60
@@ -85,7 +85,13 @@ def state_of(student: Mapping, methods: Iterable[str] = METHODS) -> steps.TrainS
     params = {"model": jax.tree.map(jnp.array, student["params"]), "distillers": nothing}
     statistics = {"model": jax.tree.map(jnp.array, student["batch_stats"]), "distillers": nothing}
     return steps.TrainState(
-        jnp.zeros((), jnp.int32), params, statistics, TX.init(params), {}, jnp.zeros((), jnp.int32)
+        jnp.zeros((), jnp.int32),
+        params,
+        statistics,
+        TX.init(params),
+        {},
+        jnp.zeros((), jnp.int32),
+        balance.initial(list(methods)),
     )
 
 

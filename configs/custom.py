@@ -12,7 +12,7 @@ from jax_irkd.config import paper_setup, parse
 
 
 def get_config(arg: str = ""):
-    options = parse(arg, method="ours", protocol="split", seed=0, temporal="none")
+    options = parse(arg, protocol="split", weights="balanced")
     config = paper_setup(**options)
     config.dataset.name = "folder_ir"
     config.dataset.data_dir = "data"

@@ -21,7 +21,7 @@ PROTOCOLS = {
 
 
 def get_config(arg: str = ""):
-    options = parse(arg, method="ours", protocol="", seed=0, temporal="none", data="demo")
+    options = parse(arg, protocol="", weights="balanced", data="demo")
     data = options.pop("data")
     if data not in PROTOCOLS:
         raise ValueError(f"option data={data!r} should be one of {list(PROTOCOLS)}")

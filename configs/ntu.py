@@ -10,9 +10,7 @@ from jax_irkd.config import paper_setup, parse
 
 
 def get_config(arg: str = ""):
-    options = parse(
-        arg, method="ours", protocol="cross_subject", seed=0, temporal="none", classes="ten"
-    )
+    options = parse(arg, classes="ten")
     classes = options.pop("classes")
     config = paper_setup(**options)
     config.dataset.name = f"ntu_rgbd_ir/{classes}"

@@ -12,12 +12,12 @@ from jax_irkd.config import PKU_PROTOCOLS, paper_setup, parse
 
 
 def get_config(arg: str = ""):
-    options = parse(arg, method="ours", protocol="cross_subject", seed=0, temporal="none")
+    options = parse(arg)
     config = paper_setup(**options)
     config.dataset.name = "pku_mmd_ir"
     config.dataset.protocols = PKU_PROTOCOLS
     for training in (config.teacher_training, config.student_training):
         training.num_epochs = 120.0
-    if "dkd" in config.distillers:
+    if "dkd" in config.distillers and options["weights"] == "published":
         config.distillers.dkd.weight = 0.01
     return config

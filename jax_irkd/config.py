@@ -68,6 +68,11 @@ DISTILLERS = {
         "reduce": "mean",
     },
 }
+# With `weights=balanced` every distiller has a `share`: the length of its gradient to the student
+# over the cross-entropy's, held there (see training/balance.py). One without a row gets SHARE.
+SHARE = 0.3
+SHARES = {"fitnet": 1.0}
+WEIGHTS = ("published", "balanced")
 # A method is the distillers it adds to the cross-entropy. `teacher` trains the RGB network alone,
 # `baseline` the infrared one (TSN).
 METHODS = {
@@ -100,11 +105,23 @@ NTU_PROTOCOLS = _protocols("c23", "c1")
 PKU_PROTOCOLS = _protocols("train_views", "test_views")
 
 
-def parse(arg: str, **defaults):
-    """Options given after the colon of --config=FILE:method=at,seed=1, over `defaults`.
+# What every config takes after its colon, with what it is otherwise; `parse` says the same of a
+# config's own options.
+OPTIONS = {
+    "method": "ours",
+    "protocol": "cross_subject",
+    "seed": 0,
+    "temporal": "none",
+    "weights": "published",
+}
+
+
+def parse(arg: str, **own):
+    """Options given after the colon of --config=FILE:method=at,seed=1, over `OPTIONS` and `own`.
 
     Raises ValueError naming the options for one that does not exist or does not parse.
     """
+    defaults = OPTIONS | own
     options = dict(defaults)
     for part in filter(None, arg.split(",")):
         name, _, value = part.partition("=")
@@ -120,12 +137,22 @@ def parse(arg: str, **defaults):
     return options
 
 
-def distillers_of(method: str) -> ConfigDict:
-    """The distillers of `method`; a name without a row is a distiller with its own defaults."""
+def distillers_of(method: str, weights: str = "published") -> ConfigDict:
+    """The distillers of `method`; a name without a row is a distiller with its own defaults.
+
+    `weights` is published (the weights of the paper and of the methods' authors, no share) or
+    balanced (a share for each). Raises ValueError for another.
+    """
+    if weights not in WEIGHTS:
+        raise ValueError(f"option weights={weights!r} should be one of {list(WEIGHTS)}")
     names = METHODS.get(method, (method,))
-    rows = {name: DISTILLERS.get(name, {}) for name in names}
     # A copy: a config keeps references to typed fields, and flags write into them.
-    return ConfigDict(copy.deepcopy(rows), allow_dotted_keys=True)
+    rows = copy.deepcopy({name: DISTILLERS.get(name, {}) for name in names})
+    for name, row in rows.items():
+        row["share"] = placeholder(float)
+        if weights == "balanced":
+            row["share"].set(SHARES.get(name, SHARE))
+    return ConfigDict(rows, allow_dotted_keys=True)
 
 
 def get_training() -> ConfigDict:
@@ -197,10 +224,13 @@ def get_tstdd() -> ConfigDict:
     return tstdd
 
 
-def paper_setup(method: str, protocol: str, seed: int, temporal: str = "none") -> ConfigDict:
+def paper_setup(
+    method: str, protocol: str, seed: int, temporal: str = "none", weights: str = "published"
+) -> ConfigDict:
     """The paper's set-up; a dataset's config fills in `dataset`.
 
-    `temporal` is that of both networks. Raises ValueError for another than `TEMPORAL`.
+    `temporal` is that of both networks, `weights` as `distillers_of` takes them. Raises ValueError
+    for one that is not among `TEMPORAL` or `WEIGHTS`.
     """
     if temporal not in TEMPORAL:
         raise ValueError(f"option temporal={temporal!r} should be one of {list(TEMPORAL)}")
@@ -211,7 +241,7 @@ def paper_setup(method: str, protocol: str, seed: int, temporal: str = "none") -
     config.teacher = ""  # a teacher's run folder; empty: trained once into WORKDIR/teacher
     config.allow_weak_teacher = False
     config.dtype = "auto"  # bfloat16 on GPUs, float32 elsewhere
-    config.distillers = distillers_of(method)
+    config.distillers = distillers_of(method, weights)
 
     config.dataset = ConfigDict()
     config.dataset.name = ""

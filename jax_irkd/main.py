@@ -63,6 +63,7 @@ def run_method(
     if profile:
         refuse_untraceable(config.method, workdir / config.method, restart)
     made = setup.make_distillers(config.distillers)
+    shares = setup.make_shares(config.distillers)
     dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
     if restart:
         if jax.process_index() == 0:
@@ -95,6 +96,7 @@ def run_method(
             ),
             training=config.student_training,
             distillers=made,
+            shares=shares,
             teacher=teacher() if made else None,
             pretrained=start.start_from(pretrained, dataset.class_names),
         )

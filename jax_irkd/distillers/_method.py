@@ -18,10 +18,13 @@ class Method(nn.Module):
 
     The teacher that `terms` gets is a constant. A field must be of the kind of its default;
     ValueError names the field and the value as soon as the module is made. A method checks the
-    fields it lists in `free_fields` by itself. `terms` may make learnable layers.
+    fields it lists in `free_fields` by itself. `terms` may make learnable layers. Fields in
+    `without_share` change a weight with time, or the cross-entropy's: a `share` would undo them,
+    so only one of the two can be given.
     """
 
     free_fields: ClassVar[tuple[str, ...]] = ()
+    without_share: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

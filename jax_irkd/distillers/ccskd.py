@@ -6,6 +6,7 @@ learned connector (1x1 convolution, batch norm, ReLU) to the teacher's channels.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -141,6 +142,8 @@ class Distiller(Method):
     schedule: str = "constant"
     num_epochs: Number | None = None
     axis_name: str | None = None
+
+    without_share: ClassVar[tuple[str, ...]] = ("schedule",)
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, SCHEDULES)

@@ -6,6 +6,8 @@ ImageNet). The defaults are those of the infrared paper: 0.7, 0.35, outer weight
 NTU RGB+D (0.01 on PKU-MMD), no warm-up.
 """
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -78,6 +80,8 @@ class Distiller(Method):
     nontarget_weight: Number = 0.35
     temperature: Number = 4.0
     warmup_epochs: Number = 0
+
+    without_share: ClassVar[tuple[str, ...]] = ("warmup_epochs",)
 
     def terms(
         self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None

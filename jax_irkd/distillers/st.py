@@ -5,6 +5,8 @@ mdistiller and RepDistiller use 0.9 beside 0.1 times the cross-entropy (`weight=
 cross_entropy_weight=0.1`), and mdistiller's ImageNet set-up 0.5 beside 0.5 with temperature 1.
 """
 
+from typing import ClassVar
+
 from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_positive
@@ -50,6 +52,8 @@ class Distiller(Method):
     weight: Number = 0.1
     temperature: Number = 4.0
     cross_entropy_weight: Number = 1.0
+
+    without_share: ClassVar[tuple[str, ...]] = ("cross_entropy_weight",)
 
     def terms(
         self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None

@@ -157,7 +157,7 @@ def _attention(
     student: Network, teacher: Network, reader: loading.ClipReader, config: ConfigDict
 ) -> sections.Section:
     """A_ij on one batch of test clips, spread over the test set, with the run's own options."""
-    fields = {k: v for k, v in config.distillers["mgcam"].items() if k != "weight"}
+    fields = {k: v for k, v in config.distillers["mgcam"].items() if k not in ("weight", "share")}
     method = mgcam.Distiller(**fields)
     size = min(config.student_training.batch_size, len(reader.records))
     places = np.linspace(0, len(reader.records) - 1, size).round().astype(int)

@@ -151,11 +151,11 @@ class Checkpoints:
     def steps(self) -> list[int]:
         return sorted(self._manager.all_steps())
 
-    def restore(self, template: PyTree) -> tuple[PyTree, Meta] | None:
+    def restore(self, template: PyTree, fresh: str = "") -> tuple[PyTree, Meta] | None:
         """The newest good checkpoint in the shape of `template`, and what was saved beside it.
 
         None when there is none. Damaged checkpoints are renamed to `damaged-STEP` beside the
-        folder's good ones.
+        folder's good ones. `fresh` as in `unflatten`.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -163,7 +163,7 @@ class Checkpoints:
             except DamagedCheckpoint as error:
                 self._set_aside(step, str(error))
                 continue
-            return unflatten(template, leaves, f"{self.folder}/{step}"), meta
+            return unflatten(template, leaves, f"{self.folder}/{step}", fresh), meta
         return None
 
     def best_step(self) -> int | None:
@@ -234,9 +234,18 @@ def flatten(tree: PyTree) -> dict[str, np.ndarray]:
     return {_name(path): np.array(leaf, copy=True) for path, leaf in leaves}
 
 
-def unflatten(template: PyTree, leaves: Mapping[str, np.ndarray], source: str) -> PyTree:
-    """`leaves` in the structure of `template`. Raises UserError where they do not fit."""
+def unflatten(
+    template: PyTree, leaves: Mapping[str, np.ndarray], source: str, fresh: str = ""
+) -> PyTree:
+    """`leaves` in the structure of `template`. Raises UserError where they do not fit.
+
+    The part of the template named `fresh` stays as it is where no leaf belongs to it: checkpoints
+    of before it was invented.
+    """
     expected = jax.tree_util.tree_leaves_with_path(template)
+    if fresh and not any(name.startswith(f"{fresh}/") for name in leaves):
+        own = {_name(path): np.asarray(leaf) for path, leaf in expected}
+        leaves = dict(leaves) | {k: v for k, v in own.items() if k.startswith(f"{fresh}/")}
     names = {_name(path): jax.numpy.shape(leaf) for path, leaf in expected}
     problems = [f"{name} is missing" for name in names if name not in leaves]
     problems += [f"{name} is not expected" for name in leaves if name not in names]

@@ -27,7 +27,7 @@ from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress, console
 from jax_irkd.metrics import classification
 from jax_irkd.models.folding import without_norms
-from jax_irkd.training import steps
+from jax_irkd.training import balance, steps
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.evaluation import Network, Scores, evaluate
 from jax_irkd.training.logs import RunLog
@@ -39,13 +39,17 @@ from jax_irkd.training.setup import make_augmentation, make_reader
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """What one network learns from: its modality and, when it has distillers, its teacher."""
+    """What one network learns from: its modality and, when it has distillers, its teacher.
+
+    `shares` are those of the distillers that have one (see `jax_irkd.training.balance`).
+    """
 
     name: str
     modality: str
     model: nn.Module
     training: ConfigDict
     distillers: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
+    shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
     teacher: Network | None = None
     pretrained: Callable[[PyTree], PyTree] | None = None
 
@@ -93,6 +97,7 @@ class Trainer:
         }
         self.clock = Clock()
         self._scores: Scores | None = None
+        self._watch = balance.Watch(list(phase.distillers), phase.shares)
         self._recent: collections.deque = collections.deque(maxlen=config.max_rejected + 2)
 
     def run(self) -> tuple[Network, Scores]:
@@ -109,7 +114,8 @@ class Trainer:
                 state = self._initial_state()
             except ValueError as error:  # a distiller's option that does not fit this model
                 raise UserError(str(error).splitlines()[0]) from error
-            restored = self.checkpoints.restore(state)
+            # Older checkpoints know no balance: it is measured anew.
+            restored = self.checkpoints.restore(state, fresh="balance")
             state = restored[0] if restored else state
             first = int(state.step)
             if first < self.num_steps:
@@ -145,7 +151,7 @@ class Trainer:
             self.phase.model, {"params": params, "batch_stats": state.batch_stats["model"]}
         )
 
-    def _update(self, teacher: nn.Module | None):
+    def _update(self, teacher: nn.Module | None, measure: bool = False):
         phase, training = self.phase, self.phase.training
         prepare = make_augmentation(self.config.input)
         step = functools.partial(
@@ -161,6 +167,8 @@ class Trainer:
             label_smoothing=training.label_smoothing,
             ema_decay=training.ema_decay,
             accumulation=training.accumulation,
+            shares=phase.shares,
+            measure=measure,
         )
 
         def update(state, teacher, batch, stop):
@@ -175,7 +183,8 @@ class Trainer:
 
     def _train(self, state: steps.TrainState, first: int) -> steps.TrainState:
         teacher, variables = without_norms(*(self.phase.teacher or (None, None)))
-        update = self._update(teacher)
+        updates = {measure: self._update(teacher, measure) for measure in (False, True)}
+        compiled: set[bool] = set()
         # The state too: the first step would compile for one device, the second for all again.
         state, variables = replicate((state, variables), self.devices)
         batches = loading.training_batches(
@@ -204,8 +213,11 @@ class Trainer:
                 with jax.profiler.StepTraceAnnotation(self.phase.name, step_num=step):
                     batch = self._next(batches, step)
                     asked = np.full((len(self.devices), 1), stop.requested is not None)
-                    with self.clock.timed("steps" if step > first + 1 else "start"):
-                        state, terms = update(state, variables, batch, asked)
+                    measure = balance.is_due(step, len(self.phase.distillers))
+                    compiles = measure not in compiled
+                    compiled.add(measure)
+                    with self.clock.timed("start" if compiles else "steps"):
+                        state, terms = updates[measure](state, variables, batch, asked)
                 # Terms are fetched one step late, so that the device never waits for the host,
                 # and before their step is saved, so that a crash loses none of them.
                 told = self._observe(pending)
@@ -215,7 +227,7 @@ class Trainer:
                 if stopping or self._is_milestone(step) or self._is_saved(step):
                     self._observe(pending)
                     pending = None
-                self._log_time(step, first=step == first + 1)
+                self._log_time(step, compiles)
                 if stopping and step < self.num_steps:
                     self._save(step, state)
                     raise Interrupted(self._resume_hint(step, stop.requested))
@@ -240,7 +252,11 @@ class Trainer:
             return False
         step, terms = pending[0], {k: float(v) for k, v in jax.device_get(pending[1]).items()}
         stop = terms.pop("stop") > 0
-        if self.log and (step % self.config.log_every == 0 or terms["rejected"]):
+        warnings = self._watch.see(step, terms)
+        for warning in warnings or () if self.log else ():
+            console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+        told = step % self.config.log_every == 0 or terms["rejected"] or warnings is not None
+        if self.log and told:
             self.log.write(step, "train", terms)
         shown = "  ".join(f"{k} {v:.3f}" for k, v in terms.items() if k in self._shown(terms))
         self.progress.update(step, shown)
@@ -248,10 +264,10 @@ class Trainer:
             self._give_up(step, int(terms["rejected"]))
         return stop
 
-    def _log_time(self, step: int, first: bool) -> None:
-        if first:
+    def _log_time(self, step: int, compiled: bool) -> None:
+        if compiled:
             memory.hand_back()
-            self.clock.lap(step)  # it has compiled: no lap like the others
+            self.clock.lap(step)  # no lap like the others
         elif self.log and step % self.config.log_every == 0:
             self.log.write(step, "time", self.clock.lap(step))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,6 +41,7 @@ def make_distillers(section: Mapping[str, Mapping[str, Any]]) -> dict:
     """The distillers of a config. Raises UserError for an unknown one, field or value."""
     made = {}
     for name, fields in section.items():
+        fields = {key: value for key, value in fields.items() if key != "share"}
         try:
             kind = distillers.get(name)
             known = [f.name for f in dataclasses.fields(kind) if f.name not in ("parent", "name")]
@@ -47,10 +49,37 @@ def make_distillers(section: Mapping[str, Mapping[str, Any]]) -> dict:
             if unknown:
                 raise ValueError(f"no field {unknown[0]!r}; it has {known}")
             axis = {"axis_name": AXIS} if "axis_name" in known else {}
-            made[name] = kind(**dict(fields) | axis)
+            made[name] = kind(**fields | axis)
         except (TypeError, ValueError) as error:
             raise UserError(f"distiller {name}: {one_line(error)}") from error
     return made
+
+
+def make_shares(section: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The shares of the distillers of a config that have one (see `jax_irkd.training.balance`).
+
+    Raises UserError for one that is no positive number, and beside a field that it would make
+    meaningless: a weight that was chosen, or one that changes with time.
+    """
+    shares = {}
+    for name, fields in section.items():
+        share = fields.get("share")
+        if share is None:
+            continue
+        real = isinstance(share, int | float) and not isinstance(share, bool)
+        if not real or not 0 < share < math.inf:
+            raise UserError(f"distiller {name}: share must be a positive number, got {share!r}")
+        kind = distillers.get(name)
+        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+        for field in ("weight", *getattr(kind, "without_share", ())):
+            if fields.get(field, defaults.get(field)) != defaults.get(field):
+                raise UserError(
+                    f"distiller {name}: {field}={fields[field]!r} means nothing beside "
+                    f"share={share:g}, which decides how hard it pulls; give one of the two (after "
+                    "the config, :weights=published brings weights and :weights=balanced shares)"
+                )
+        shares[name] = float(share)
+    return shares
 
 
 def make_reader(

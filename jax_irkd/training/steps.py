@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jax_irkd.models.outputs import Outputs
+from jax_irkd.training import balance as balances
 
 AXIS = "batch"
 _QUICK = {"xla_backend_optimization_level": 1}
@@ -29,6 +30,7 @@ class TrainState(NamedTuple):
 
     `params` and `batch_stats` have the entries `model` and `distillers`; `ema` is a running mean of
     the model's parameters, or empty. `rejected` counts the updates refused since the last good one.
+    `balance` holds what is known of the distillers' gradients, empty without any.
     """
 
     step: Int[Array, ""]
@@ -37,6 +39,7 @@ class TrainState(NamedTuple):
     opt_state: PyTree
     ema: PyTree
     rejected: Int[Array, ""]
+    balance: PyTree
 
 
 def init_state(
@@ -78,7 +81,8 @@ def init_state(
     zero = jnp.zeros((), jnp.int32)
     average = jax.tree.map(jnp.copy, params["model"]) if ema else {}
     opt_state = jax.jit(tx.init, compiler_options=_QUICK)(params)
-    return TrainState(zero, params, batch_stats, opt_state, average, jnp.copy(zero))
+    balance = balances.initial(list(distillers))
+    return TrainState(zero, params, batch_stats, opt_state, average, jnp.copy(zero), balance)
 
 
 def alone(module: nn.Module) -> nn.Module:
@@ -115,6 +119,8 @@ def train_step(
     label_smoothing: float = 0.0,
     ema_decay: float = 0.0,
     accumulation: int = 1,
+    shares: Mapping[str, float] | None = None,
+    measure: bool = False,
     axis_name: str = AXIS,
 ) -> tuple[TrainState, Terms]:
     """CE plus the terms of every distiller, one optimiser update, terms averaged over the axis.
@@ -122,6 +128,11 @@ def train_step(
     A loss or gradient that is not finite leaves the state as it was but for `step` and `rejected`.
     With `accumulation` > 1 the batch is cut into that many parts, whose gradients are averaged;
     relational distillers then compare the clips of one part only.
+
+    The terms of a distiller in `shares` are multiplied as `training.balance` says. With `measure`
+    the gradients of the cross-entropy and of every distiller are computed one by one, go into the
+    balance, and come back as `NAME/pull` (multiplied) and `NAME/cosine`; their sum makes the same
+    update.
     """
     keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.key(seed), s))(batch["seed"])
     epoch = (state.step // steps_per_epoch + 1).astype(jnp.float32)
@@ -136,15 +147,28 @@ def train_step(
         modality=modality,
         label_smoothing=label_smoothing,
     )
-    gradients, (batch_stats, terms) = _accumulate(loss_fn, state, (batch, keys), accumulation)
-    gradients, batch_stats, terms = jax.lax.pmean((gradients, batch_stats, terms), axis_name)
+    shares, balance, pulls = shares or {}, state.balance, {}
+    weights = balances.multipliers(balance, shares)
+    grad_fn = _apart(loss_fn) if measure else jax.grad(_sum(loss_fn, weights), has_aux=True)
+    found = _accumulate(grad_fn, state, (batch, keys), accumulation)
+    gradients, (batch_stats, terms, others) = jax.lax.pmean(found, axis_name)
+    if measure:
+        own = {name: tree["model"] for name, tree in gradients.items()}
+        lengths, cosines = balances.lengths_and_cosines(own)
+        balance = balances.observe(balance, lengths)
+        weights = balances.multipliers(balance, shares)
+        gradients = _weighted_sum(gradients, weights)
+        pulls = _pulls(lengths, cosines, weights)
+    terms = _flat(terms, weights) | others | pulls
+    for name, weight in weights.items():
+        terms[f"{name}/weight"] = weight * getattr(distillers[name], "weight", 1.0)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = optax.incremental_update(params["model"], state.ema, 1 - ema_decay) if state.ema else {}
     terms["gradient_norm"] = optax.global_norm(gradients)
     finite = jnp.isfinite(terms["loss"]) & jnp.isfinite(terms["gradient_norm"])
     changed = TrainState(
-        state.step, params, batch_stats, opt_state, ema, jnp.zeros_like(state.rejected)
+        state.step, params, batch_stats, opt_state, ema, jnp.zeros_like(state.rejected), balance
     )
     kept = state._replace(rejected=state.rejected + 1)
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), changed, kept)
@@ -152,20 +176,68 @@ def train_step(
     return state._replace(step=state.step + 1), terms
 
 
-def _accumulate(loss_fn, state: TrainState, data: PyTree, parts: int):
+def _sum(loss_fn, weights: Terms):
+    """`loss_fn` with the losses of all sources added up, those in `weights` multiplied."""
+
+    def total(*arguments):
+        losses, aux = loss_fn(*arguments)
+        return sum(weights.get(name, 1.0) * loss for name, loss in losses.items()), aux
+
+    return total
+
+
+def _apart(loss_fn):
+    """The gradients of every source by its name, from one forward pass, and the rest."""
+
+    def gradients(params, *arguments):
+        losses, pull_back, aux = jax.vjp(lambda p: loss_fn(p, *arguments), params, has_aux=True)
+        nothing = jax.tree.map(jnp.zeros_like, losses)
+        alone = {name: nothing | {name: jnp.ones_like(losses[name])} for name in losses}
+        return {name: pull_back(direction)[0] for name, direction in alone.items()}, aux
+
+    return gradients
+
+
+def _weighted_sum(gradients: dict[str, PyTree], weights: Terms) -> PyTree:
+    factors = [weights.get(name, 1.0) for name in gradients]
+
+    def total(*leaves: Array) -> Array:
+        return sum(factor * leaf for factor, leaf in zip(factors, leaves, strict=True))
+
+    return jax.tree.map(total, *gradients.values())
+
+
+def _pulls(lengths: Terms, cosines: Terms, weights: Terms) -> Terms:
+    found = {}
+    for name, cosine in cosines.items():
+        pull = weights.get(name, 1.0) * lengths[name] / lengths[balances.LABELS]
+        found |= {f"{name}/pull": pull, f"{name}/cosine": cosine}
+    return found
+
+
+def _flat(terms: dict[str, Terms], weights: Terms) -> Terms:
+    """The terms of all sources as they stand in the loss, and the loss."""
+    found = {
+        key: weights.get(source, 1.0) * term
+        for source, own in terms.items()
+        for key, term in own.items()
+    }
+    return found | {"loss": sum(found.values())}
+
+
+def _accumulate(grad_fn, state: TrainState, data: PyTree, parts: int):
     """Mean gradient and terms over `parts` cuts of `data`; batch statistics pass from one on."""
-    grad_fn = jax.grad(loss_fn, has_aux=True)
     if parts == 1:
         return grad_fn(state.params, state.batch_stats, *data)
 
     def body(batch_stats, part):
-        gradients, (batch_stats, terms) = grad_fn(state.params, batch_stats, *part)
-        return batch_stats, (gradients, terms)
+        gradients, (batch_stats, *told) = grad_fn(state.params, batch_stats, *part)
+        return batch_stats, (gradients, told)
 
     cut = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), data)
-    batch_stats, (gradients, terms) = jax.lax.scan(body, state.batch_stats, cut)
-    mean = functools.partial(jax.tree.map, lambda x: x.mean(0))
-    return mean(gradients), (batch_stats, mean(terms))
+    batch_stats, found = jax.lax.scan(body, state.batch_stats, cut)
+    gradients, told = jax.tree.map(lambda x: x.mean(0), found)
+    return gradients, (batch_stats, *told)
 
 
 def _loss(
@@ -183,6 +255,7 @@ def _loss(
     modality: str,
     label_smoothing: float,
 ):
+    """The loss of every source: the cross-entropy and each distiller, at its own weight."""
     clips = prepare(batch["clips"], keys)
     student, updated = model.apply(
         {"params": params["model"], "batch_stats": batch_stats["model"]},
@@ -192,7 +265,7 @@ def _loss(
         mutable=["batch_stats"],
     )
     labels = batch["label"]
-    terms = {"ce": cross_entropy(student.logits, labels, label_smoothing)}
+    terms = {balances.LABELS: {"ce": cross_entropy(student.logits, labels, label_smoothing)}}
     statistics, diagnostics = {}, {}
     if distillers:
         taught = jax.lax.stop_gradient(teacher_model.apply(teacher, clips["rgb"], train=False))
@@ -201,17 +274,16 @@ def _loss(
             "params": params["distillers"][name],
             "batch_stats": batch_stats["distillers"][name],
         }
-        weighted, changed = distiller.apply(
+        terms[name], changed = distiller.apply(
             variables, student, taught, labels, epoch=epoch, mutable=["batch_stats", "diagnostics"]
         )
-        terms |= weighted
         statistics[name] = changed.get("batch_stats", {})
         sown = changed.get("diagnostics", {})
         diagnostics |= {f"{name}/{key}": jnp.asarray(value[-1]) for key, value in sown.items()}
-    loss = sum(terms.values())
-    accuracy = jnp.mean((student.logits.argmax(-1) == labels).astype(jnp.float32))
+    diagnostics["accuracy"] = jnp.mean((student.logits.argmax(-1) == labels).astype(jnp.float32))
     batch_stats = {"model": updated.get("batch_stats", {}), "distillers": statistics}
-    return loss, (batch_stats, terms | diagnostics | {"loss": loss, "accuracy": accuracy})
+    losses = {name: sum(own.values()) for name, own in terms.items()}
+    return losses, (batch_stats, terms, diagnostics)
 
 
 def eval_step(
