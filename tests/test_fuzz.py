@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import demo, ntu, pku
-from jax_irkd.config import DISTILLERS
+from jax_irkd.config import DISTILLERS, WEIGHTS, distillers_of
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.pretrained import files
@@ -112,7 +112,14 @@ VALUES = ["", "x", "-1", "0", "1e9", "nan", "at", "[1]", "{}", "None", "ours,", 
 @pytest.mark.parametrize("module", [ntu, pku, demo])
 def test_mutated_options_are_parsed_or_refused(module):
     rng = random.Random(module.__name__)
-    names = ["method", "protocol", "seed", "classes", "".join(rng.choices(string.printable, k=4))]
+    names = [
+        "method",
+        "protocol",
+        "seed",
+        "classes",
+        "weights",
+        "".join(rng.choices(string.printable, k=4)),
+    ]
     for _ in range(70):
         parts = [f"{rng.choice(names)}={rng.choice(VALUES)}" for _ in range(rng.randint(1, 3))]
         try:
@@ -122,6 +129,7 @@ def test_mutated_options_are_parsed_or_refused(module):
             continue
         try:
             setup.make_distillers(config.distillers)
+            setup.make_shares(config.distillers)
         except UserError as error:
             assert "distiller" in str(error)
 
@@ -133,10 +141,11 @@ NUMBERS = [0, -1, 1, 0.5, 1e30, float("nan"), "many", None, (1, 2), {}, True, "g
 def test_mutated_distiller_fields_are_taken_or_refused(name):
     rng = random.Random(name)
     for _ in range(20):
-        fields = dict(DISTILLERS[name])
+        fields = distillers_of(name, rng.choice(WEIGHTS))[name].to_dict()
         fields[rng.choice([*fields, "wieght"])] = rng.choice(NUMBERS)
         try:
             setup.make_distillers({name: fields})
+            setup.make_shares({name: fields})
         except UserError as error:
             assert str(error) and "\n" not in str(error)
 

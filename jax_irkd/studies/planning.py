@@ -144,7 +144,7 @@ def make_tasks(
         for method in sorted(configs, key=lambda name: name != "teacher"):
             config, arguments = configs[method]
             folder = below / method
-            _check_held(config, folder, below)
+            _check(config, folder, below)
             needs = (seed, "teacher") if config.distillers and not config.teacher else None
             tasks.append(PlannedRun(seed, method, folder, _command(arguments, below), needs))
     unused = [o for o in settings.overrides if o not in used]
@@ -158,13 +158,15 @@ def _command(arguments: Sequence[str], workdir: Path) -> tuple[str, ...]:
     return (*run, f"--workdir={workdir}", "--distributed=off")
 
 
-def _check_held(config: ConfigDict, folder: Path, workdir: Path) -> None:
-    """Raises UserError when `folder` holds a run of another configuration."""
+def _check(config: ConfigDict, folder: Path, workdir: Path) -> None:
+    """Raises UserError for shares that cannot be, and when `folder` holds another run."""
     from jax_irkd.host.files import read_json
     from jax_irkd.runs.identity import identity_of
     from jax_irkd.runs.lifecycle import claim
     from jax_irkd.runs.results import IDENTITY, finished
+    from jax_irkd.training.setup import make_shares
 
+    make_shares(config.distillers)
     if not (folder / IDENTITY).exists():
         return
     teacher = finished(workdir / "teacher") if config.distillers else None

@@ -217,11 +217,11 @@ def _pulls(lengths: Terms, cosines: Terms, weights: Terms) -> Terms:
 
 def _flat(terms: dict[str, Terms], weights: Terms) -> Terms:
     """The terms of all sources as they stand in the loss, and the loss."""
-    found = {
-        key: weights.get(source, 1.0) * term
-        for source, own in terms.items()
-        for key, term in own.items()
-    }
+    found: Terms = {}
+    for source, own in terms.items():
+        for name in set(own) & set(found):
+            raise ValueError(f"two distillers return a term named {name!r}; rename one of them")
+        found |= {name: weights.get(source, 1.0) * term for name, term in own.items()}
     return found | {"loss": sum(found.values())}
 
 

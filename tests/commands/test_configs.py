@@ -12,11 +12,14 @@ from jax_irkd.config import (
     METHODS,
     NTU_PROTOCOLS,
     PKU_PROTOCOLS,
+    SHARES,
     TEMPORAL,
+    WEIGHTS,
     distillers_of,
 )
 from jax_irkd.models import temporal
 from jax_irkd.pretrained.start import start_from
+from jax_irkd.training import setup
 from jax_irkd.training.setup import make_model
 
 
@@ -42,6 +45,7 @@ def test_pku_differs_where_the_paper_says_so():
 @pytest.mark.parametrize("name", DISTILLERS)
 def test_rows_agree_with_the_defaults_of_the_distillers(name):
     defaults = {f.name: f.default for f in dataclasses.fields(distillers.get(name))}
+    defaults["share"] = None  # of the training step, not of the module
     for own in ("axis_name", "parent", "name"):
         defaults.pop(own, None)
     assert dict(distillers_of(name)[name]) == defaults
@@ -51,6 +55,31 @@ def test_configs_share_no_field():
     first, second = ntu.get_config("method=mgcam"), ntu.get_config("method=mgcam")
     first.distillers.mgcam.update({"temperature": 0.1, "sigma": "median"})
     assert second.distillers.mgcam.temperature is None and second.distillers.mgcam.sigma == 1.0
+
+
+def test_balanced_weights_are_a_share_for_every_method_also_for_new_ones():
+    for name in (*DISTILLERS, "my_package.my_method"):
+        [row] = distillers_of(name, "balanced").values()
+        assert row.share == {"fitnet": 1.0}.get(name, 0.3)
+        [row] = distillers_of(name).values()
+        assert row.share is None
+    assert set(SHARES) <= set(DISTILLERS)
+
+
+@pytest.mark.parametrize(
+    ("module", "default"),
+    [(ntu, "published"), (pku, "published"), (demo, "balanced"), (custom, "balanced")],
+)
+def test_weights_of_every_config(module, default):
+    for weights in WEIGHTS:
+        config = module.get_config(f"weights={weights}")
+        shares = {name: row.share for name, row in config.distillers.items()}
+        expected = 0.3 if weights == "balanced" else None
+        assert shares == {"dkd": expected, "mgcam": expected}
+        assert setup.make_shares(config.distillers) == {k: v for k, v in shares.items() if v}
+        assert (module.get_config().distillers.to_dict() == config.distillers.to_dict()) == (
+            weights == default
+        )
 
 
 def test_every_distiller_has_a_row():
@@ -93,6 +122,7 @@ def test_ntu_protocols_are_the_standard_ones():
     [
         ("metod=at", r"unknown option 'metod'.*choose from \['method', 'protocol', 'seed'"),
         ("temporal=shfit", r"option temporal='shfit' should be one of \['none', 'shift', 'causal"),
+        ("weights=best", r"option weights='best' should be one of \['published', 'balanced'\]"),
         ("seed=two", r"option seed='two' should be of type int"),
     ],
 )

@@ -142,7 +142,7 @@ def _fresh_state(fresh, tx):
     params = {"model": fresh["params"], "distillers": {}}
     stats = {"model": fresh["batch_stats"], "distillers": {}}
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, stats, tx.init(params), {}, zero)
+    return TrainState(zero, params, stats, tx.init(params), {}, zero, {})
 
 
 def test_a_run_becomes_a_small_file_that_starts_an_infrared_network(tmp_path, capsys):

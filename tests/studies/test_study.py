@@ -381,7 +381,7 @@ def test_the_board_says_what_changes(tmp_path):
 
 def test_the_configs_of_a_study(tmp_path):
     argv = [
-        "--config=configs/demo.py:protocol=cross_view",
+        "--config=configs/demo.py:protocol=cross_view,weights=published",
         "--config.distillers.at.weight=5.0",
         "--config.input.threads=1",
         "--jobs=2",
@@ -391,7 +391,7 @@ def test_the_configs_of_a_study(tmp_path):
     assert [task.key for task in tasks] == [(4, m) for m in ("teacher", "at", "baseline", "tstdd")]
     assert [task.needs for task in tasks] == [None, (4, "teacher"), None, None]
     teacher, at, baseline, _ = (task.command for task in tasks)
-    assert "--config=configs/demo.py:protocol=cross_view,method=at,seed=4" in at
+    assert "--config=configs/demo.py:protocol=cross_view,weights=published,method=at,seed=4" in at
     assert "--config.distillers.at.weight=5.0" in at
     assert "--config.distillers.at.weight=5.0" not in baseline + teacher
     assert all("--config.input.threads=1" in command for command in (teacher, at, baseline))
@@ -411,6 +411,11 @@ def test_the_configs_of_a_study(tmp_path):
         (["--config=configs/demo.py", "--config.method=at"], "--config.method is the study's"),
         (["--config=configs/demo.py", "--config.distillers.at.wieght=1"], "wieght"),
         (["--config=configs/demo.py", "--methods=st", "--config.distillers.st.wieght=1"], "wieght"),
+        (
+            ["--config=configs/demo.py", "--methods=at", "--config.distillers.at.weight=5"],
+            r"weight=5\.0 means nothing beside share=0\.3.*:weights=published",
+        ),
+        (["--config=configs/demo.py:weights=all"], r"weights='all' should be one of \['published'"),
         (["--seeds=2"], "--config is missing"),
         (["--report_only"], "holds no study"),
     ],

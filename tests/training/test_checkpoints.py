@@ -15,7 +15,7 @@ def state(step: int = 0) -> TrainState:
     rng = np.random.default_rng(step)
     params = {"model": {"head": {"kernel": jnp.asarray(rng.normal(size=(64, 33)), jnp.float32)}}}
     opt_state = (rng.normal(size=5).astype(np.float32), {}, jnp.int32(step))
-    return TrainState(jnp.int32(step), params, {"model": {}}, opt_state, {}, jnp.int32(0))
+    return TrainState(jnp.int32(step), params, {"model": {}}, opt_state, {}, jnp.int32(0), {})
 
 
 def assert_equal(left, right):
@@ -146,6 +146,19 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     message = r"params/model/head/kernel has shape \(64, 33\)"
     with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(UserError, match=message):
         checkpoints.restore(other)
+
+
+def test_checkpoints_of_before_a_part_of_the_state_are_read(tmp_path):
+    save_all(tmp_path / "c", {1: 0.2})
+    now = state(2)._replace(balance={"lengths": jnp.float32(0)})
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        restored, _ = checkpoints.restore(now, fresh="balance")
+        assert_equal(restored, state(1)._replace(balance=now.balance))
+        with pytest.raises(UserError, match="balance/lengths is missing"):
+            checkpoints.restore(now)
+        more = now._replace(ema={"head": jnp.float32(0)})
+        with pytest.raises(UserError, match=r"1 differences.*ema/head is missing"):
+            checkpoints.restore(more, fresh="balance")
 
 
 def test_an_earlier_step_cannot_overwrite_a_later_one(tmp_path):

@@ -31,11 +31,17 @@ DISTILLERS = {
 }
 
 
-def trainer(folder, *, distill=False, config=None, profile=False, **training) -> Trainer:
+SHARES = {"dkd": 0.3, "fitnet": 1.0}
+
+
+def trainer(
+    folder, *, distill=False, shares=SHARES, config=None, profile=False, **training
+) -> Trainer:
     config = config or fakes.config(**training)
     fields = {}
     if distill:
-        fields = {"distillers": setup.make_distillers(DISTILLERS), "teacher": fakes.teacher()}
+        made = setup.make_distillers(DISTILLERS)
+        fields = {"distillers": made, "shares": shares, "teacher": fakes.teacher()}
     return Trainer(fakes.phase(config, **fields), config, fakes.dataset(), folder, profile)
 
 
@@ -124,6 +130,41 @@ def tensorboard_steps(folder, tag):
     return steps
 
 
+def test_the_pull_of_every_term_is_in_the_log(tmp_path, capsys):
+    config = fakes.config(num_epochs=4)
+    config.log_every = 5
+    trainer(tmp_path, distill=True, config=config).run()
+    lines = {line["step"]: line for line in scalars(tmp_path, "train")}
+    assert list(lines) == [1, 4, 5, 10]  # also the steps in which gradients are taken apart
+    for step, line in lines.items():
+        for name in DISTILLERS:
+            assert (f"{name}/pull" in line) == (f"{name}/cosine" in line) == (step != 5)
+            assert (f"{name}/weight" in line) == (name in SHARES)
+    np.testing.assert_allclose(lines[1]["fitnet/pull"], 1.0, rtol=1e-4)
+    assert lines[4]["dkd/weight"] == lines[5]["dkd/weight"] != lines[10]["dkd/weight"]
+    assert tensorboard_steps(tmp_path, "train/dkd/pull") == [1, 4, 10]
+    said = [text for text in capsys.readouterr().out.splitlines() if text.startswith("warning: ")]
+    loud = [n for n in DISTILLERS if np.median([lines[s][f"{n}/pull"] for s in (1, 4, 10)]) > 2]
+    assert sorted(text.split()[1] for text in said) == sorted(loud) and "ccskd" in loud
+
+
+def test_a_run_from_before_the_balance_goes_on(tmp_path):
+    """Its checkpoints have none; with weights as they were it is measured anew."""
+    made = trainer(tmp_path, distill=True, shares={})
+    stop_at(made, 3, signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        made.run()
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        step = checkpoints.steps()[-1]
+        leaves, meta = checkpoints.read(step)
+        old = {name: leaf for name, leaf in leaves.items() if not name.startswith("balance/")}
+        assert len(old) < len(leaves)
+        checkpoints._manager.delete(step)
+        checkpoints.save(step, old, meta)
+    trainer(tmp_path, distill=True, shares={}).run()
+    assert final_leaves(tmp_path)["balance/measured"] == (1 if step < 4 else 0)
+
+
 def test_logs_hold_every_step_once_after_a_crash(tmp_path):
     made = trainer(tmp_path)
     save = made._save
@@ -179,8 +220,8 @@ def test_the_device_waits_for_nobody(tmp_path):
     made, seen = trainer(tmp_path, config=config), []
     update_of, observe = made._update, made._observe
 
-    def watched(teacher):
-        update = update_of(teacher)
+    def watched(teacher, measure):
+        update = update_of(teacher, measure)
 
         def call(state, *arguments):
             seen.append("update")
@@ -264,7 +305,7 @@ def test_a_frozen_teacher_is_folded(tmp_path):
     phase = fakes.phase(config, distillers=methods, teacher=teacher)
     made = Trainer(phase, config, fakes.dataset(), tmp_path)
 
-    def stop_with(model):
+    def stop_with(model, measure):
         raise InterruptedError(model.norm)
 
     made._update = stop_with

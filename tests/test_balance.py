@@ -1,0 +1,223 @@
+"""Pulls and shares, computed again from gradients that are taken by themselves."""
+
+import functools
+
+import fakes
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_steps import LEARNING_RATE, PREPARE, assert_close, batch_of, first, on_devices, setting
+
+from jax_irkd import distillers
+from jax_irkd.errors import UserError
+from jax_irkd.training import balance, setup, steps
+
+SMOOTH = fakes.TinyModel(norm=False, dropout=0.0)
+SHARES = {"at": 0.5, "fitnet": 2.0}
+METHODS = {"at": {"layers": ["stage3"]}, "fitnet": {"layers": ["stage4"]}}
+
+
+def lengths(ce, **others):
+    return {name: jnp.float32(value) for name, value in {"ce": ce, **others}.items()}
+
+
+def flat(tree) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in jax.tree.leaves(tree)])
+
+
+@functools.cache
+def taken_apart():
+    """Gradients of every loss at the first step, by name: {"model": ..., "distillers": ...}."""
+    _, state, variables = setting(METHODS, model=SMOOTH)
+    teacher, batch = fakes.teacher(), batch_of()
+    keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.key(0), s))(batch["seed"])
+    clips = PREPARE(jax.tree.map(jnp.asarray, batch["clips"]), keys)
+    taught = teacher.model.apply(variables, clips["rgb"], train=False)
+
+    def loss(name, params):
+        student = SMOOTH.apply({"params": params["model"]}, clips["infrared"], train=True)
+        if name == "ce":
+            return -jnp.mean(jax.nn.log_softmax(student.logits)[jnp.arange(8), batch["label"]])
+        own = {
+            "params": params["distillers"][name],
+            "batch_stats": state.batch_stats["distillers"][name],
+        }
+        made = distillers.get(name)(**METHODS[name])
+        terms, _ = made.apply(own, student, taught, jnp.asarray(batch["label"]), mutable=True)
+        return sum(terms.values())
+
+    gradient = jax.jit(jax.grad(loss, argnums=1), static_argnums=0)
+    return {name: gradient(name, state.params) for name in ("ce", *METHODS)}
+
+
+def test_pulls_are_those_of_gradients_taken_by_themselves():
+    step, state, teacher = setting(METHODS, model=SMOOTH, measure=True)
+    _, terms = on_devices(step, 1)(state, teacher, batch_of())
+    own = {name: flat(tree["model"]) for name, tree in taken_apart().items()}
+    for name in METHODS:
+        pull = np.linalg.norm(own[name]) / np.linalg.norm(own["ce"])
+        cosine = own[name] @ own["ce"] / np.linalg.norm(own[name]) / np.linalg.norm(own["ce"])
+        np.testing.assert_allclose(first(terms)[f"{name}/pull"], pull, rtol=1e-4)
+        np.testing.assert_allclose(first(terms)[f"{name}/cosine"], cosine, rtol=1e-3, atol=1e-5)
+
+
+def test_a_share_is_the_length_of_what_is_added_to_the_labels_gradient():
+    step, state, teacher = setting(METHODS, model=SMOOTH, measure=True, shares=SHARES)
+    after, terms = jax.tree.map(lambda x: x[0], on_devices(step, 1)(state, teacher, batch_of()))
+    found = taken_apart()
+    size = {name: np.linalg.norm(flat(tree["model"])) for name, tree in found.items()}
+    expected = flat(found["ce"]["model"])
+    for name, share in SHARES.items():
+        multiplier = share * size["ce"] / size[name]
+        weight = multiplier * distillers.get(name)(**METHODS[name]).weight
+        np.testing.assert_allclose(terms[f"{name}/weight"], weight, rtol=1e-4)
+        np.testing.assert_allclose(terms[f"{name}/pull"], share, rtol=1e-5)
+        expected = expected + multiplier * flat(found[name]["model"])
+        # What the distiller itself learns follows the multiplied term.
+        before, learned = (s.params["distillers"][name] for s in (state, after))
+        if before:
+            moved = (flat(before) - flat(learned)) / LEARNING_RATE
+            own = flat(found[name]["distillers"][name])
+            np.testing.assert_allclose(moved, multiplier * own, rtol=1e-3, atol=1e-6)
+    moved = (flat(state.params["model"]) - flat(after.params["model"])) / LEARNING_RATE
+    np.testing.assert_allclose(moved, expected, rtol=1e-3, atol=2e-6)
+    parts = [terms[name] for name in ("ce", "at", "fitnet")]
+    np.testing.assert_allclose(terms["loss"], sum(parts), rtol=1e-6)
+
+
+def test_the_steps_between_use_what_was_measured():
+    measuring, state, teacher = setting(METHODS, model=SMOOTH, measure=True, shares=SHARES)
+    plain, *_ = setting(METHODS, model=SMOOTH, shares=SHARES)
+    after, measured = on_devices(measuring, 1)(state, teacher, batch_of())
+    _, terms = on_devices(plain, 1)(first(after), teacher, batch_of(seed=1))
+    for name in SHARES:
+        assert terms[f"{name}/weight"] == measured[f"{name}/weight"] > 0
+        assert f"{name}/pull" not in terms
+
+
+def test_measuring_changes_no_update():
+    measuring, state, teacher = setting(["dkd", "mgcam"], measure=True)
+    plain, *_ = setting(["dkd", "mgcam"])
+    one, terms = on_devices(measuring, 1)(state, teacher, batch_of())
+    other, others = on_devices(plain, 1)(state, teacher, batch_of())
+    assert_close(one.params, other.params, rtol=1e-5, atol=1e-7)
+    assert_close({name: terms[name] for name in others}, others, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_no_balance_depends_on_the_number_of_devices(count):
+    options = {"measure": True, "shares": {"dkd": 0.3, "ccskd": 0.5}}
+    step, state, teacher = setting({"dkd": {}, "ccskd": {"layers": ["stage4"]}}, **options)
+    one_state, one_terms = on_devices(step, 1)(state, teacher, batch_of())
+    after, terms = on_devices(step, count)(state, teacher, batch_of())
+    for replica in range(count):
+        own = jax.tree.map(lambda x, r=replica: x[r], (after, terms))
+        assert_close(own, first((one_state, one_terms)), rtol=1e-4, atol=5e-6)
+
+
+def test_an_accumulated_batch_is_balanced_as_a_whole():
+    options = {"model": SMOOTH, "measure": True, "shares": {"at": 0.5}}
+    whole, state, teacher = setting({"at": METHODS["at"]}, **options)
+    cut, *_ = setting({"at": METHODS["at"]}, accumulation=4, **options)
+    big = on_devices(whole, 1)(state, teacher, batch_of())
+    small = on_devices(cut, 1)(state, teacher, batch_of())
+    assert_close(small, big, rtol=1e-4, atol=1e-6)
+
+
+def test_running_means_by_hand():
+    state = balance.initial(["at"])
+    for ce, at in [(2.0, 1.0), (4.0, 3.0), (6.0, 2.0)]:
+        state = balance.observe(state, lengths(ce, at=at))
+    # Three measurements count alike; from the fourth on a new one counts 1 - exp(-20 / 60).
+    np.testing.assert_allclose([state.lengths["ce"], state.lengths["at"]], [4.0, 2.0], rtol=1e-6)
+    state = balance.observe(state, lengths(0.0, at=0.0))
+    new = 1 - np.exp(-1 / 3)
+    np.testing.assert_allclose(state.lengths["ce"], 4 * (1 - new), rtol=1e-6)
+    assert int(state.measured) == 4
+    np.testing.assert_allclose(balance.multipliers(state, {"at": 0.3})["at"], 0.6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("ce", "at"), [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0)])
+def test_lengths_of_zero_multiply_by_zero(ce, at):
+    state = balance.observe(balance.initial(["at"]), lengths(ce, at=at))
+    assert float(balance.multipliers(state, {"at": 0.3})["at"]) == 0
+    zero = {"w": jnp.zeros(3)}
+    found, cosines = balance.lengths_and_cosines({"ce": {"w": jnp.ones(3)}, "at": zero})
+    assert float(found["at"]) == float(cosines["at"]) == 0
+
+
+def test_a_measurement_that_is_not_finite_is_forgotten():
+    step, state, teacher = setting(["dkd"], measure=True, shares={"dkd": 0.3})
+    run = on_devices(step, 1)
+    good = first(run(state, teacher, batch_of())[0])
+    broken = jax.tree.map(lambda x: x * jnp.nan, teacher)
+    after, terms = run(good, broken, batch_of())
+    assert first(terms)["rejected"] == 1
+    assert_close(first(after).balance, good.balance, rtol=0, atol=0)
+
+
+def test_when_gradients_are_taken_apart():
+    due = [step for step in range(1, 101) if balance.is_due(step, 1)]
+    assert due == [1, 4, 10, 20, 40, 60, 80, 100]
+    assert [step for step in range(11, 101) if balance.is_due(step, 2)] == [40, 80]
+    assert not any(balance.is_due(step, 0) for step in range(100))
+
+
+def test_a_loud_term_is_warned_of_once():
+    watch = balance.Watch(["at", "dkd"], {})
+    pulls = {"at": [9.0, 1.0, 5.0, 3.0, 4.0, 4.0], "dkd": [0.1] * 6}
+    told = [
+        watch.see(step, {f"{name}/pull": values[step] for name, values in pulls.items()})
+        for step in range(6)
+    ]
+    assert [len(messages) for messages in told] == [0, 0, 1, 0, 0, 0]
+    assert "at pulls 5.0 times as hard as the labels (step 2)" in told[2][0]
+    assert watch.see(7, {"loss": 1.0}) is None
+
+
+def test_a_share_without_a_gradient_is_refused():
+    watch = balance.Watch(["at"], {"at": 0.3})
+    with pytest.raises(UserError, match=r"distiller at gives the student no gradient.*share=0\.3"):
+        watch.see(1, {"at/pull": 0.0})
+    assert balance.Watch(["at"], {}).see(1, {"at/pull": 0.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("at", {"share": 0}, r"at: share must be a positive number, got 0"),
+        ("at", {"share": float("nan")}, r"share must be a positive number, got nan"),
+        ("at", {"share": "half"}, r"share must be a positive number, got 'half'"),
+        ("at", {"share": 0.3, "weight": 5.0}, r"weight=5\.0 means nothing beside share=0\.3"),
+        ("at", {"share": 0.3, "weight": 0}, r"weight=0 means nothing beside share=0\.3"),
+        ("dkd", {"share": 0.3, "warmup_epochs": 5}, r"warmup_epochs=5 means nothing"),
+        ("st", {"share": 0.3, "cross_entropy_weight": 0.1}, r"cross_entropy_weight=0\.1"),
+        ("ccskd", {"share": 0.3, "schedule": "cifar"}, r"schedule='cifar' means nothing"),
+    ],
+)
+def test_bad_shares_are_named(name, fields, message):
+    with pytest.raises(UserError, match=message) as error:
+        setup.make_shares({name: fields})
+    assert "\n" not in str(error.value)
+
+
+def test_shares_are_no_field_of_the_module():
+    section = {"at": {"share": 0.3}, "dkd": {"share": None, "weight": 2.0}}
+    assert setup.make_shares(section) == {"at": 0.3}
+    assert setup.make_distillers(section)["dkd"].weight == 2.0
+
+
+def test_two_methods_cannot_share_the_name_of_a_term():
+    step, state, teacher = setting(["dkd", "at"])
+    twin = step.keywords["distillers"]["dkd"]
+    step.keywords["distillers"]["at"] = twin
+    with pytest.raises(ValueError, match=r"two distillers return a term named 'dkd'"):
+        on_devices(step, 1)(state, teacher, batch_of())
+
+
+def test_steps_name_the_labels_as_the_balance_does():
+    step, state, teacher = setting(["dkd"])
+    assert set(state.balance.lengths) == {"ce", "dkd"}
+    assert setting()[1].balance == {}
+    assert steps.balances.LABELS in first(on_devices(step, 1)(state, teacher, batch_of())[1])
