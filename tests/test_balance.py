@@ -7,15 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_compile import quick_compile  # noqa: F401
 from test_steps import LEARNING_RATE, PREPARE, assert_close, batch_of, first, on_devices, setting
 
 from jax_irkd import distillers
 from jax_irkd.errors import UserError
-from jax_irkd.training import balance, setup, steps
+from jax_irkd.training import balance, setup
 
 SMOOTH = fakes.TinyModel(norm=False, dropout=0.0)
-SHARES = {"at": 0.5, "fitnet": 2.0}
 METHODS = {"at": {"layers": ["stage3"]}, "fitnet": {"layers": ["stage4"]}}
+SHARES = {"fitnet": 2.0}
 
 
 def lengths(ce, **others):
@@ -51,69 +52,72 @@ def taken_apart():
     return {name: gradient(name, state.params) for name in ("ce", *METHODS)}
 
 
+@functools.cache
+def measured():
+    """The state before and after a measuring step, `fitnet` held at its share, and the terms."""
+    step, state, teacher = setting(METHODS, model=SMOOTH, measure=True, shares=SHARES)
+    return state, *first(on_devices(step, 1)(state, teacher, batch_of()))
+
+
 def test_pulls_are_those_of_gradients_taken_by_themselves():
-    step, state, teacher = setting(METHODS, model=SMOOTH, measure=True)
-    _, terms = on_devices(step, 1)(state, teacher, batch_of())
+    *_, terms = measured()
     own = {name: flat(tree["model"]) for name, tree in taken_apart().items()}
     for name in METHODS:
         pull = np.linalg.norm(own[name]) / np.linalg.norm(own["ce"])
         cosine = own[name] @ own["ce"] / np.linalg.norm(own[name]) / np.linalg.norm(own["ce"])
-        np.testing.assert_allclose(first(terms)[f"{name}/pull"], pull, rtol=1e-4)
-        np.testing.assert_allclose(first(terms)[f"{name}/cosine"], cosine, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(terms[f"{name}/pull"], SHARES.get(name, pull), rtol=1e-4)
+        np.testing.assert_allclose(terms[f"{name}/cosine"], cosine, rtol=1e-3, atol=1e-5)
 
 
 def test_a_share_is_the_length_of_what_is_added_to_the_labels_gradient():
-    step, state, teacher = setting(METHODS, model=SMOOTH, measure=True, shares=SHARES)
-    after, terms = jax.tree.map(lambda x: x[0], on_devices(step, 1)(state, teacher, batch_of()))
+    state, after, terms = measured()
     found = taken_apart()
     size = {name: np.linalg.norm(flat(tree["model"])) for name, tree in found.items()}
-    expected = flat(found["ce"]["model"])
-    for name, share in SHARES.items():
-        multiplier = share * size["ce"] / size[name]
-        weight = multiplier * distillers.get(name)(**METHODS[name]).weight
-        np.testing.assert_allclose(terms[f"{name}/weight"], weight, rtol=1e-4)
-        np.testing.assert_allclose(terms[f"{name}/pull"], share, rtol=1e-5)
-        expected = expected + multiplier * flat(found[name]["model"])
-        # What the distiller itself learns follows the multiplied term.
-        before, learned = (s.params["distillers"][name] for s in (state, after))
-        if before:
-            moved = (flat(before) - flat(learned)) / LEARNING_RATE
-            own = flat(found[name]["distillers"][name])
-            np.testing.assert_allclose(moved, multiplier * own, rtol=1e-3, atol=1e-6)
-    moved = (flat(state.params["model"]) - flat(after.params["model"])) / LEARNING_RATE
-    np.testing.assert_allclose(moved, expected, rtol=1e-3, atol=2e-6)
-    parts = [terms[name] for name in ("ce", "at", "fitnet")]
-    np.testing.assert_allclose(terms["loss"], sum(parts), rtol=1e-6)
+    multiplier = {"ce": 1.0, "at": 1.0, "fitnet": 2.0 * size["ce"] / size["fitnet"]}
+    weight = multiplier["fitnet"] * distillers.get("fitnet")().weight
+    np.testing.assert_allclose(terms["fitnet/weight"], weight, rtol=1e-4)
+    assert "at/weight" not in terms
+    np.testing.assert_allclose(
+        terms["loss"], terms["ce"] + terms["at"] + terms["fitnet"], rtol=1e-6
+    )
+
+    def moved(choose):
+        return (flat(choose(state.params)) - flat(choose(after.params))) / LEARNING_RATE
+
+    expected = sum(factor * flat(found[name]["model"]) for name, factor in multiplier.items())
+    np.testing.assert_allclose(moved(lambda p: p["model"]), expected, rtol=1e-3, atol=2e-5)
+    # What the distiller itself learns follows the multiplied term.
+    own = multiplier["fitnet"] * flat(found["fitnet"]["distillers"]["fitnet"])
+    assert own.size
+    np.testing.assert_allclose(moved(lambda p: p["distillers"]), own, rtol=1e-3, atol=2e-5)
 
 
 def test_the_steps_between_use_what_was_measured():
-    measuring, state, teacher = setting(METHODS, model=SMOOTH, measure=True, shares=SHARES)
-    plain, *_ = setting(METHODS, model=SMOOTH, shares=SHARES)
-    after, measured = on_devices(measuring, 1)(state, teacher, batch_of())
-    _, terms = on_devices(plain, 1)(first(after), teacher, batch_of(seed=1))
-    for name in SHARES:
-        assert terms[f"{name}/weight"] == measured[f"{name}/weight"] > 0
-        assert f"{name}/pull" not in terms
+    _, after, told = measured()
+    plain, _, teacher = setting(METHODS, model=SMOOTH, shares=SHARES)
+    _, terms = first(on_devices(plain, 1)(after, teacher, batch_of(seed=1)))
+    assert terms["fitnet/weight"] == told["fitnet/weight"] > 0
+    assert "fitnet/pull" not in terms
 
 
 def test_measuring_changes_no_update():
-    measuring, state, teacher = setting(["dkd", "mgcam"], measure=True)
-    plain, *_ = setting(["dkd", "mgcam"])
+    measuring, state, teacher = setting(["dkd"], measure=True)
+    plain, *_ = setting(["dkd"])
     one, terms = on_devices(measuring, 1)(state, teacher, batch_of())
     other, others = on_devices(plain, 1)(state, teacher, batch_of())
     assert_close(one.params, other.params, rtol=1e-5, atol=1e-7)
     assert_close({name: terms[name] for name in others}, others, rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_no_balance_depends_on_the_number_of_devices(count):
-    options = {"measure": True, "shares": {"dkd": 0.3, "ccskd": 0.5}}
-    step, state, teacher = setting({"dkd": {}, "ccskd": {"layers": ["stage4"]}}, **options)
-    one_state, one_terms = on_devices(step, 1)(state, teacher, batch_of())
-    after, terms = on_devices(step, count)(state, teacher, batch_of())
-    for replica in range(count):
-        own = jax.tree.map(lambda x, r=replica: x[r], (after, terms))
-        assert_close(own, first((one_state, one_terms)), rtol=1e-4, atol=5e-6)
+def test_no_balance_depends_on_the_number_of_devices():
+    options = {"measure": True, "shares": {"sp": 0.3, "ccskd": 0.5}}
+    step, state, teacher = setting({"sp": {}, "ccskd": {"layers": ["stage4"]}}, **options)
+    one = first(on_devices(step, 1)(state, teacher, batch_of()))
+    for count in (2, 4):
+        found = on_devices(step, count)(state, teacher, batch_of())
+        for replica in range(count):
+            own = jax.tree.map(lambda x, r=replica: x[r], found)
+            assert_close(own, one, rtol=1e-4, atol=5e-6)
 
 
 def test_an_accumulated_batch_is_balanced_as_a_whole():
@@ -213,11 +217,4 @@ def test_two_methods_cannot_share_the_name_of_a_term():
     twin = step.keywords["distillers"]["dkd"]
     step.keywords["distillers"]["at"] = twin
     with pytest.raises(ValueError, match=r"two distillers return a term named 'dkd'"):
-        on_devices(step, 1)(state, teacher, batch_of())
-
-
-def test_steps_name_the_labels_as_the_balance_does():
-    step, state, teacher = setting(["dkd"])
-    assert set(state.balance.lengths) == {"ce", "dkd"}
-    assert setting()[1].balance == {}
-    assert steps.balances.LABELS in first(on_devices(step, 1)(state, teacher, batch_of())[1])
+        on_devices(step, 1).lower(state, teacher, batch_of())
