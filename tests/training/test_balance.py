@@ -2,17 +2,25 @@
 
 import functools
 
-import fakes
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_compile import quick_compile  # noqa: F401
-from test_steps import LEARNING_RATE, PREPARE, assert_close, batch_of, first, on_devices, setting
 
 from jax_irkd import distillers
 from jax_irkd.errors import UserError
 from jax_irkd.training import balance, setup
+from tests.helpers import fakes
+from tests.helpers.quick_compile import quick_compile  # noqa: F401
+from tests.training.test_steps import (
+    LEARNING_RATE,
+    PREPARE,
+    assert_close,
+    batch_of,
+    first,
+    on_devices,
+    setting,
+)
 
 SMOOTH = fakes.TinyModel(norm=False, dropout=0.0)
 METHODS = {"at": {"layers": ["stage3"]}, "fitnet": {"layers": ["stage4"]}}
