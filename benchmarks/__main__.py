@@ -22,6 +22,7 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 TITLES = {
     "step": "The distillation step",
     "losses": "The losses",
+    "balance": "Weights in units of the cross-entropy",
     "inputs": "The input path",
     "shift": "The temporal shift",
     "seeds": "Several students in one program",
@@ -33,6 +34,7 @@ TITLES = {
 QUICK = {
     "step": ["--clips=2", "--segments=2", "--resolution=96", "--repeats=1", "--no-parts"],
     "losses": ["--clips=2", "--segments=2", "--resolution=96", "--repeats=1"],
+    "balance": ["--methods=at", "--clips=2", "--segments=2", "--repeats=1"],
     "inputs": [
         "--clips=2",
         "--frames=16",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax_irkd.metrics import classification, significance
-from jax_irkd.reporting import analysis, charts
+from jax_irkd.reporting import analysis, charts, pulls
 from jax_irkd.reporting.comparison import Cast, cast_of, colour_of, gap_share
 from jax_irkd.reporting.paper import paper_rows
 from jax_irkd.reporting.wording import duration, flatten, metric_name, percent
@@ -64,7 +64,7 @@ def _page(cast: Cast, shown: Sequence[Run], title: str, sections: Sequence, made
         "changes": analysis.changes(cast),
         "classes": analysis.classes(cast),
         "calibration": analysis.calibration(cast),
-        "sections": [s._asdict() for s in sections],
+        "sections": [s._asdict() for s in [*pulls.section(cast.focus), *sections]],
         "made": [_made(run) for run in made],
     }
 

@@ -13,6 +13,7 @@ import numpy as np
 from jax_irkd.errors import UserError
 from jax_irkd.metrics import classification, significance
 from jax_irkd.reporting.paper import paper_rows
+from jax_irkd.reporting.pulls import pulls_of
 from jax_irkd.runs.results import TITLES, Run, paired
 
 METRICS = ("top1", "mean_class_accuracy", "mAP")
@@ -73,6 +74,7 @@ def _row(
         row["agreement"] = _agreement(own, runs)
     if method not in ("teacher", "baseline"):
         row |= _against_baseline(own, runs, metric, replicates)
+        row["pulls"] = pulls_of(list(own.values()))
     return row
 
 

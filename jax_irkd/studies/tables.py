@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jax_irkd.reporting import pulls
 from jax_irkd.reporting.sections import Section, table_section
 from jax_irkd.reporting.wording import duration, metric_name, percent
 from jax_irkd.runs.results import TITLES
@@ -35,6 +36,9 @@ def markdown(summary: Mapping[str, Any]) -> str:
         gains = class_gains(summary)
         if gains:
             parts += ["## Classes", "", _classes_lead(summary), "", _markdown_table(*gains), ""]
+        found = pull_rows(summary)
+        if found:
+            parts += [f"## {pulls.TITLE}", "", pulls.LEAD, "", _markdown_table(*found), ""]
         paper = beside_paper(summary)
         if paper:
             parts += ["## Beside the paper", "", _paper_lead(summary), "", _markdown_table(*paper)]
@@ -53,6 +57,9 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
         gains = class_gains(summary)
         if gains:
             made.append(table_section("Study: classes", *gains, lead=_classes_lead(summary)))
+        found = pull_rows(summary)
+        if found:
+            made.append(table_section("Study: pull of each term", *found, lead=pulls.LEAD))
         paper = beside_paper(summary)
         if paper:
             made.append(table_section("Study: beside the paper", *paper, lead=_paper_lead(summary)))
@@ -126,6 +133,15 @@ def class_gains(summary: Mapping[str, Any]) -> Table | None:
         own = "–" if before[index] is None else percent(before[index])
         rows.append([name, own, *("–" if g is None else _signed(100 * g) for g in gains)])
     return headers, rows
+
+
+def pull_rows(summary: Mapping[str, Any]) -> Table | None:
+    """A row a term of every method: how hard it pulled beside the labels, over all seeds."""
+    methods = summary["methods"].values()
+    found = [
+        [row["title"], *cells] for row in methods for cells in pulls.rows(row.get("pulls", ()))
+    ]
+    return (["method", *pulls.HEADERS], found) if found else None
 
 
 def beside_paper(summary: Mapping[str, Any]) -> Table | None:
