@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 VERSION = $(shell $(BIN)/python -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 LOCK = $(wildcard requirements/$(VERSION).txt)
-SOURCES := jax_irkd configs tfds_builders tests benchmarks
+SOURCES := jax_irkd configs tfds_builders tests benchmarks docs/site
 DEMO := runs/demo
 DATA := runs/demo_data
 PAIRS := ntu_rgbd_ir/ten
@@ -17,7 +17,7 @@ DEMO_SUBJECTS := 1-20,25,27,28,31,34,35,38
 TEST_SUBJECTS := 3,6,7,10,11,12,20-24,26,29,30,32,33,36,37,39,40
 DISTILLED ?= fitnet
 
-.PHONY: setup demo large-data gesture-data start-weights test lint format chaos bench clean
+.PHONY: setup demo large-data gesture-data start-weights test test-fast lint format docs chaos bench clean
 
 setup: $(VENV)/.core
 $(VENV)/bin/python:
@@ -27,6 +27,9 @@ $(VENV)/.core: pyproject.toml $(wildcard requirements/*.txt) | $(VENV)/bin/pytho
 	touch $@
 $(VENV)/.test: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable '.[test,tfds-cli]' $(addprefix --constraint ,$(LOCK))
+	touch $@
+$(VENV)/.docs: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --editable '.[docs]' $(addprefix --constraint ,$(LOCK))
 	touch $@
 
 demo: setup
@@ -57,9 +60,17 @@ start-weights: setup
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
+# Without what takes long; every room has tests left.
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 --dist=worksteal -m 'not slow'
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo built build/site/index.html
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix $(SOURCES)

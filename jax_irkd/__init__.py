@@ -36,13 +36,15 @@ _DOORS = {
 }
 
 __all__ = sorted(_DOORS)
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
-def __getattr__(name: str) -> Any:
-    if name in _DOORS:
-        return getattr(importlib.import_module(f"jax_irkd.{_DOORS[name]}"), name)
-    raise AttributeError(f"module 'jax_irkd' has no attribute {name!r}")
+if not TYPE_CHECKING:  # with it a checker would let every misspelt name pass
+
+    def __getattr__(name: str) -> Any:
+        if name in _DOORS:
+            return getattr(importlib.import_module(f"jax_irkd.{_DOORS[name]}"), name)
+        raise AttributeError(f"module 'jax_irkd' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,9 @@ docs/architecture.md draws it.
 
 import ast
 import functools
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -247,3 +249,38 @@ def test_private_names_stay_in_their_room(folder):
         if not _at_home(name, used)
     ]
     assert not reached, "\n".join(reached)
+
+
+# What is written down about the house
+
+
+def test_the_picture_shows_the_floors_in_order():
+    drawn = ROOT.joinpath("docs/architecture.svg").read_text()
+    shown = [text for text in re.findall(r">([a-z_]+)</text>", drawn) if text in FLOOR]
+    assert set(shown) >= {name for name in FLOOR if ROOT.joinpath("jax_irkd", name).is_dir()}
+    heights = [FLOOR[name] for name in shown]
+    assert heights == sorted(heights, reverse=True)
+
+
+def test_every_room_is_explained():
+    text = ROOT.joinpath("docs/architecture.md").read_text()
+    rooms = {name for name in FLOOR if ROOT.joinpath("jax_irkd", name).is_dir()}
+    assert not {name for name in rooms if f"`{name}/`" not in text}
+
+
+def test_paths_of_the_guide_exist():
+    text = ROOT.joinpath("docs/architecture.md").read_text()
+    paths = re.findall(r"`((?:\w+/)+\w+\.py)`", text)
+    known = [ROOT, ROOT / "jax_irkd"]
+    assert len(paths) > 10
+    assert not [path for path in paths if not any((root / path).is_file() for root in known)]
+
+
+def test_the_version_is_the_same_everywhere():
+    version = jax_irkd.__version__
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        project = tomllib.load(file)
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "jax_irkd.__version__"
+    assert f"\nversion: {version}\n" in ROOT.joinpath("CITATION.cff").read_text()
+    assert re.search(r"^## (\S+)", ROOT.joinpath("CHANGELOG.md").read_text(), re.M)[1] == version
