@@ -14,6 +14,8 @@ with each other, `axis_name` included) and one call:
   the official code (floor(step / steps_per_epoch) + 1). Only a warm-up (`dkd`) or a
   schedule (`ccskd`) reads it; with one of these switched on, leaving it out is an error.
 - The result is a dict of weighted float32 scalars. The loss is their sum: every term counts.
+- A `share` in a configuration is no field of the module: the training step multiplies what the
+  module returns (`jax_irkd.training.balance`). Fields it would undo are named in `without_share`.
 - Learnable parts (`ccskd`, `cc` with `form="embedding"`, `mgcam` with
   `activation="conv1x1"`, `fitnet`) live in the collections `params` and `batch_stats`. Batch norm
   always uses the statistics of the batch, synchronised over `axis_name`.
