@@ -5,8 +5,8 @@ name, given by `jax.pmap` in training and by `jax.vmap` in tests.
 """
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,6 +23,7 @@ _QUICK = {"xla_backend_optimization_level": 1}
 Terms = dict[str, Array]
 Clips = dict[str, Array]
 Batch = dict[str, PyTree]
+LossFn = Callable[..., tuple[Terms, Any]]
 
 
 class TrainState(NamedTuple):
@@ -68,6 +69,7 @@ def init_state(
     params = {"model": variables["params"], "distillers": {}}
     batch_stats = {"model": variables.get("batch_stats", {}), "distillers": {}}
     if distillers:
+        assert teacher is not None, "distillers compare with a teacher"
         forward = functools.partial(single.apply, train=False)
         student = _zeros(forward, variables, np.zeros((*shape, channels), np.float32))
         taught = _zeros(teacher, np.zeros((*shape, 3), np.float32))
@@ -176,20 +178,20 @@ def train_step(
     return state._replace(step=state.step + 1), terms
 
 
-def _sum(loss_fn, weights: Terms):
+def _sum(loss_fn: LossFn, weights: Terms) -> Callable[..., tuple[Array, Any]]:
     """`loss_fn` with the losses of all sources added up, those in `weights` multiplied."""
 
-    def total(*arguments):
+    def total(*arguments: PyTree) -> tuple[Array, Any]:
         losses, aux = loss_fn(*arguments)
-        return sum(weights.get(name, 1.0) * loss for name, loss in losses.items()), aux
+        return _added(weights.get(name, 1.0) * loss for name, loss in losses.items()), aux
 
     return total
 
 
-def _apart(loss_fn):
+def _apart(loss_fn: LossFn) -> Callable[..., tuple[Terms, Any]]:
     """The gradients of every source by its name, from one forward pass, and the rest."""
 
-    def gradients(params, *arguments):
+    def gradients(params: PyTree, *arguments: PyTree) -> tuple[dict[str, PyTree], Any]:
         losses, pull_back, aux = jax.vjp(lambda p: loss_fn(p, *arguments), params, has_aux=True)
         nothing = jax.tree.map(jnp.zeros_like, losses)
         alone = {name: nothing | {name: jnp.ones_like(losses[name])} for name in losses}
@@ -202,13 +204,13 @@ def _weighted_sum(gradients: dict[str, PyTree], weights: Terms) -> PyTree:
     factors = [weights.get(name, 1.0) for name in gradients]
 
     def total(*leaves: Array) -> Array:
-        return sum(factor * leaf for factor, leaf in zip(factors, leaves, strict=True))
+        return _added(factor * leaf for factor, leaf in zip(factors, leaves, strict=True))
 
     return jax.tree.map(total, *gradients.values())
 
 
 def _pulls(lengths: Terms, cosines: Terms, weights: Terms) -> Terms:
-    found = {}
+    found: Terms = {}
     for name, cosine in cosines.items():
         pull = weights.get(name, 1.0) * lengths[name] / lengths[balances.LABELS]
         found |= {f"{name}/pull": pull, f"{name}/cosine": cosine}
@@ -222,15 +224,21 @@ def _flat(terms: dict[str, Terms], weights: Terms) -> Terms:
         for name in set(own) & set(found):
             raise ValueError(f"two distillers return a term named {name!r}; rename one of them")
         found |= {name: weights.get(source, 1.0) * term for name, term in own.items()}
-    return found | {"loss": sum(found.values())}
+    return found | {"loss": _added(found.values())}
 
 
-def _accumulate(grad_fn, state: TrainState, data: PyTree, parts: int):
+def _added(terms: Iterable[Array]) -> Array:
+    return functools.reduce(jnp.add, terms)
+
+
+def _accumulate(
+    grad_fn: Callable[..., tuple[PyTree, Any]], state: TrainState, data: PyTree, parts: int
+) -> tuple[PyTree, Any]:
     """Mean gradient and terms over `parts` cuts of `data`; batch statistics pass from one on."""
     if parts == 1:
         return grad_fn(state.params, state.batch_stats, *data)
 
-    def body(batch_stats, part):
+    def body(batch_stats: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
         gradients, (batch_stats, *told) = grad_fn(state.params, batch_stats, *part)
         return batch_stats, (gradients, told)
 
@@ -254,7 +262,7 @@ def _loss(
     prepare: Callable[[Clips, Array], Clips],
     modality: str,
     label_smoothing: float,
-):
+) -> tuple[Terms, Any]:
     """The loss of every source: the cross-entropy and each distiller, at its own weight."""
     clips = prepare(batch["clips"], keys)
     student, updated = model.apply(
@@ -266,8 +274,10 @@ def _loss(
     )
     labels = batch["label"]
     terms = {balances.LABELS: {"ce": cross_entropy(student.logits, labels, label_smoothing)}}
-    statistics, diagnostics = {}, {}
+    statistics: dict[str, PyTree] = {}
+    diagnostics: Terms = {}
     if distillers:
+        assert teacher_model is not None, "distillers compare with a teacher"
         taught = jax.lax.stop_gradient(teacher_model.apply(teacher, clips["rgb"], train=False))
     for name, distiller in distillers.items():
         variables = {
@@ -282,7 +292,7 @@ def _loss(
         diagnostics |= {f"{name}/{key}": jnp.asarray(value[-1]) for key, value in sown.items()}
     diagnostics["accuracy"] = jnp.mean((student.logits.argmax(-1) == labels).astype(jnp.float32))
     batch_stats = {"model": updated.get("batch_stats", {}), "distillers": statistics}
-    losses = {name: sum(own.values()) for name, own in terms.items()}
+    losses = {name: _added(own.values()) for name, own in terms.items()}
     return losses, (batch_stats, terms, diagnostics)
 
 
@@ -296,7 +306,7 @@ def eval_step(
     axis_name: str = AXIS,
 ) -> dict[str, Array]:
     """Logits of every clip of the batch, gathered over the axis, with the clip's index and mask."""
-    outputs = model.apply(variables, prepare(batch["clips"])[modality], train=False)
+    outputs: Any = model.apply(variables, prepare(batch["clips"])[modality], train=False)
     scores = {
         "logits": outputs.logits.astype(jnp.float32),
         "label": batch["label"],
