@@ -186,7 +186,7 @@ class Read:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def __call__(self, index: int, rng: np.random.Generator) -> loading.Batch:
+    def __call__(self, index: int, rng: np.random.Generator) -> loading.Clip:
         return _reader_of(self.folder)(index, rng)
 
 

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import cv2
 import grain
@@ -21,7 +22,31 @@ from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 
-Batch = dict[str, np.ndarray]
+
+class Clip(TypedDict):
+    """One clip: frames `t h w c` of every modality read, as uint8, and what goes with them.
+
+    `mask` is 1 where the clip counts. Training adds `seed`, the clip's own randomness, evaluation
+    `index`, the place of its record, or -1.
+    """
+
+    clips: dict[str, np.ndarray]
+    label: np.int32
+    mask: np.float32
+    clip_id: np.str_
+    seed: NotRequired[np.uint32]
+    index: NotRequired[np.int32]
+
+
+class Batch(TypedDict):
+    """Clips, stacked; `clip_id` stays on the host."""
+
+    clips: dict[str, np.ndarray]
+    label: np.ndarray
+    mask: np.ndarray
+    clip_id: NotRequired[np.ndarray]
+    seed: NotRequired[np.ndarray]
+    index: NotRequired[np.ndarray]
 
 
 class _SkipDecoding(tfds.decode.SkipDecoding):
@@ -141,7 +166,7 @@ class ClipReader:
     sizes: dict[str, tuple[int, int]]
     faults: Faults
 
-    def __call__(self, index: int, rng: np.random.Generator) -> Batch:
+    def __call__(self, index: int, rng: np.random.Generator) -> Clip:
         """A training clip. One that cannot be decoded gives way to another, drawn from `rng`."""
         positions = segment_positions(self.num_segments, rng)
         seed = rng.integers(2**32, dtype=np.uint32)
@@ -151,13 +176,13 @@ class ClipReader:
                 return clip | {"seed": seed}
             index = int(rng.integers(len(self.records)))
 
-    def centre(self, index: int) -> Batch:
+    def centre(self, index: int) -> Clip:
         """A test clip; one that is padding (index -1) or broken has mask 0."""
         positions = segment_positions(self.num_segments)
         clip = self._try(index, positions) if index >= 0 else None
         return self._blank(index) if clip is None else clip | {"index": np.int32(index)}
 
-    def _try(self, index: int, positions: np.ndarray) -> Batch | None:
+    def _try(self, index: int, positions: np.ndarray) -> Clip | None:
         identity = f"record {index}"
         try:
             record = self.records[index]
@@ -175,7 +200,7 @@ class ClipReader:
         decoded = {i: decode_frame(frames[i], self.sizes[modality], modality) for i in set(chosen)}
         return np.stack([decoded[i] for i in chosen])
 
-    def _blank(self, index: int) -> Batch:
+    def _blank(self, index: int) -> Clip:
         clip = {
             name: np.zeros((self.num_segments, *self.sizes[name], CHANNELS[name]), np.uint8)
             for name in self.modalities

@@ -80,7 +80,7 @@ def _clip(
     )
 
 
-def _find(reader: loading.ClipReader, index: int, clip_id: str) -> loading.Batch | None:
+def _find(reader: loading.ClipReader, index: int, clip_id: str) -> loading.Clip | None:
     # Scores leave out clips that could not be decoded, so a clip may lie further on.
     for place in range(index, len(reader.records)):
         clip = reader.centre(place)

@@ -271,7 +271,7 @@ class Trainer:
         elif self.log and step % self.config.log_every == 0:
             self.log.write(step, "time", self.clock.lap(step))
 
-    def _shown(self, terms: steps.Terms) -> list[str]:
+    def _shown(self, terms: Mapping[str, float]) -> list[str]:
         hidden = ("gradient_norm", "rejected", "learning_rate")
         return [name for name in terms if name not in hidden and "/" not in name]
 
@@ -302,7 +302,9 @@ class Trainer:
             self.log.write(step, "eval", figures)
         return figures
 
-    def _save(self, step: int, state, figures: dict[str, float] | None = None) -> None:
+    def _save(
+        self, step: int, state: steps.TrainState, figures: dict[str, float] | None = None
+    ) -> None:
         if self.log and not self.log.flush() and jax.process_count() == 1:
             return  # A checkpoint newer than the log would leave a gap in it.
         with self.clock.timed("checkpoints"):
