@@ -7,25 +7,22 @@ is proposed where the largest probability reaches a threshold (`config.eval.thre
 second class can reach it too), and everything else is background.
 """
 
-import functools
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict
 from orbax.checkpoint import multihost
 
-from jax_irkd.data import augment
 from jax_irkd.detection.proposals import segments
 from jax_irkd.detection.protocol import evaluate
 from jax_irkd.detection.rows import Row, read_folder, write_folder
+from jax_irkd.detection.scoring import make_watch
 from jax_irkd.errors import UserError
 from jax_irkd.host.terminal import Progress, console
 from jax_irkd.reporting import sections, write
@@ -41,8 +38,6 @@ TITLE = "Detection in untrimmed videos"
 FIGURES = ("F1", "AP", "mAP_action", "mAP_video", "2D-AP")
 _WAIT = 7 * 24 * 3600  # Seconds the other processes wait for process 0.
 _meetings = itertools.count()
-
-Score = Callable[[UInt8[np.ndarray, "b t h w c"]], Float[jax.Array, "b k"]]
 
 
 class TestVideos(NamedTuple):
@@ -147,14 +142,14 @@ def detect(network: Network, config: ConfigDict, modality: str, folder: Path) ->
 
     A damaged video counts with what could be read of it and is named in `damaged_videos`.
     """
-    chosen, score = config.eval, make_score(network, config, modality)
+    chosen, watch = config.eval, make_watch(network, config, modality)
     footage = find_footage(config)
     rows: dict[str, list[Row]] = {}
     faults: dict[str, str] = {}
     with Progress(f"detect {modality}", len(footage.videos), unit="videos") as progress:
         for video in footage.videos:
             windows = _until_fault(_windows(video, config, modality), video.name, faults)
-            scores, spans = window_scores(windows, score, config.input.eval_batch_size)
+            scores, spans = watch(windows)
             found = _segments(scores, spans, chosen)
             rows[video.name] = _on_annotated_clock(found, video, modality, faults)
             progress.update(len(rows), video.name)
@@ -169,47 +164,6 @@ def detect(network: Network, config: ConfigDict, modality: str, folder: Path) ->
         "absent_videos": footage.absent,
         "damaged_videos": faults,
     }
-
-
-def make_score(network: Network, config: ConfigDict, modality: str) -> Score:
-    """Class probabilities of a batch of uint8 windows under the centre crop of the test protocol.
-
-    Compiled once for each batch size.
-    """
-    prepare = functools.partial(
-        augment.prepare_evaluation,
-        resolution=config.input.resolution,
-        scale=config.input.eval_scale,
-    )
-
-    @jax.jit
-    def score(variables, clips):
-        ready = prepare({modality: clips})[modality]
-        logits = network.model.apply(variables, ready, train=False).logits
-        return jax.nn.softmax(logits.astype(jnp.float32))
-
-    return functools.partial(score, jax.device_put(network.variables, jax.local_devices()[0]))
-
-
-def window_scores(
-    windows: Iterable[windows.Window], score: Score, batch_size: int
-) -> tuple[Float[np.ndarray, "w k"], Int[np.ndarray, "w 2"]]:
-    """Probabilities and frames [start, stop) of every window, in order.
-
-    The last batch is padded and the padding's scores are dropped. At most two batches of frames
-    are held: one is decoded while the one before is being classified.
-    """
-    windows, parts, spans, pending = iter(windows), [], [], None
-    while group := list(itertools.islice(windows, batch_size)):
-        clips = np.zeros((batch_size, *group[0].frames.shape), np.uint8)
-        clips[: len(group)] = [window.frames for window in group]
-        spans += [(window.start, window.stop) for window in group]
-        if pending is not None:
-            parts.append(np.asarray(pending))
-        pending = score(clips)
-    if pending is None:
-        return np.zeros((0, 0), np.float32), np.zeros((0, 2), np.int64)
-    return np.concatenate([*parts, np.asarray(pending)])[: len(spans)], np.array(spans)
 
 
 def section(results: Mapping[str, Any]) -> sections.Section:

@@ -301,8 +301,8 @@ def _converted(
 
 def _window(span: tuple[int, int], indices, kept: dict[int, np.ndarray]) -> Window:
     held = np.array(sorted(kept))
-    nearest = [held[np.abs(held - index).argmin()] for index in indices]
-    return Window(*span, np.stack([kept[int(index)] for index in nearest]))
+    nearest = tuple(int(held[np.abs(held - index).argmin()]) for index in indices)
+    return Window(*span, np.stack([kept[index] for index in nearest]), nearest)
 
 
 def whole_clip(footage: VideoFile, spec: InputSpec) -> Window:

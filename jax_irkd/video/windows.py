@@ -15,12 +15,13 @@ from jax_irkd.video.decoding import VideoError, iterate_frames, packet_count, re
 class Window(NamedTuple):
     """Frames `start` to `stop` of a video, counted from 0, `stop` not included.
 
-    `frames` is uint8 `t h w c`, the centres of t equal segments.
+    `frames` is uint8 `t h w c`, the centres of t equal segments; `indices` are their numbers.
     """
 
     start: int
     stop: int
     frames: np.ndarray
+    indices: tuple[int, ...] = ()
 
 
 def spans(total: int, length: int, stride: int) -> list[tuple[int, int]]:
@@ -87,7 +88,8 @@ def _finish(source, planned, needed, kept: dict[int, np.ndarray], total: int) ->
 
 
 def _window(span: tuple[int, int], indices, kept: dict[int, np.ndarray]) -> Window:
-    return Window(*span, np.stack([kept[int(index)] for index in indices]))
+    indices = tuple(map(int, indices))
+    return Window(*span, np.stack([kept[index] for index in indices]), indices)
 
 
 def _prepared(

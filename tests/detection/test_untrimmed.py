@@ -12,6 +12,7 @@ from jax_irkd import build, main
 from jax_irkd.data import augment
 from jax_irkd.data.synthetic.raw_ntu import truncate, write_video
 from jax_irkd.data.synthetic.raw_pku import LABELS, pku_tree, video_path
+from jax_irkd.detection import scoring
 from jax_irkd.detection import untrimmed as evaluation
 from jax_irkd.detection.protocol import evaluate
 from jax_irkd.detection.rows import read_folder
@@ -127,8 +128,8 @@ def test_window_scores_are_those_of_a_test_clip(raw, built):
             num_segments=2,
         )
     )
-    score = evaluation.make_score(network, chosen, "rgb")
-    scores, spans = evaluation.window_scores(found, score, 4)
+    score = scoring.make_score(network, chosen, "rgb")
+    scores, spans = scoring.window_scores(found, score, 4)
     assert spans.tolist() == [[0, 30], [15, 45], [30, 60], [45, 75], [60, 90]]
     inputs = chosen.input
     for window, row in zip(found, scores, strict=True):
@@ -158,7 +159,7 @@ def test_absent_damaged_and_slower_videos(tmp_path, built, raw):
         return lambda clips: np.repeat(one, len(clips), axis=0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "make_score", sure)
+        patch.setattr(scoring, "make_score", sure)
         counts = evaluation.detect(network, chosen, "infrared", tmp_path / "detection")
         chosen.eval.missing = "official"
         leaves = evaluation.detect(network, chosen, "infrared", tmp_path / "detection")
