@@ -60,8 +60,8 @@ def get_config(arg: str = ""):
         training.warmup_epochs = 0.5
         training.eval_every = 6.0
     if data == "start":
-        config.teacher_training.num_epochs = 16.0
-        config.teacher_training.eval_every = 16.0
+        config.teacher_training.num_epochs = 40.0
+        config.teacher_training.eval_every = 20.0
     else:
         config.weights.teacher = "shipped:demo_resnet18"
         config.teacher_training.num_epochs = 4.0
