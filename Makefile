@@ -17,7 +17,7 @@ DEMO_SUBJECTS := 1-20,25,27,28,31,34,35,38
 TEST_SUBJECTS := 3,6,7,10,11,12,20-24,26,29,30,32,33,36,37,39,40
 DISTILLED ?= fitnet
 
-.PHONY: setup demo large-data gesture-data start-weights test test-fast lint format docs chaos bench clean
+.PHONY: setup demo large-data gesture-data start-weights test test-fast lint format docs chaos bench gpu-check clean
 
 setup: $(VENV)/.core
 $(VENV)/bin/python:
@@ -82,6 +82,14 @@ chaos: $(VENV)/.test
 # Everything of docs/performance.md, in a quarter of an hour; make bench ARGS=--quick in two minutes.
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# Compiles every program for GPUs and a TPU that are not here: 4 GB of wheels, an hour on two cores.
+gpu-check: $(VENV)-gpu/.ready
+	$(VENV)-gpu/bin/python -m benchmarks.gpu_check $(ARGS)
+$(VENV)-gpu/.ready: pyproject.toml $(wildcard requirements/*.txt) | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)-gpu
+	$(VENV)-gpu/bin/python -m pip install --quiet --editable '.[cuda12]' libtpu $(addprefix --constraint ,$(LOCK))
+	touch $@
 
 clean:
 	rm -rf runs/demo runs/demo_data

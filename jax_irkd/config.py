@@ -273,6 +273,7 @@ def paper_setup(
         model.sync_bn = False
         model.zero_init_residual = False  # True: quicker from scratch
         model.head_std = 0.001
+        model.remat = False  # True: less memory, a third more computation
         model.temporal = temporal
         model.temporal_share = 0.125  # of the channels, from each neighbouring segment
 

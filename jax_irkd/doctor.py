@@ -1,5 +1,7 @@
 """Is this machine ready: versions, devices, memory, disk, data, and two steps of training.
 
+With a config on a GPU or TPU also: do the run's own programs compile, and do they fit its memory.
+
 python -m jax_irkd.doctor [--config=configs/ntu.py] [--workdir=runs/ntu]
 
 A green line is well, a yellow one worth knowing, a red one keeps training from working. Each that
@@ -268,17 +270,32 @@ def _train_two_steps(folder: Path) -> list[float]:
     return losses
 
 
+def check_programs(argv: Sequence[str]) -> list[Line]:
+    """The config's own steps, compiled for the devices here; nothing on CPUs."""
+    import jax
+
+    from jax_irkd.inspection import compilation
+
+    if jax.default_backend() == "cpu":
+        return []
+    command = [sys.executable, "-m", "jax_irkd.doctor", *argv[1:], "--programs"]
+    found = compilation.in_a_process(command)
+    return [Line(GREEN if one.good else RED, *one[1:]) for one in found]
+
+
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else text[:199] + "…"
 
 
-def examine(config: ConfigDict | None, workdir: Path) -> list[Callable[[], list[Line]]]:
+def examine(
+    config: ConfigDict | None, workdir: Path, argv: Sequence[str] = ()
+) -> list[Callable[[], list[Line]]]:
     """The checks, in the order in which one explains the next."""
     folders = {"workdir": workdir}
     if config is not None:
         folders["data_dir"] = Path(config.dataset.data_dir)
-    return [
+    checks = [
         check_versions,
         check_codecs,
         lambda: check_devices(config),
@@ -288,6 +305,7 @@ def examine(config: ConfigDict | None, workdir: Path) -> list[Callable[[], list[
         lambda: check_data(config),
         check_training,
     ]
+    return [*checks, lambda: check_programs(argv)] if config is not None else checks
 
 
 def main(argv: Sequence[str]) -> int:
@@ -298,16 +316,24 @@ def main(argv: Sequence[str]) -> int:
 
     def define(values):
         flags.DEFINE_string("workdir", "", "where runs shall lie", flag_values=values)
+        flags.DEFINE_bool("programs", False, "only compile the programs", flag_values=values)
 
     try:
         arguments = parse(argv, define)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if arguments.flags.programs and arguments.config is not None:
+        from jax_irkd.inspection import compilation
+
+        compilation.tell(arguments.config)
+        return 0
+    # Else this process would take most of a GPU's memory, and the one that compiles has too little.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     name = Path(arguments.config_file).stem if arguments.config_file else ""
     workdir = Path(arguments.flags.workdir or Path("runs", name))
     console, colours = Console(width=None if sys.stdout.isatty() else 200), []
-    for check in examine(arguments.config, workdir):
+    for check in examine(arguments.config, workdir, argv):
         try:
             lines = check()
         except Exception as error:  # One check that breaks must not hide the others.

@@ -4,6 +4,8 @@ Everything is drawn per clip from a key, so the result depends neither on the ba
 nor on the number of devices. Frames arrive as uint8 and leave normalised.
 """
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -52,13 +54,43 @@ def draw_crop(key: Key[Array, ""], scales: Sequence[float], flip: bool) -> Crop:
 def crop_frames(
     frames: Float[Array, "t h w c"], crop: Crop, resolution: int
 ) -> Float[Array, "t r r c"]:
-    """`crop` of every frame, resized to `resolution` with antialiased bilinear weights."""
+    """`crop` of every frame, resized to `resolution` with antialiased bilinear weights.
+
+    Two matrix products; on CUDA a weighted sum of the few pixels that have a weight, which one
+    kernel computes from the frames as they are: the products would transpose them all, twice.
+    """
     height, width = frames.shape[1:3]
     side = crop.size * min(height, width)
     start = crop.offset * (jnp.array([height, width]) - side)
     rows = _resize_weights(height, start[0], side[0], resolution)
     columns = _resize_weights(width, start[1], side[1], resolution, flip=crop.flip)
-    return jnp.einsum("thwc,hr,wq->trqc", frames, rows, columns)
+
+    def multiply(frames, rows, columns):
+        return jnp.einsum("thwc,hr,wq->trqc", frames, rows, columns)
+
+    reach = math.ceil(2 * max(min(height, width) / resolution, 1.0)) + 1
+    gather = functools.partial(_gather, taps=reach)
+    return jax.lax.platform_dependent(frames, rows, columns, cuda=gather, default=multiply)
+
+
+def _gather(
+    frames: Float[Array, "t h w c"],
+    rows: Float[Array, "h r"],
+    columns: Float[Array, "w q"],
+    taps: int,
+) -> Float[Array, "t r q c"]:
+    """The sum of the products, of the at most `taps` places in a row with a weight."""
+    for axis, weights in ((1, rows), (2, columns)):
+        length = weights.shape[0]
+        first = jnp.argmax(weights > 0, axis=0)
+        places = jnp.minimum(first + jnp.arange(min(taps, length))[:, None], length - 1)
+        shares = jnp.take_along_axis(weights, places, axis=0)
+        shares = jnp.where(first + jnp.arange(len(places))[:, None] < length, shares, 0.0)
+        shares = jnp.expand_dims(shares, [1, 3, 4] if axis == 1 else [1, 2, 4])
+        frames = sum(
+            share * jnp.take(frames, place, axis=axis) for place, share in zip(places, shares)
+        )
+    return frames
 
 
 def _resize_weights(

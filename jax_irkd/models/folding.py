@@ -14,11 +14,15 @@ def without_norms(model: nn.Module | None, variables: Any) -> tuple[nn.Module | 
     """A frozen TSN in its lightest form: batch norms folded on the host, quick convolutions.
 
     Other models come back as they are, for only TSN's layer names say which convolution a norm
-    follows, and so does a TSN without norms.
+    follows, and so does a TSN without norms. Of variables that are shapes only, shapes come back.
     """
     if not isinstance(model, TSN) or not model.norm:
         return model, variables
-    return model.clone(norm=False, winograd=sys.maxsize), fold_batch_norm(jax.device_get(variables))
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(variables)):
+        folded = jax.eval_shape(fold_batch_norm, variables)
+    else:
+        folded = fold_batch_norm(jax.device_get(variables))
+    return model.clone(norm=False, winograd=sys.maxsize), folded
 
 
 def fold_batch_norm(variables: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from jax_irkd.data.loading import Dataset
 
 # Fields that change where or how fast a run computes, not what.
-_CIRCUMSTANCES = ("data_dir", "cache_dir", "threads", "eval_batch_size", "eval_every")
+_CIRCUMSTANCES = ("data_dir", "cache_dir", "threads", "eval_batch_size", "eval_every", "remat")
 
 
 def identity_of(config: ConfigDict, phase: str, teacher: str = "") -> dict[str, Any]:

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from jax_irkd.data import augment, loading
+from jax_irkd.data import loading
 from jax_irkd.host import memory
 from jax_irkd.host.terminal import Progress
-from jax_irkd.training import steps
 from jax_irkd.training.parallel import devices_of, gather_names, on_devices, replicate, split
+from jax_irkd.training.programs import bind_evaluation
 
 
 class Network(NamedTuple):
@@ -65,7 +65,5 @@ def evaluate(network: Network, config: ConfigDict, reader: loading.ClipReader) -
 
 @functools.lru_cache(maxsize=8)
 def _eval_on(devices: tuple, model: nn.Module, modality: str, resolution: int, scale: float):
-    fields = {"resolution": resolution, "scale": scale}
-    prepare = functools.partial(augment.prepare_evaluation, **fields)
-    step = functools.partial(steps.eval_step, model=model, prepare=prepare, modality=modality)
+    step = bind_evaluation(model, modality, resolution, scale)
     return on_devices(step, devices, in_axes=(None, 0))

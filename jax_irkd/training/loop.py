@@ -27,14 +27,15 @@ from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress, console
 from jax_irkd.metrics import classification
 from jax_irkd.models.folding import without_norms
-from jax_irkd.training import balance, steps
+from jax_irkd.training import balance, failures, steps
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.evaluation import Network, Scores, evaluate
 from jax_irkd.training.logs import RunLog
 from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.parallel import devices_of, on_devices, replicate, split
 from jax_irkd.training.profiling import Clock, StepTrace
-from jax_irkd.training.setup import make_augmentation, make_reader
+from jax_irkd.training.programs import bind_update
+from jax_irkd.training.setup import make_reader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +105,19 @@ class Trainer:
         """Train; the network after the last step and its scores on the test split.
 
         Raises Interrupted after a signal, with the state saved, and UserError when updates keep
-        being rejected because they are not finite or the last checkpoint could not be written.
+        being rejected because they are not finite, the last checkpoint could not be written or
+        the device fails in a way that something helps against.
         """
+        try:
+            return self._run()
+        except jax.errors.JaxRuntimeError as error:
+            role = "teacher" if self.phase.modality == "rgb" else "student"
+            words = failures.remedy(str(error), role, self.phase.training.batch_size)
+            if words is None:
+                raise
+            raise UserError(f"{words} ({failures.first_line(error)})") from error
+
+    def _run(self) -> tuple[Network, Scores]:
         memory.hand_back()  # of an earlier phase
         keep = self.config.checkpoints
         folder = self.folder / "checkpoints"
@@ -152,33 +164,19 @@ class Trainer:
         )
 
     def _update(self, teacher: nn.Module | None, measure: bool = False):
-        phase, training = self.phase, self.phase.training
-        prepare = make_augmentation(self.config.input)
-        step = functools.partial(
-            steps.train_step,
-            model=phase.model,
+        update = bind_update(
+            self.config,
+            self.phase.training,
+            model=self.phase.model,
             teacher_model=teacher,
-            distillers=phase.distillers,
+            distillers=self.phase.distillers,
+            modality=self.phase.modality,
             tx=self.tx,
-            prepare=prepare,
-            modality=phase.modality,
-            seed=self.config.seed,
+            schedule=self.schedule,
             steps_per_epoch=self.steps_per_epoch,
-            label_smoothing=training.label_smoothing,
-            ema_decay=training.ema_decay,
-            accumulation=training.accumulation,
-            shares=phase.shares,
+            shares=self.phase.shares,
             measure=measure,
         )
-
-        def update(state, teacher, batch, stop):
-            # Here, because a value computed between the steps would wait for the one under way.
-            rate = jnp.asarray(self.schedule(state.step), jnp.float32)
-            state, terms = step(state, teacher, batch)
-            # Every process learns in the same step that one of them was asked to stop.
-            stop = jax.lax.pmax(stop.astype(jnp.int32)[0], steps.AXIS)
-            return state, terms | {"learning_rate": rate, "stop": stop}
-
         return on_devices(update, self.devices, in_axes=(None, None, 0, 0), donate=(0,))
 
     def _train(self, state: steps.TrainState, first: int) -> steps.TrainState:
@@ -204,6 +202,10 @@ class Trainer:
         if first and self._is_milestone(first) and not self.checkpoints.is_scored(first):
             # Stopped after the step, before its evaluation.
             self._save_or_evaluate(first, state)
+        # Only there has XLA ended the process: on GPUs and TPUs, at what it cannot compile.
+        watched = writes and jax.default_backend() != "cpu"
+        if writes and (told := failures.last_time(self.folder)):
+            console.print(told, highlight=False)
         pending = None
         title = f"train {self.phase.name} ({self.phase.modality})"
         bar = Progress(title, self.num_steps, first, quiet=not writes)
@@ -216,7 +218,10 @@ class Trainer:
                     measure = balance.is_due(step, len(self.phase.distillers))
                     compiles = measure not in compiled
                     compiled.add(measure)
-                    with self.clock.timed("start" if compiles else "steps"):
+                    with (
+                        self.clock.timed("start" if compiles else "steps"),
+                        failures.compiling(self.folder, watched and compiles),
+                    ):
                         state, terms = updates[measure](state, variables, batch, asked)
                 # Terms are fetched one step late, so that the device never waits for the host,
                 # and before their step is saved, so that a crash loses none of them.

@@ -19,7 +19,8 @@ from jax_irkd.models.outputs import Outputs
 from jax_irkd.training import balance as balances
 
 AXIS = "batch"
-_QUICK = {"xla_backend_optimization_level": 1}
+# Of programs that run once.
+_quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
 Terms = dict[str, Array]
 Clips = dict[str, Array]
 Batch = dict[str, PyTree]
@@ -54,17 +55,19 @@ def init_state(
     teacher: Callable[[Array], Outputs] | None,
     tx: optax.GradientTransformation,
     ema: bool = False,
+    jit: Callable[[Callable], Callable] = _quick_jit,
 ) -> TrainState:
     """Fresh parameters for a model and the learnable parts of its distillers.
 
-    `teacher` maps RGB clips to outputs; only the shapes of what it returns are used.
+    `teacher` maps RGB clips to outputs; only the shapes of what it returns are used. `jit` compiles
+    the initialisations; whoever wants the shapes only has nothing to compile.
     """
     model_key, *keys = jax.random.split(key, len(distillers) + 1)
     shape = (2, segments, resolution, resolution)
     single = alone(model)
     # Parameters do not depend on the size of the frames, and this program runs once: small
     # frames and little optimisation make for a quick start. NumPy's zeros need no program.
-    init = jax.jit(functools.partial(single.init, train=False), compiler_options=_QUICK)
+    init = jit(functools.partial(single.init, train=False))
     variables = init(model_key, np.zeros((2, 1, 32, 32, channels), np.float32))
     params = {"model": variables["params"], "distillers": {}}
     batch_stats = {"model": variables.get("batch_stats", {}), "distillers": {}}
@@ -77,12 +80,12 @@ def init_state(
         start = functools.partial(alone(distiller).init, epoch=jnp.ones(()))
         example = (one_key, student, taught, np.zeros(2, np.int32))
         learns = jax.tree.leaves(jax.eval_shape(start, *example))
-        learned = jax.jit(start, compiler_options=_QUICK)(*example) if learns else {}
+        learned = jit(start)(*example) if learns else {}
         params["distillers"][name] = learned.get("params", {})
         batch_stats["distillers"][name] = learned.get("batch_stats", {})
     zero = jnp.zeros((), jnp.int32)
     average = jax.tree.map(jnp.copy, params["model"]) if ema else {}
-    opt_state = jax.jit(tx.init, compiler_options=_QUICK)(params)
+    opt_state = jit(tx.init)(params)
     balance = balances.initial(list(distillers))
     return TrainState(zero, params, batch_stats, opt_state, average, jnp.copy(zero), balance)
 

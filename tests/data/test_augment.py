@@ -37,6 +37,17 @@ def test_resizing_agrees_with_jax_image(frames, resolution):
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
+@pytest.mark.parametrize("resolution", [16, 31, 80])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("offset", [(0, 0), (1, 1), (0.5, 0.25)])
+def test_on_cuda_the_same_pixels_are_gathered(frames, resolution, offset, flip, monkeypatch):
+    crop = crop_of((0.66, 1.0), offset, flip)
+    multiplied = augment.crop_frames(frames, crop, resolution)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *x, cuda, default: cuda(*x))
+    gathered = augment.crop_frames(frames, crop, resolution)
+    np.testing.assert_allclose(gathered, multiplied, atol=2e-5)
+
+
 def test_both_modalities_share_the_draw():
     # The same scene in both: a grey ramp. Normalisation apart, they must come out alike.
     ramp = np.linspace(0, 255, 64).astype(np.uint8)

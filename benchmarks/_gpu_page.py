@@ -1,0 +1,137 @@
+"""The tables of `gpu_check` in docs/performance.md."""
+
+import json
+import math
+from pathlib import Path
+
+from benchmarks import _gpu_cards
+
+EVERYTHING = "h100"  # the card that all programs are compiled for
+SHARE = 0.5  # of the roofline that a step is assumed to reach; the target, measured nowhere yet
+SEEDS, EPOCHS, EVALUATIONS = 5, 80, 8  # 80 epochs, an evaluation every ten
+CLIPS = {"NTU ten classes": (6720, 2760), "PKU-MMD": (18841, 2704)}  # cross-subject: train, test
+EVALUATION = "evaluation of the student"
+# Runs of a seed: nine methods learn from the teacher. TSTDD's flow is the CPU's and left out.
+RUNS = {"teacher": 1, "baseline": 1, "student": 9}
+ROLES = (*RUNS, EVALUATION)
+BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
+
+
+def write(page: Path, results: list[dict]) -> None:
+    """Both tables between the two marks of `page`; its other text stays."""
+    text = page.read_text()
+    if BEGIN not in text or END not in text:
+        raise SystemExit(f"{page} lacks the marks {BEGIN} and {END} that the tables go between")
+    before, rest = text.split(BEGIN, 1)
+    parts = {
+        "The least time of a step (estimates)": estimates(results),
+        "The paper's set-up end to end (on paper)": paper(results),
+        "What was compiled": matrix(results),
+    }
+    tables = "\n\n".join(f"### {title}\n\n{table}" for title, table in parts.items())
+    page.write_text(f"{before}{BEGIN}\n{tables}\n{END}{rest.split(END, 1)[1]}")
+
+
+def estimates(results: list[dict]) -> str:
+    """Markdown: the least time of a step on every card, and the largest batch.
+
+    Where a program was compiled for one card only, its kernels are reckoned with the other's rates.
+    """
+    names = ("student", "student, 32 clips", "teacher", "teacher, 32 clips", "baseline")
+    found = {
+        (r["card"], r["case"]): r for r in results if r["devices"] == 1 and "least_seconds" in r
+    }
+    head = ["card", *(f"{name}, ms" for name in names), "clips that fit: student", "teacher"]
+    rows = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for name in _gpu_cards.NAMES:
+        card, cells = _gpu_cards.card(name), []
+        if card.platform != "cuda":
+            continue
+        for case in names:
+            own, other = found.get((name, case)), found.get((EVERYTHING, case))
+            made = own or other
+            mark = "" if own else "*"
+            cells.append(f"{made['least_seconds'][name] * 1e3:.2f}{mark}" if made else "")
+        for role in ("student", "teacher"):
+            pair = [found.get((EVERYTHING, case)) for case in (role, f"{role}, 32 clips")]
+            cells.append(str(largest_batch(*pair, card.memory)) if all(pair) else "")
+        rows.append(f"| {card.title} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def paper(results: list[dict]) -> str:
+    """Markdown: hours on one GPU for every method and seed, half of the roofline assumed.
+
+    The input path's rate is the measured one of `performance.json`, on the machine named there.
+    """
+    found = {
+        r["case"]: r
+        for r in results
+        if r["card"] == EVERYTHING and r["devices"] == 1 and "least_seconds" in r
+    }
+    if not set(ROLES) <= set(found):
+        return "Not reckoned: one of its programs did not compile."
+    rate = input_rate()
+    rows = ["| card | NTU ten classes | PKU-MMD | clips/s to read | cores for that |"]
+    rows.append("| --- | ---: | ---: | ---: | ---: |")
+    for name in _gpu_cards.NAMES:
+        card = _gpu_cards.card(name)
+        if card.platform != "cuda":
+            continue
+        step = {case: found[case]["least_seconds"][name] / SHARE for case in ROLES}
+        hours = [
+            SEEDS
+            * sum(
+                runs
+                * (
+                    EPOCHS * (train // found[case]["clips"]) * step[case]
+                    + EVALUATIONS * (test / found[EVALUATION]["clips"]) * step[EVALUATION]
+                )
+                for case, runs in RUNS.items()
+            )
+            / 3600
+            for train, test in CLIPS.values()
+        ]
+        clips = found["student"]["clips"] / step["student"]
+        rows.append(
+            f"| {card.title} | {hours[0]:.1f} h | {hours[1]:.1f} h | {clips:,.0f} | "
+            f"{math.ceil(clips / rate)} |"
+        )
+    return "\n".join(rows)
+
+
+def input_rate() -> float:
+    """Clips a second that one core of the measured machine reads and decodes."""
+    results = json.loads((Path(__file__).parent.parent / "docs" / "performance.json").read_text())
+    figures = [
+        figure["value"]
+        for result in results
+        if result["benchmark"] == "inputs"
+        for figure in result["figures"]
+        if figure["name"].startswith("input path, per core")
+    ]
+    return figures[0]
+
+
+def largest_batch(small: dict, large: dict, memory: float) -> int:
+    """Clips whose program fits into `memory`, by the straight line through two programs' needs."""
+    needs, clips = [(r["held_bytes"]) for r in (small, large)], (small["clips"], large["clips"])
+    slope = (needs[1] - needs[0]) / (clips[1] - clips[0])
+    return int(clips[0] + (memory - needs[0]) / slope)
+
+
+def matrix(results: list[dict]) -> str:
+    """Markdown: every compiled program."""
+    head = "| card | devices | program | clips | held | of it temporary | kernels | GFLOP | GB | "
+    rows = [f"{head}estimate | faults |", "| --- | ---: | --- |" + " ---: |" * 7 + " --- |"]
+    for r in results:
+        start = f"| {r['card']} | {r['devices']} | {r['case']} | {r['clips']} | "
+        if "held_bytes" not in r:
+            rows.append(f"{start}| | | | | | {'; '.join(r['faults'])} |")
+            continue
+        rows.append(
+            f"{start}{r['held_bytes'] / 1e9:.2f} GB | {r['temporary_bytes'] / 1e9:.2f} GB | "
+            f"{r['kernels']:,} | {r['flops'] / 1e9:,.0f} | {r['bytes'] / 1e9:.2f} | "
+            f"{r['least_seconds'][r['card']] * 1e3:.2f} ms | {'; '.join(r['faults']) or 'none'} |"
+        )
+    return "\n".join(rows)

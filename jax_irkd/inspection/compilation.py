@@ -1,0 +1,68 @@
+"""Do a run's own programs compile for the devices here, and do they fit their memory?"""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from jax_irkd.host import devices
+from jax_irkd.training import failures, programs
+from jax_irkd.training.parallel import devices_of
+
+CLASSES = 60  # their number changes next to nothing
+REPORT = "please report it with these lines; JAX_PLATFORMS=cpu trains without the device"
+
+
+class Finding(NamedTuple):
+    """What came of one program, and what to do about it."""
+
+    good: bool
+    topic: str
+    text: str
+    remedy: str = ""
+
+
+def compile_programs(config: ConfigDict) -> Iterator[Finding]:
+    """Every program of a run with `config`, compiled for its devices and not run."""
+    named = {f"update of the {role}": (role, programs.update_program) for role in programs.ROLES}
+    named["evaluation of the student"] = ("student", programs.evaluation_program)
+    for name, (role, make) in named.items():
+        clips = config[f"{role}_training"].batch_size
+        try:
+            here, begin = devices_of(config, clips), time.monotonic()
+            needed = programs.memory_of(make(config, role, CLASSES), here)
+        except Exception as error:  # XLA's errors are of many kinds.
+            said = f"{type(error).__name__}: {failures.first_line(error)}"
+            yield Finding(False, name, said, failures.remedy(str(error), role, clips) or REPORT)
+            continue
+        limit = (here[0].memory_stats() or {}).get("bytes_limit", 0)
+        text = f"compiled in {time.monotonic() - begin:.0f} s, needs {needed / 1e9:.2f} GB"
+        if limit and needed > limit:
+            remedy = failures.remedy("RESOURCE_EXHAUSTED", role, clips) or ""
+            yield Finding(False, name, f"{text} of the {limit / 1e9:.2f} GB there are", remedy)
+        else:
+            yield Finding(True, name, text)
+
+
+def tell(config: ConfigDict) -> None:
+    """Print a line of JSON for each program. What is compiled is kept for the run."""
+    devices.start(distributed="off")
+    for finding in compile_programs(config):
+        print(json.dumps(finding), flush=True)
+
+
+def in_a_process(command: list[str]) -> list[Finding]:
+    """What `command` tells, and what it said when XLA ended it."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    rows = [row for row in done.stdout.splitlines() if row.startswith("[")]
+    found = [Finding(*json.loads(row)) for row in rows]
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        telling = [line for line in lines if "Check failed" in line or "Error" in line]
+        said = (telling or lines or ["it said nothing"])[-1][-200:]
+        text = f"the compiler ended with code {done.returncode}: {said}"
+        found.append(Finding(False, "programs", text, failures.remedy(done.stderr) or REPORT))
+    return found

@@ -1,0 +1,206 @@
+"""The programs of a run, bound for the loop, or with the shapes of their arguments only.
+
+Shapes are enough to compile them: for a machine that has no data yet (`doctor`), and for a GPU or a
+TPU that is not there (`benchmarks.gpu_check`).
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from jax_irkd.data import augment
+from jax_irkd.data.spec import CHANNELS
+from jax_irkd.models.folding import without_norms
+from jax_irkd.training import steps
+from jax_irkd.training.optimizers import make_optimizer
+from jax_irkd.training.parallel import on_devices
+from jax_irkd.training.setup import (
+    make_augmentation,
+    make_distillers,
+    make_model,
+    make_shares,
+)
+
+EPOCH = 1000  # steps, where no data tell how many
+ROLES = {"teacher": "rgb", "student": "infrared"}
+
+
+def bind_update(
+    config: ConfigDict,
+    training: ConfigDict,
+    *,
+    model: nn.Module,
+    teacher_model: nn.Module | None,
+    distillers: Mapping[str, nn.Module],
+    modality: str,
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    steps_per_epoch: int,
+    shares: Mapping[str, float] | None = None,
+    measure: bool = False,
+) -> Callable:
+    """`steps.train_step` of (state, teacher, batch, stop) as the loop runs it on every device."""
+    step = functools.partial(
+        steps.train_step,
+        model=model,
+        teacher_model=teacher_model,
+        distillers=distillers,
+        tx=tx,
+        prepare=make_augmentation(config.input),
+        modality=modality,
+        seed=config.seed,
+        steps_per_epoch=steps_per_epoch,
+        label_smoothing=training.label_smoothing,
+        ema_decay=training.ema_decay,
+        accumulation=training.accumulation,
+        shares=shares,
+        measure=measure,
+    )
+
+    def update(state, teacher, batch, stop):
+        # Here, because a value computed between the steps would wait for the one under way.
+        rate = jnp.asarray(schedule(state.step), jnp.float32)
+        state, terms = step(state, teacher, batch)
+        # Every process learns in the same step that one of them was asked to stop.
+        stop = jax.lax.pmax(stop.astype(jnp.int32)[0], steps.AXIS)
+        return state, terms | {"learning_rate": rate, "stop": stop}
+
+    return update
+
+
+def bind_evaluation(model: nn.Module, modality: str, resolution: int, scale: float) -> Callable:
+    """`steps.eval_step` of (variables, batch) as it runs on every device."""
+    prepare = functools.partial(augment.prepare_evaluation, resolution=resolution, scale=scale)
+    return functools.partial(steps.eval_step, model=model, prepare=prepare, modality=modality)
+
+
+class Program(NamedTuple):
+    """A step, the shapes of its arguments, and which of them are split over devices or donated.
+
+    The leading axis of what is split counts the clips of all devices.
+    """
+
+    step: Callable
+    arguments: tuple[PyTree, ...]
+    split: tuple[int, ...]
+    donate: tuple[int, ...] = ()
+
+
+def update_program(
+    config: ConfigDict, role: str, num_classes: int, measure: bool = False
+) -> Program:
+    """The update of the `teacher` or the `student` that `config` asks for.
+
+    With `measure` that of the few steps that measure the terms' pulls (`balance`).
+    Raises UserError for a network, distiller or optimiser that cannot be made.
+    """
+    modality = ROLES[role]
+    training = config[f"{role}_training"]
+    made = make_distillers(config.distillers) if role == "student" else {}
+    model = make_model(config[f"{role}_model"], num_classes, config.dtype)
+    tx, schedule = make_optimizer(
+        training, max(round(training.num_epochs * EPOCH), 1), EPOCH, model.partial_bn
+    )
+    teacher, variables = None, None
+    teacher_model, folded = None, None
+    if made:
+        teacher = make_model(config.teacher_model, num_classes, config.dtype)
+        variables = _variables(config, teacher, "rgb")
+        teacher_model, folded = without_norms(teacher, variables)
+    state = _state(config, model, modality, made, teacher, variables, tx, training.ema_decay > 0)
+    update = bind_update(
+        config,
+        training,
+        model=model,
+        teacher_model=teacher_model,
+        distillers=made,
+        modality=modality,
+        tx=tx,
+        schedule=schedule,
+        steps_per_epoch=EPOCH,
+        shares=make_shares(config.distillers) if made else {},
+        measure=measure,
+    )
+    modalities = tuple(ROLES.values()) if made else (modality,)
+    clips = training.batch_size
+    batch = {
+        "clips": _clips(config, modalities, clips),
+        "label": jax.ShapeDtypeStruct((clips,), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((clips,), jnp.float32),
+        "seed": jax.ShapeDtypeStruct((clips,), jnp.uint32),
+    }
+    stop = jax.ShapeDtypeStruct((clips,), jnp.bool_)
+    return Program(update, (state, folded, batch, stop), split=(2, 3), donate=(0,))
+
+
+def evaluation_program(config: ConfigDict, role: str, num_classes: int) -> Program:
+    """The evaluation of the trained `teacher` or `student`."""
+    modality, clips = ROLES[role], config.input.eval_batch_size
+    model = make_model(config[f"{role}_model"], num_classes, config.dtype)
+    step = bind_evaluation(model, modality, config.input.resolution, config.input.eval_scale)
+    batch = {
+        "clips": _clips(config, (modality,), clips),
+        "label": jax.ShapeDtypeStruct((clips,), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((clips,), jnp.float32),
+        "index": jax.ShapeDtypeStruct((clips,), jnp.int32),
+    }
+    return Program(step, (_variables(config, model, modality), batch), split=(1,))
+
+
+def memory_of(program: Program, devices: list[jax.Device]) -> float:
+    """Bytes that a device holds at once while it runs `program`, which is compiled to see."""
+    cut = [
+        jax.tree.map(lambda x: _part(x, len(devices)), argument) if i in program.split else argument
+        for i, argument in enumerate(program.arguments)
+    ]
+    axes = tuple(0 if i in program.split else None for i in range(len(cut)))
+    parallel = on_devices(program.step, devices, in_axes=axes, donate=program.donate)
+    needed = parallel.lower(*cut).compile().memory_analysis()
+    held = needed.argument_size_in_bytes + needed.output_size_in_bytes
+    return held + needed.temp_size_in_bytes - needed.alias_size_in_bytes
+
+
+def _part(x: jax.ShapeDtypeStruct, devices: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((devices, x.shape[0] // devices, *x.shape[1:]), x.dtype)
+
+
+def _clips(config: ConfigDict, modalities: tuple[str, ...], clips: int) -> PyTree:
+    sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
+    return {
+        name: jax.ShapeDtypeStruct(
+            (clips, config.input.num_segments, *sizes[name], CHANNELS[name]), jnp.uint8
+        )
+        for name in modalities
+    }
+
+
+def _variables(config: ConfigDict, model: nn.Module, modality: str) -> PyTree:
+    side = config.input.resolution
+    shape = (1, config.input.num_segments, side, side, CHANNELS[modality])
+    init = functools.partial(steps.alone(model).init, train=False)
+    return jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
+def _state(config, model, modality, made, teacher, variables, tx, ema: bool) -> PyTree:
+    def init(variables):
+        return steps.init_state(
+            jax.random.key(0),
+            segments=config.input.num_segments,
+            resolution=config.input.resolution,
+            channels=CHANNELS[modality],
+            model=model,
+            distillers=made,
+            teacher=teacher and functools.partial(teacher.apply, variables, train=False),
+            tx=tx,
+            ema=ema,
+            jit=jax.jit,  # inside a trace: nothing is compiled
+        )
+
+    return jax.eval_shape(init, variables)

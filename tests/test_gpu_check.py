@@ -1,0 +1,240 @@
+"""What is read from a compiled program, on a module written by hand, and how it is judged."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import _gpu_cards, _gpu_cases, _gpu_page, _hlo, gpu_check
+
+MODULE = """HloModule example
+
+%doubled (p: f32[4,8]) -> f32[4,8] {
+  %p = f32[4,8]{1,0} parameter(0)
+  ROOT %add = f32[4,8]{1,0} add(%p, %p)
+}
+
+%sliced (q: f32[10,4,8]) -> f32[4,8] {
+  %q = f32[10,4,8]{2,1,0} parameter(0)
+  %first = f32[1,4,8]{2,1,0} slice(%q), slice={[0:1], [0:4], [0:8]}
+  ROOT %flat = f32[4,8]{1,0} bitcast(%first)
+}
+
+%product (l: bf16[4,8], r: bf16[8,2]) -> bf16[4,2] {
+  %l = bf16[4,8]{1,0} parameter(0)
+  %r = bf16[8,2]{1,0} parameter(1)
+  ROOT %dot = bf16[4,2]{1,0} dot(%l, %r), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+%turned (m: f32[4,8]) -> f32[8,4] {
+  %m = f32[4,8]{1,0} parameter(0)
+  ROOT %transpose = f32[8,4]{1,0} transpose(%m), dimensions={1,0}
+}
+
+%once (state: (f32[4,8])) -> (f32[4,8]) {
+  %state = (f32[4,8]{1,0}) parameter(0)
+  %held = f32[4,8]{1,0} get-tuple-element(%state), index=0
+  %more = f32[4,8]{1,0} fusion(%held), kind=kLoop, calls=%doubled
+  ROOT %next = (f32[4,8]{1,0}) tuple(%more)
+}
+
+%test (tested: (f32[4,8])) -> pred[] {
+  %tested = (f32[4,8]{1,0}) parameter(0)
+  ROOT %yes = pred[] constant(true)
+}
+
+ENTRY %main (a: f32[10,4,8], b: bf16[4,8], c: bf16[8,2], d: bf16[2,6,6,3], e: bf16[5,3,3,3]) -> f32[8,4] {
+  %a = f32[10,4,8]{2,1,0} parameter(0)
+  %b = bf16[4,8]{1,0} parameter(1)
+  %c = bf16[8,2]{1,0} parameter(2)
+  %d = bf16[2,6,6,3]{3,2,1,0} parameter(3)
+  %e = bf16[5,3,3,3]{3,2,1,0} parameter(4)
+  %part = f32[4,8]{1,0} fusion(%a), kind=kLoop, calls=%sliced
+  %many = bf16[4,2]{1,0} fusion(%b, %c), kind=kCustom, calls=%product
+  %conv = (bf16[2,6,6,5]{3,2,1,0}, u8[64]{0}) custom-call(%d, %e), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convForward"
+  %start = (f32[4,8]{1,0}) tuple(%part)
+  %loop = (f32[4,8]{1,0}) while(%start), condition=%test, body=%once, backend_config={"known_trip_count":{"n":"3"}}
+  %out = f32[4,8]{1,0} get-tuple-element(%loop), index=0
+  %all = f32[4,8]{1,0} all-reduce(%out), replica_groups={{0,1}}, to_apply=%doubled
+  %kept = f32[8,4]{1,0} fusion(%all), kind=kInput, calls=%turned
+  ROOT %copied = f32[8,4]{0,1} copy(%kept)
+}
+"""  # noqa: E501
+
+
+@pytest.fixture
+def program():
+    return _hlo.Program(MODULE)
+
+
+def test_kernels_are_counted_with_the_loops_they_are_in(program):
+    times = {k.instruction.name: k.times for k in program.kernels()}
+    assert times == {"part": 1, "many": 1, "conv": 1, "more": 3, "all": 1, "kept": 1, "copied": 1}
+
+
+def test_operations_by_hand(program):
+    flops = {k.instruction.name: k.flops for k in program.kernels() if k.flops}
+    # 4 x 2 outputs of 8 products; 2 x 6 x 6 x 5 outputs of 3 x 3 x 3.
+    assert flops == {
+        "many": {"bfloat16": 2.0 * 4 * 2 * 8},
+        "conv": {"bfloat16": 2.0 * 2 * 6 * 6 * 5 * 27},
+    }
+    assert _hlo.total_flops(program.kernels()) == 128 + 19440
+
+
+def test_bytes_by_hand(program):
+    moved = {k.instruction.name: k.bytes for k in program.kernels()}
+    assert moved["part"] == 2 * 4 * 4 * 8  # of a large input only the slice
+    assert moved["many"] == 2 * (32 + 16 + 8)
+    assert moved["conv"] == 2 * (2 * 36 * 3 + 5 * 27 + 2 * 36 * 5)  # without cuDNN's workspace
+    assert moved["more"] == 2 * 128
+
+
+def test_gradients_of_a_convolution_count_as_the_convolution():
+    line = (
+        "  ROOT %g = ({out}{{3,2,1,0}}, u8[8]{{0}}) custom-call(%d, %e), window={{size=3x3}}, "
+        'dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn${kind}"\n'
+    )
+
+    def flops(kind, first, second, out):
+        head = f"ENTRY %main (d: {first}, e: {second}) -> {out} {{\n"
+        body = f"  %d = {first}{{3,2,1,0}} parameter(0)\n  %e = {second}{{3,2,1,0}} parameter(1)\n"
+        text = head + body + line.format(out=out, kind=kind) + "}\n"
+        return _hlo.total_flops(_hlo.Program(text).kernels())
+
+    maps, kernel, change = "bf16[2,6,6,3]", "bf16[5,3,3,3]", "bf16[2,6,6,5]"
+    wanted = 2 * 2 * 36 * 5 * 27
+    assert flops("convForward", maps, kernel, change) == wanted
+    assert flops("convBackwardInput", change, kernel, maps) == wanted
+    assert flops("convBackwardFilter", maps, change, kernel) == wanted
+
+
+def test_copies_and_collectives_are_found(program):
+    assert [made.name for made in program.rearrangements(above=100)] == ["kept", "copied"]
+    pair = MODULE.replace("ROOT %copied", "%copied").replace(
+        "copy(%kept)", "copy(%kept)\n  ROOT %new = (f32[8,4]{0,1}) tuple(%copied)"
+    )
+    assert [made.name for made in _hlo.Program(pair).rearrangements(above=100)] == ["kept"]
+    assert program.rearrangements(above=128) == []
+    assert program.collectives() == [("all-reduce", 128.0)]
+
+
+def test_a_text_that_is_no_module_is_refused():
+    with pytest.raises(ValueError, match="no ENTRY"):
+        _hlo.Program("nothing")
+
+
+@pytest.mark.parametrize("name", _gpu_cards.NAMES)
+def test_cards_have_rates_and_memory(name):
+    card = _gpu_cards.card(name)
+    assert 1e12 < card.flops["float32"] <= card.flops["tf32"] <= card.flops["bfloat16"] < 2e15
+    assert 1e11 < card.bandwidth < 1e13 and 1e10 < card.memory < 2e11
+    assert card.seconds({"bfloat16": card.flops["bfloat16"]}, 0) == 1
+    assert card.seconds({}, card.bandwidth) == 1
+
+
+def test_an_unknown_card_is_named_with_the_choices():
+    with pytest.raises(ValueError, match=r"unknown card 'h300'; choose one of \['a100', 'h100'"):
+        _gpu_cards.card("h300")
+
+
+GOOD = {
+    "held_bytes": 1e9,
+    "alias_bytes": 100,
+    "state_bytes": 100,
+    "convolutions": [["b01f_o01i->b01f", "bf16"]],
+    "copies": [],
+    "collectives": [],
+}
+CASE = _gpu_cases.Case("student", distillers={"dkd": {}})
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "words"),
+    [
+        (CASE, {}, None),
+        (CASE, {"convolutions": [["bf01_oi01->bf01", "bf16"]]}, "not channels-last"),
+        (CASE, {"convolutions": [["b01f_o01i->b01f", "bf16/f32"]]}, "not bfloat16"),
+        (CASE, {"copies": [["copy.1", 9e6]]}, "1 large copies, copy.1 of 9 MB"),
+        (CASE, {"alias_bytes": 50}, "are not donated"),
+        (CASE, {"held_bytes": 70e9}, "smaller batch, accumulation or remat"),
+        (CASE._replace(devices=4), {}, "do not average their gradients"),
+        (CASE, {"collectives": [["all-gather", 5e6]]}, "no method compares clips"),
+        (CASE._replace(distillers={"mgcam": {}}), {"collectives": [["all-gather", 5e6]]}, None),
+    ],
+)
+def test_what_counts_as_a_fault(case, change, words):
+    found = gpu_check.faults(case, _gpu_cards.card("h100"), GOOD | change)
+    assert (words is None) == (not found) and all(words in fault for fault in found)
+
+
+def test_the_last_words_of_a_compiler():
+    said = "W0000 something\nF0000 tiling.cc:627 Check failed: a == b\n*** stack ***\n"
+    assert gpu_check.last_words(said, -6).endswith(
+        "(exit code -6): F0000 tiling.cc:627 Check failed: a == b"
+    )
+
+
+def test_the_largest_batch_lies_on_the_line():
+    small, large = {"clips": 8, "held_bytes": 3e9}, {"clips": 32, "held_bytes": 6e9}
+    assert _gpu_page.largest_batch(small, large, 12e9) == 80
+
+
+def result(case: str, clips: int, devices: int = 1, card: str = "h100", **fields) -> dict:
+    least = dict.fromkeys(_gpu_cards.NAMES, 0.004)
+    made = {"card": card, "devices": devices, "case": case, "clips": clips, "faults": []}
+    made |= {"held_bytes": 1e9 + 1e8 * clips, "temporary_bytes": 5e8, "kernels": 700}
+    return made | {"flops": 1e12, "bytes": 1e10, "least_seconds": least} | fields
+
+
+def test_the_page_keeps_its_text_and_gets_the_tables(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{_gpu_page.BEGIN}\nold\n{_gpu_page.END}\nafter\n")
+    clips = {"student": 8, "teacher": 16, "baseline": 8, "evaluation of the student": 16}
+    rows = [result(case, count) for case, count in clips.items()]
+    rows += [result("student, 32 clips", 32), result("teacher, 32 clips", 32)]
+    broken = {"card": "a100", "devices": 1, "case": "student", "clips": 8, "faults": ["no kernel"]}
+    _gpu_page.write(page, [*rows, broken])
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "| a100 | 1 | student | 8 | | | | | | | no kernel |" in text
+    assert "| h100 | 1 | teacher | 16 | 2.60 GB | 0.50 GB | 700 | 1,000 | 10.00 | 4.00 ms |" in text
+    # 0.1 GB a clip beside 1 GB, and 60 GB that JAX takes of 80.
+    assert "| NVIDIA H100 SXM, 80 GB | 4.00 | 4.00 | 4.00 | 4.00 | 4.00 | 590 | 590 |" in text
+    # Five seeds: 80 epochs of 420 and ten times 840 steps of 8 ms, and 88 evaluations of 172.5.
+    hours = 5 * (80 * (420 + 10 * 840) + 88 * 172.5) * 0.008 / 3600
+    assert f"| NVIDIA H100 SXM, 80 GB | {hours:.1f} h |" in text
+
+
+def test_no_cuda_wheels_is_said_in_a_line(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"needs JAX's CUDA wheels: pip install 'jax\[cuda12\]'"):
+        gpu_check.check_environment({"h100"})
+    with pytest.raises(SystemExit, match="pip install libtpu"):
+        gpu_check.check_environment({"v5e"})
+
+
+def test_every_field_of_a_case_is_one_of_the_configuration():
+    for case in _gpu_cases.all_cases():
+        if case.program != "exported":
+            case.config()
+    with pytest.raises(KeyError, match=r"no field student_training\.batch"):
+        _gpu_cases.Case("typo", fields={"student_training.batch": 1}).config()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda12_plugin") is None,
+    reason="compiling for a GPU needs the CUDA wheels, pip install 'jax[cuda12]'",
+)
+@pytest.mark.timeout(1800)
+def test_student_and_teacher_compile_for_an_h100(tmp_path):
+    path = tmp_path / "found.json"
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--cards=h100", "--devices=1"]
+    names = ";".join(gpu_check.QUICK)
+    root = Path(gpu_check.__file__).parent.parent
+    subprocess.run([*command, f"--only={names}", f"--results={path}"], cwd=root, check=True)
+    found = json.loads(path.read_text())
+    assert len(found) == 2 and not any(result["faults"] for result in found.values())

@@ -1,0 +1,152 @@
+"""Programs made from shapes alone, and all of them lowered for CUDA, where none of it can run."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import _gpu_cases
+from jax_irkd import distillers
+from jax_irkd.data import loading
+from jax_irkd.models import resnet
+from jax_irkd.models.outputs import Outputs
+from jax_irkd.training import programs, setup, steps
+from jax_irkd.training.loop import Trainer
+from tests.helpers import fakes
+
+
+@pytest.fixture(autouse=True)
+def shallow(monkeypatch):
+    """Two networks of depth 10 and narrow: tracing takes time with every layer."""
+    monkeypatch.setitem(resnet.BLOCKS, 10, (resnet.BasicBlock, (1, 1, 1, 1)))
+
+
+def small(**fields):
+    config = _gpu_cases.Case("small", distillers=_gpu_cases.OURS).config()
+    config.input.resolution, config.input.num_segments = 32, 2
+    config.dataset.rgb_size, config.dataset.infrared_size = (40, 48), (40, 44)
+    for model in (config.teacher_model, config.student_model):
+        model.depth, model.width = 10, 8
+    for name, value in fields.items():
+        config.student_training[name] = value
+    return config
+
+
+def for_cuda(made: programs.Program, devices: int = 2) -> str:
+    """The program over virtual devices, as StableHLO for CUDA."""
+    traced = _gpu_cases.split_over(jax.devices()[:devices], made)
+    return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_updates_for_cuda_convolve_in_bfloat16_and_give_the_state_away():
+    made = programs.update_program(small(ema_decay=0.9, accumulation=2), "student", 3)
+    text = for_cuda(made)
+    types = re.findall(r"stablehlo\.convolution.*: \(tensor<\S*x(\w+)>, tensor<\S*x(\w+)>\)", text)
+    assert len(types) > 30 and {kind for pair in types for kind in pair} == {"bf16"}
+    given = len(jax.tree.leaves(made.arguments[0]))
+    assert len(re.findall(r"jax\.buffer_donor|tf\.aliasing_output", text)) == given
+    assert "stablehlo.all_reduce" in text and "stablehlo.all_gather" in text
+
+
+def test_a_network_alone_gathers_nothing():
+    text = for_cuda(programs.update_program(small(), "teacher", 3))
+    assert "stablehlo.all_reduce" in text and "stablehlo.all_gather" not in text
+
+
+def test_evaluation_for_cuda_gathers_scores_only():
+    text = for_cuda(programs.evaluation_program(small(), "student", 3))
+    gathered = re.findall(r'"stablehlo\.all_gather".*?-> tensor<(\S+)>', text, re.DOTALL)
+    assert sorted(gathered) == ["16x3xf32", "16xf32", "16xi32", "16xi32"]
+
+
+def outputs(channels: int) -> Outputs:
+    """What a network gives for four clips of two frames of 32 pixels."""
+    maps = {
+        f"stage{i + 1}": jnp.zeros((4, 2, 8 // 2**i, 8 // 2**i, channels * 2**i), jnp.bfloat16)
+        for i in range(4)
+    }
+    maps["stem"] = jnp.zeros((4, 2, 16, 16, channels), jnp.bfloat16)
+    return Outputs(jnp.zeros((4, 3)), maps | {"pooled": jnp.zeros((4, 8 * channels))})
+
+
+PACKS = [{name: {}} for name in distillers.names()] + _gpu_cases.packs()
+
+
+@pytest.mark.parametrize("pack", PACKS, ids=str)
+def test_every_method_and_option_exports_for_cuda(pack):
+    student, teacher = outputs(4), outputs(16)
+    made = {name: distillers.get(name)(**fields) for name, fields in pack.items()}
+    labels, epoch = jnp.zeros(4, jnp.int32), jnp.ones(())
+    variables = {
+        name: jax.eval_shape(
+            functools.partial(steps.alone(one).init, epoch=epoch),
+            jax.random.key(0),
+            student,
+            teacher,
+            labels,
+        )
+        for name, one in made.items()
+    }
+
+    def loss(student, variables):
+        total = 0.0
+        for name, one in made.items():
+            terms, _ = one.apply(
+                variables[name],
+                student,
+                teacher,
+                labels,
+                epoch=epoch,
+                mutable=["batch_stats", "diagnostics"],
+            )
+            total += sum(terms.values())
+        return total
+
+    exported = jax.export.export(jax.jit(jax.grad(loss)), platforms=["cuda"])(student, variables)
+    assert exported.platforms == ("cuda",) and len(exported.mlir_module_serialized) > 1000
+
+
+def test_every_choice_of_every_method_is_in_a_pack():
+    wanted = {
+        (name, field, choice)
+        for name in distillers.names()
+        for field, choices in _gpu_cases.options(name).items()
+        for choice in choices
+    }
+    packed = {
+        (name, *option)
+        for pack in _gpu_cases.packs()
+        for name, fields in pack.items()
+        for option in fields.items()
+    }
+    assert ("mgcam", "attention", "identity") in wanted and ("sp", "vertex", "frame") in wanted
+    assert wanted <= packed
+
+
+def test_shapes_are_those_of_the_loop(tmp_path):
+    config = fakes.config("st")
+    distilled = {"distillers": setup.make_distillers(config.distillers), "teacher": fakes.teacher()}
+    trainer = Trainer(fakes.phase(config, **distilled), config, fakes.dataset(), tmp_path)
+    batches = loading.training_batches(
+        trainer.reader, seed=0, batch_size=6, first_step=0, process=(0, 1), threads=1
+    )
+    batch = next(iter(batches))
+    del batch["clip_id"]
+    _, _, shapes, _ = programs.update_program(config, "student", 3).arguments
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), shapes
+    )
+
+
+def test_memory_of_a_program_holds_its_arguments():
+    config = small()
+    config.dtype, config.student_model.width = "float32", 4
+    made = programs.evaluation_program(config, "student", 3)
+    held = programs.memory_of(made, jax.devices()[:2])
+    variables, batch = (
+        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(argument))
+        for argument in made.arguments
+    )
+    assert variables + batch / 2 < held < 50 * (variables + batch)
