@@ -4,6 +4,8 @@ from packaging.requirements import Requirement
 from jax_irkd import doctor
 from jax_irkd.data import loading
 from jax_irkd.doctor import GREEN, RED, YELLOW, Line
+from jax_irkd.inspection import compilation
+from jax_irkd.inspection.compilation import Finding
 from tests.helpers import fakes
 
 
@@ -115,7 +117,7 @@ def test_data(monkeypatch):
     ],
 )
 def test_exit_codes(monkeypatch, capsys, found, code, verdict):
-    monkeypatch.setattr(doctor, "examine", lambda config, workdir: [lambda: found])
+    monkeypatch.setattr(doctor, "examine", lambda config, workdir, argv: [lambda: found])
     assert doctor.main(["doctor"]) == code
     text = capsys.readouterr().out
     assert verdict in text and all(line.remedy in text for line in found)
@@ -126,8 +128,22 @@ def test_a_check_that_breaks_hides_no_other(monkeypatch, capsys):
         raise ImportError("libGL.so.1")
 
     checks = [broken, lambda: [Line(GREEN, "next", "fine")]]
-    monkeypatch.setattr(doctor, "examine", lambda config, workdir: checks)
+    monkeypatch.setattr(doctor, "examine", lambda config, workdir, argv: checks)
     assert doctor.main(["doctor", "--config=configs/demo.py"]) == 1
     text = capsys.readouterr().out
     assert "ImportError: libGL.so.1" in text and "next: fine" in text
     assert doctor.main(["doctor", "--conf=x"]) == 2
+
+
+def test_programs_are_compiled_where_there_is_a_gpu(monkeypatch):
+    assert doctor.check_programs(["doctor", "--config=configs/ntu.py"]) == []
+    asked = []
+    found = [Finding(True, "teacher", "compiled"), Finding(False, "student", "no tiles", "a flag")]
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    monkeypatch.setattr(compilation, "in_a_process", lambda command: asked.append(command) or found)
+    lines = doctor.check_programs(["doctor", "--config=configs/ntu.py"])
+    assert lines == [
+        Line(GREEN, "teacher", "compiled"),
+        Line(RED, "student", "no tiles", "a flag"),
+    ]
+    assert asked[0][1:] == ["-m", "jax_irkd.doctor", "--config=configs/ntu.py", "--programs"]
