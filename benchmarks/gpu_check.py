@@ -28,7 +28,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks import _gpu_cards, _gpu_page
+from benchmarks import gpu_cards, gpu_page
 
 FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_llvm_module_compilation_parallelism=true"
 LARGE = 8e6  # bytes of a copy
@@ -43,17 +43,17 @@ def compile_one(name: str, devices: int, card_name: str) -> dict:
     import jax
     from jax.experimental import topologies
 
-    from benchmarks import _gpu_cases, _hlo
+    from benchmarks import gpu_cases, hlo
 
-    case = find(_gpu_cases.all_cases(), name, devices)
-    card = _gpu_cards.card(card_name)
+    case = find(gpu_cases.all_cases(), name, devices)
+    card = gpu_cards.card(card_name)
     jax.devices()  # finds the plugin
     if card.platform == "cuda":
         options = {"target_config": card.target, "topology": f"1x{devices}x1"}
         topology = topologies.get_topology_desc(platform="cuda", **options)
     else:
         topology = topologies.get_topology_desc(card.target, platform="tpu")
-    lowered, state = _gpu_cases.lower(case, topology.devices[:devices])
+    lowered, state = gpu_cases.lower(case, topology.devices[:devices])
     begin = time.monotonic()
     compiled = lowered.compile()
     seconds = time.monotonic() - begin
@@ -61,12 +61,12 @@ def compile_one(name: str, devices: int, card_name: str) -> dict:
     if kept := os.environ.get("GPU_CHECK_TEXT"):
         Path(kept).write_text(text)
     memory = compiled.memory_analysis()
-    program = _hlo.Program(text)
+    program = hlo.Program(text)
     kernels = list(program.kernels())
-    flops, moved = _hlo.total_flops(kernels), sum(k.times * k.bytes for k in kernels)
+    flops, moved = hlo.total_flops(kernels), sum(k.times * k.bytes for k in kernels)
     least = {
         other.name: sum(k.times * other.seconds(k.flops, k.bytes) for k in kernels)
-        for other in map(_gpu_cards.card, _gpu_cards.NAMES)
+        for other in map(gpu_cards.card, gpu_cards.NAMES)
         if other.platform == card.platform
     }
     return {
@@ -102,7 +102,7 @@ def find(cases: list, name: str, devices: int):
     raise SystemExit(f"no case {name!r} on {devices} devices; --list names them")
 
 
-def faults(case, card: _gpu_cards.Card, found: dict) -> list[str]:
+def faults(case, card: gpu_cards.Card, found: dict) -> list[str]:
     """What is wrong with a compiled program, in words; empty when nothing is."""
     wrong = []
     half = case.program != "exported" and case.fields.get("dtype") != "float32"
@@ -155,7 +155,7 @@ def run_one(case, card: str, timeout: float, cache: str) -> dict:
         if done.returncode or not path.exists():
             return made | {"faults": [last_words(done.stderr, done.returncode)]}
         found = json.loads(path.read_text())
-    wrong = faults(case, _gpu_cards.card(card), found)
+    wrong = faults(case, gpu_cards.card(card), found)
     found["convolutions"] = len(found["convolutions"])
     return made | found | {"faults": wrong}
 
@@ -170,9 +170,9 @@ def last_words(text: str, code: int) -> str:
 
 def wanted(cards: list[str], only: list[str]) -> list[tuple]:
     """Pairs of case and card: everything on the H100, the common programs on the others."""
-    from benchmarks import _gpu_cases
+    from benchmarks import gpu_cases
 
-    cases = _gpu_cases.all_cases()
+    cases = gpu_cases.all_cases()
     unknown = set(only) - {case.name for case in cases}
     if unknown:
         raise SystemExit(f"unknown {sorted(unknown)}; --list names the programs")
@@ -185,7 +185,7 @@ def wanted(cards: list[str], only: list[str]) -> list[tuple]:
 def fits(case, card: str) -> bool:
     """Everything for one card, for the others what everybody runs; a TPU has four chips."""
     devices = 4 if card == "v5e" else 1
-    return card == _gpu_page.EVERYTHING or (case.name in COMMON and case.devices == devices)
+    return card == gpu_page.EVERYTHING or (case.name in COMMON and case.devices == devices)
 
 
 def main() -> int:
@@ -218,7 +218,7 @@ def main() -> int:
     made = [results[f"{card}|{case.devices}|{case.name}"] for case, card in pairs]
     failed = [result for result in made if result["faults"]]
     if arguments.out:
-        _gpu_page.write(arguments.out, list(results.values()))
+        gpu_page.write(arguments.out, list(results.values()))
     print(f"{len(made) - len(failed)} of {len(made)} programs are well", end="")
     print(f", {time.monotonic() - begin:.0f} s; {arguments.results}")
     return 1 if failed else 0
@@ -227,7 +227,7 @@ def main() -> int:
 def parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     made = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    made.add_argument("--cards", type=chosen, default=list(_gpu_cards.NAMES), help="with commas")
+    made.add_argument("--cards", type=chosen, default=list(gpu_cards.NAMES), help="with commas")
     made.add_argument("--only", type=lambda text: text.split(";"), default=[], help="with ;")
     made.add_argument("--devices", type=int, default=0, help="only programs for so many")
     made.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2))
@@ -243,7 +243,7 @@ def chosen(text: str) -> list[str]:
     cards = text.split(",")
     for name in cards:
         try:
-            _gpu_cards.card(name)
+            gpu_cards.card(name)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
     return cards
@@ -262,7 +262,7 @@ def check_environment(cards: set[str]) -> None:
     if "v5e" in cards and not find_spec("libtpu"):
         raise SystemExit(
             f"error: compiling for a TPU needs pip install libtpu; without it use --cards="
-            f"{','.join(name for name in _gpu_cards.NAMES if name != 'v5e')}"
+            f"{','.join(name for name in gpu_cards.NAMES if name != 'v5e')}"
         )
 
 

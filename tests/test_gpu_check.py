@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import _gpu_cards, _gpu_cases, _gpu_page, _hlo, gpu_check
+from benchmarks import gpu_cards, gpu_cases, gpu_check, gpu_page, hlo
 
 MODULE = """HloModule example
 
@@ -67,7 +67,7 @@ ENTRY %main (a: f32[10,4,8], b: bf16[4,8], c: bf16[8,2], d: bf16[2,6,6,3], e: bf
 
 @pytest.fixture
 def program():
-    return _hlo.Program(MODULE)
+    return hlo.Program(MODULE)
 
 
 def test_kernels_are_counted_with_the_loops_they_are_in(program):
@@ -82,7 +82,7 @@ def test_operations_by_hand(program):
         "many": {"bfloat16": 2.0 * 4 * 2 * 8},
         "conv": {"bfloat16": 2.0 * 2 * 6 * 6 * 5 * 27},
     }
-    assert _hlo.total_flops(program.kernels()) == 128 + 19440
+    assert hlo.total_flops(program.kernels()) == 128 + 19440
 
 
 def test_bytes_by_hand(program):
@@ -103,7 +103,7 @@ def test_gradients_of_a_convolution_count_as_the_convolution():
         head = f"ENTRY %main (d: {first}, e: {second}) -> {out} {{\n"
         body = f"  %d = {first}{{3,2,1,0}} parameter(0)\n  %e = {second}{{3,2,1,0}} parameter(1)\n"
         text = head + body + line.format(out=out, kind=kind) + "}\n"
-        return _hlo.total_flops(_hlo.Program(text).kernels())
+        return hlo.total_flops(hlo.Program(text).kernels())
 
     maps, kernel, change = "bf16[2,6,6,3]", "bf16[5,3,3,3]", "bf16[2,6,6,5]"
     wanted = 2 * 2 * 36 * 5 * 27
@@ -117,19 +117,19 @@ def test_copies_and_collectives_are_found(program):
     pair = MODULE.replace("ROOT %copied", "%copied").replace(
         "copy(%kept)", "copy(%kept)\n  ROOT %new = (f32[8,4]{0,1}) tuple(%copied)"
     )
-    assert [made.name for made in _hlo.Program(pair).rearrangements(above=100)] == ["kept"]
+    assert [made.name for made in hlo.Program(pair).rearrangements(above=100)] == ["kept"]
     assert program.rearrangements(above=128) == []
     assert program.collectives() == [("all-reduce", 128.0)]
 
 
 def test_a_text_that_is_no_module_is_refused():
     with pytest.raises(ValueError, match="no ENTRY"):
-        _hlo.Program("nothing")
+        hlo.Program("nothing")
 
 
-@pytest.mark.parametrize("name", _gpu_cards.NAMES)
+@pytest.mark.parametrize("name", gpu_cards.NAMES)
 def test_cards_have_rates_and_memory(name):
-    card = _gpu_cards.card(name)
+    card = gpu_cards.card(name)
     assert 1e12 < card.flops["float32"] <= card.flops["tf32"] <= card.flops["bfloat16"] < 2e15
     assert 1e11 < card.bandwidth < 1e13 and 1e10 < card.memory < 2e11
     assert card.seconds({"bfloat16": card.flops["bfloat16"]}, 0) == 1
@@ -138,7 +138,7 @@ def test_cards_have_rates_and_memory(name):
 
 def test_an_unknown_card_is_named_with_the_choices():
     with pytest.raises(ValueError, match=r"unknown card 'h300'; choose one of \['a100', 'h100'"):
-        _gpu_cards.card("h300")
+        gpu_cards.card("h300")
 
 
 GOOD = {
@@ -149,7 +149,7 @@ GOOD = {
     "copies": [],
     "collectives": [],
 }
-CASE = _gpu_cases.Case("student", distillers={"dkd": {}})
+CASE = gpu_cases.Case("student", distillers={"dkd": {}})
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ CASE = _gpu_cases.Case("student", distillers={"dkd": {}})
     ],
 )
 def test_what_counts_as_a_fault(case, change, words):
-    found = gpu_check.faults(case, _gpu_cards.card("h100"), GOOD | change)
+    found = gpu_check.faults(case, gpu_cards.card("h100"), GOOD | change)
     assert (words is None) == (not found) and all(words in fault for fault in found)
 
 
@@ -180,11 +180,11 @@ def test_the_last_words_of_a_compiler():
 
 def test_the_largest_batch_lies_on_the_line():
     small, large = {"clips": 8, "held_bytes": 3e9}, {"clips": 32, "held_bytes": 6e9}
-    assert _gpu_page.largest_batch(small, large, 12e9) == 80
+    assert gpu_page.largest_batch(small, large, 12e9) == 80
 
 
 def result(case: str, clips: int, devices: int = 1, card: str = "h100", **fields) -> dict:
-    least = dict.fromkeys(_gpu_cards.NAMES, 0.004)
+    least = dict.fromkeys(gpu_cards.NAMES, 0.004)
     made = {"card": card, "devices": devices, "case": case, "clips": clips, "faults": []}
     made |= {"held_bytes": 1e9 + 1e8 * clips, "temporary_bytes": 5e8, "kernels": 700}
     return made | {"flops": 1e12, "bytes": 1e10, "least_seconds": least} | fields
@@ -192,12 +192,12 @@ def result(case: str, clips: int, devices: int = 1, card: str = "h100", **fields
 
 def test_the_page_keeps_its_text_and_gets_the_tables(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{_gpu_page.BEGIN}\nold\n{_gpu_page.END}\nafter\n")
+    page.write_text(f"before\n{gpu_page.BEGIN}\nold\n{gpu_page.END}\nafter\n")
     clips = {"student": 8, "teacher": 16, "baseline": 8, "evaluation of the student": 16}
     rows = [result(case, count) for case, count in clips.items()]
     rows += [result("student, 32 clips", 32), result("teacher, 32 clips", 32)]
     broken = {"card": "a100", "devices": 1, "case": "student", "clips": 8, "faults": ["no kernel"]}
-    _gpu_page.write(page, [*rows, broken])
+    gpu_page.write(page, [*rows, broken])
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert "| a100 | 1 | student | 8 | | | | | | | no kernel |" in text
@@ -218,11 +218,11 @@ def test_no_cuda_wheels_is_said_in_a_line(monkeypatch):
 
 
 def test_every_field_of_a_case_is_one_of_the_configuration():
-    for case in _gpu_cases.all_cases():
+    for case in gpu_cases.all_cases():
         if case.program != "exported":
             case.config()
     with pytest.raises(KeyError, match=r"no field student_training\.batch"):
-        _gpu_cases.Case("typo", fields={"student_training.batch": 1}).config()
+        gpu_cases.Case("typo", fields={"student_training.batch": 1}).config()
 
 
 @pytest.mark.skipif(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import _gpu_cases
+from benchmarks import gpu_cases
 from jax_irkd import distillers
 from jax_irkd.data import loading
 from jax_irkd.models import resnet
@@ -24,7 +24,7 @@ def shallow(monkeypatch):
 
 
 def small(**fields):
-    config = _gpu_cases.Case("small", distillers=_gpu_cases.OURS).config()
+    config = gpu_cases.Case("small", distillers=gpu_cases.OURS).config()
     config.input.resolution, config.input.num_segments = 32, 2
     config.dataset.rgb_size, config.dataset.infrared_size = (40, 48), (40, 44)
     for model in (config.teacher_model, config.student_model):
@@ -36,7 +36,7 @@ def small(**fields):
 
 def for_cuda(made: programs.Program, devices: int = 2) -> str:
     """The program over virtual devices, as StableHLO for CUDA."""
-    traced = _gpu_cases.split_over(jax.devices()[:devices], made)
+    traced = gpu_cases.split_over(jax.devices()[:devices], made)
     return traced.lower(lowering_platforms=("cuda",)).as_text()
 
 
@@ -71,7 +71,7 @@ def outputs(channels: int) -> Outputs:
     return Outputs(jnp.zeros((4, 3)), maps | {"pooled": jnp.zeros((4, 8 * channels))})
 
 
-PACKS = [{name: {}} for name in distillers.names()] + _gpu_cases.packs()
+PACKS = [{name: {}} for name in distillers.names()] + gpu_cases.packs()
 
 
 @pytest.mark.parametrize("pack", PACKS, ids=str)
@@ -112,12 +112,12 @@ def test_every_choice_of_every_method_is_in_a_pack():
     wanted = {
         (name, field, choice)
         for name in distillers.names()
-        for field, choices in _gpu_cases.options(name).items()
+        for field, choices in gpu_cases.options(name).items()
         for choice in choices
     }
     packed = {
         (name, *option)
-        for pack in _gpu_cases.packs()
+        for pack in gpu_cases.packs()
         for name, fields in pack.items()
         for option in fields.items()
     }

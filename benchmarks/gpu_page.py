@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from benchmarks import _gpu_cards
+from benchmarks import gpu_cards
 
 EVERYTHING = "h100"  # the card that all programs are compiled for
 SHARE = 0.5  # of the roofline that a step is assumed to reach; the target, measured nowhere yet
@@ -43,8 +43,8 @@ def estimates(results: list[dict]) -> str:
     }
     head = ["card", *(f"{name}, ms" for name in names), "clips that fit: student", "teacher"]
     rows = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
-    for name in _gpu_cards.NAMES:
-        card, cells = _gpu_cards.card(name), []
+    for name in gpu_cards.NAMES:
+        card, cells = gpu_cards.card(name), []
         if card.platform != "cuda":
             continue
         for case in names:
@@ -74,8 +74,8 @@ def paper(results: list[dict]) -> str:
     rate = input_rate()
     rows = ["| card | NTU ten classes | PKU-MMD | clips/s to read | cores for that |"]
     rows.append("| --- | ---: | ---: | ---: | ---: |")
-    for name in _gpu_cards.NAMES:
-        card = _gpu_cards.card(name)
+    for name in gpu_cards.NAMES:
+        card = gpu_cards.card(name)
         if card.platform != "cuda":
             continue
         step = {case: found[case]["least_seconds"][name] / SHARE for case in ROLES}
