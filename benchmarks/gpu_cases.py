@@ -36,6 +36,7 @@ class Case(NamedTuple):
     fields: Mapping[str, Any] = {}
     devices: int = 1
     setup: str = "paper"
+    measure: bool = False  # the pulls of the distillers' terms
 
     @property
     def relational(self) -> bool:
@@ -151,6 +152,7 @@ def all_cases() -> list[Case]:
         Case("exported student", "exported"),
         Case("exported student, bf16", "exported", fields={"dtype": "bf16"}),
         Case("exported student, int8", "exported", fields={"dtype": "int8"}),
+        Case("student, measuring pulls", distillers=OURS, measure=True),
         Case("demo: student", distillers=OURS, setup="demo"),
         Case("demo: teacher", role="teacher", setup="demo"),
         Case("demo: evaluation", "evaluation", setup="demo"),
@@ -186,7 +188,8 @@ def lower(case: Case, devices: list) -> tuple[Any, int]:
         function, arguments = exported(case)
         whole = NamedSharding(Mesh(np.asarray(devices), (steps.AXIS,)), PartitionSpec())
         return jax.jit(function, in_shardings=whole).lower(*arguments), 0
-    make = {"update": programs.update_program, "evaluation": programs.evaluation_program}
+    update = functools.partial(programs.update_program, measure=case.measure)
+    make = {"update": update, "evaluation": programs.evaluation_program}
     made = make[case.program](case.config(), case.role, CLASSES)
     given = [leaf for i in made.donate for leaf in jax.tree.leaves(made.arguments[i])]
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in given)
