@@ -134,10 +134,7 @@ class Program:
         convolution gave in another order is put in the place of the old one by a copy.
         """
         found = []
-        body = self.computations[self.entry]
-        [last] = [one for one in body.values() if one.root]
-        leaving = set(last.operands) if last.opcode == "tuple" else set()
-        leaving |= {n for m in leaving if body[m].opcode == "bitcast" for n in body[m].operands}
+        leaving = self._leaving()
         for kernel in self.kernels():
             made = kernel.instruction
             called = made.attribute(r"calls=%?([\w.-]+)") if made.opcode == "fusion" else ""
@@ -148,6 +145,19 @@ class Program:
                 continue
             if only and sum(shape.bytes for shape in made.shapes) > above:
                 found.append(made)
+        return found
+
+    def _leaving(self) -> set[str]:
+        """The results of the module, and what they are put together from without a kernel."""
+        body = self.computations[self.entry]
+        [last] = [one for one in body.values() if one.root]
+        found, open_ends = set(), list(last.operands) if last.opcode == "tuple" else []
+        while open_ends:
+            name = open_ends.pop()
+            if name not in found:
+                found.add(name)
+                if body[name].opcode in ("bitcast", "tuple", "get-tuple-element", "opt-barrier"):
+                    open_ends += body[name].operands
         return found
 
     def collectives(self) -> list[tuple[str, float]]:

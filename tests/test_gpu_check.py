@@ -115,7 +115,9 @@ def test_gradients_of_a_convolution_count_as_the_convolution():
 def test_copies_and_collectives_are_found(program):
     assert [made.name for made in program.rearrangements(above=100)] == ["kept", "copied"]
     pair = MODULE.replace("ROOT %copied", "%copied").replace(
-        "copy(%kept)", "copy(%kept)\n  ROOT %new = (f32[8,4]{0,1}) tuple(%copied)"
+        "copy(%kept)",
+        "copy(%kept)\n  %both = (f32[8,4]{0,1}) tuple(%copied)\n  %one = f32[8,4]{0,1} "
+        "get-tuple-element(%both), index=0\n  ROOT %new = (f32[8,4]{0,1}) tuple(%one)",
     )
     assert [made.name for made in hlo.Program(pair).rearrangements(above=100)] == ["kept"]
     assert program.rearrangements(above=128) == []
