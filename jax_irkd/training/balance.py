@@ -57,7 +57,7 @@ def is_due(step: int, terms: int) -> bool:
 
 def lengths_and_cosines(gradients: Mapping[str, PyTree]) -> tuple[Scalars, Scalars]:
     """The length of every gradient, and its cosine to the cross-entropy's (0 where one is zero)."""
-    lengths = {name: optax.global_norm(tree) for name, tree in gradients.items()}
+    lengths = {name: optax.tree.norm(tree) for name, tree in gradients.items()}
     labels, cosines = gradients[LABELS], {}
     for name, tree in gradients.items():
         if name != LABELS:

@@ -170,7 +170,7 @@ def train_step(
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = optax.incremental_update(params["model"], state.ema, 1 - ema_decay) if state.ema else {}
-    terms["gradient_norm"] = optax.global_norm(gradients)
+    terms["gradient_norm"] = optax.tree.norm(gradients)
     finite = jnp.isfinite(terms["loss"]) & jnp.isfinite(terms["gradient_norm"])
     changed = TrainState(
         state.step, params, batch_stats, opt_state, ema, jnp.zeros_like(state.rejected), balance

@@ -247,6 +247,7 @@ def test_building_and_reading_need_no_tensorflow(raw, reference, tmp_path):
     assert sizes == {name: len(data) for name, data in reference.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_TFDS_CLI, reason="needs the tfds-cli extra")
 def test_tfds_build_with_apache_beam_gives_the_same_records(raw, tmp_path):
     command = [TFDS, "build", ROOT / "tfds_builders" / "ntu_rgbd_ir", "--config=ten"]

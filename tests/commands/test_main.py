@@ -33,6 +33,7 @@ def config(method, **training):
     return made
 
 
+@pytest.mark.slow
 def test_algorithm_one(tmp_path):
     """Teacher once, baseline and distilled student beside it, everything written."""
     baseline = main.run(config("baseline"), tmp_path)
@@ -54,12 +55,14 @@ def test_algorithm_one(tmp_path):
         assert len(set(scores["clip_id"])) == 7
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
     first = main.run(config("dkd"), tmp_path)
     monkeypatch.setattr(main, "Trainer", None)
     assert main.run(config("dkd"), tmp_path) == first
 
 
+@pytest.mark.slow
 def test_a_page_that_was_never_written_is_written_by_the_same_command(tmp_path, monkeypatch):
     """Killed between results.json and report.html, the teacher's page and the student's."""
     honest, killed = main.write.write_report, []
@@ -88,6 +91,7 @@ def test_a_page_that_was_never_written_is_written_by_the_same_command(tmp_path, 
     assert len(taught) == 1
 
 
+@pytest.mark.slow
 def test_a_baseline_that_comes_later_is_named_on_the_earlier_pages(tmp_path):
     main.run(config("dkd"), tmp_path)
     alone = "No infrared-only run lies beside this one"
@@ -96,6 +100,7 @@ def test_a_baseline_that_comes_later_is_named_on_the_earlier_pages(tmp_path):
     assert alone not in (tmp_path / "dkd" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_all_methods_share_one_teacher(tmp_path):
     main.run(config("dkd"), tmp_path)
     written = (tmp_path / "teacher" / "metrics.jsonl").read_text()
@@ -103,6 +108,7 @@ def test_all_methods_share_one_teacher(tmp_path):
     assert (tmp_path / "teacher" / "metrics.jsonl").read_text() == written
 
 
+@pytest.mark.slow
 def test_another_configuration_is_refused_unless_told_otherwise(tmp_path):
     main.run(config("baseline"), tmp_path)
     with pytest.raises(
@@ -115,6 +121,7 @@ def test_another_configuration_is_refused_unless_told_otherwise(tmp_path):
     main.run(config("baseline", learning_rate=0.1), tmp_path, restart=True)
 
 
+@pytest.mark.slow
 def test_a_teacher_from_elsewhere(tmp_path):
     main.run(config("teacher"), tmp_path / "first")
     borrowed = config("dkd")

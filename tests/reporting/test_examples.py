@@ -35,6 +35,7 @@ def runs(tmp_path, monkeypatch):
     return tmp_path, config, dataset
 
 
+@pytest.mark.slow
 def test_sections_of_a_distilled_student(runs):
     folder, config, dataset = runs
     made = examples.closeups(folder / "ours", config, dataset, teacher=_network(3))
