@@ -28,6 +28,8 @@ _DOORS = {
     "sp_loss": "distillers.sp",
     "cc_loss": "distillers.cc",
     "rkd_loss": "distillers.rkd",
+    "rkd_distance_loss": "distillers.rkd",
+    "rkd_angle_loss": "distillers.rkd",
     "ccskd_channel_loss": "distillers.ccskd",
     "selective_st_loss": "distillers.ccskd",
     "mgcam_loss": "distillers.mgcam",

@@ -22,7 +22,7 @@ Mask = Bool[Array, "..."] | None
 """Which examples count; None is all of them."""
 Weights = Real[Array, "..."] | None
 """A factor for each example; None is 1."""
-Labels = Int[Array, "*b"] | Real[Array, "*b k"]
+Labels = Real[Array, "..."]
 """Class numbers, or a distribution over the classes for each example (one-hot or soft)."""
 
 

@@ -2,25 +2,33 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from jax_irkd.distillers._checks import Number, check_choice, check_positive, unknown
+from jax_irkd.distillers._checks import Mask, Number, check_choice, check_positive, unknown
 from jax_irkd.distillers._common import magnitude
+from jax_irkd.distillers._gram import multiply
 
 DISTANCES = ("mean", "sum")
 LARGEST_DIRECT_BATCH = 16
 
 
 def clip_graph(
-    features: Float[Array, "b *f"], *, sigma: Number | str = 1.0, distance: str = "mean"
+    features: Float[Array, "b *f"],
+    *,
+    sigma: Number | str = 1.0,
+    distance: str = "mean",
+    where: Mask = None,
 ) -> Float[Array, "b b"]:
     """Q = D^(-1/2) E D^(-1/2), equations (1) and (2).
 
-    Symmetric, not negative, with largest eigenvalue 1 and eigenvector D^(1/2) 1.
+    Symmetric, not negative, with largest eigenvalue 1 and eigenvector D^(1/2) 1. Rows and columns
+    of clips that do not count in `where` are 0.
     """
-    squared = squared_distances(features.reshape(len(features), -1), distance)
-    similarity = jnp.exp(-squared * _inverse_bandwidth(squared, sigma))
+    squared = squared_distances(features.reshape(features.shape[0], -1), distance)
+    counted = None if where is None else where[:, None] & where[None, :]
+    similarity = jnp.exp(-squared * _inverse_bandwidth(squared, sigma, counted))
+    if counted is not None:
+        similarity = jnp.where(counted, similarity, 0.0)
     scale = jax.lax.rsqrt(jnp.sum(similarity, axis=1) + 1e-12)
     return similarity * scale[:, None] * scale[None, :]
 
@@ -34,27 +42,81 @@ def check_sigma(name: str, sigma: object) -> Number | str:
     return sigma
 
 
-def _inverse_bandwidth(squared: Float[Array, "b b"], sigma: Number | str) -> Float[Array, ""]:
+def _inverse_bandwidth(
+    squared: Float[Array, "b b"], sigma: Number | str, counted: Mask
+) -> Float[Array, ""]:
     """1 / (2 sigma^2), kept finite so that a distance of 0 stays similarity 1."""
     if not isinstance(sigma, str):
-        return 0.5 / jnp.maximum(jnp.asarray(sigma, jnp.float32), 1e-15) ** 2
-    if len(squared) == 1:
-        return jnp.ones(())
-    others = squared[~np.eye(len(squared), dtype=bool)]
-    return 0.5 / jnp.clip(jax.lax.stop_gradient(jnp.median(others)), 1e-30, 1e30)
+        return 0.5 / jnp.maximum(jnp.asarray(sigma, squared.dtype), 1e-15) ** 2
+    others = ~same_clip(squared)
+    if counted is not None:
+        others &= counted
+    return 0.5 / jnp.clip(jax.lax.stop_gradient(_median(squared, others)), 1e-30, 1e30)
+
+
+def _median(values: Float[Array, "b b"], where: Bool[Array, "b b"]) -> Float[Array, ""]:
+    """The median of the entries in `where`; 0.5 where there are none."""
+    ordered = jnp.sort(jnp.where(where, values, jnp.finfo(values.dtype).max).reshape(-1))
+    count = jnp.sum(where, dtype=jnp.int32)
+    middle = jnp.maximum(count - 1, 0) // 2
+    pair = jnp.take(ordered, jnp.stack([middle, jnp.maximum(count, 1) // 2]))
+    return jnp.where(count == 0, 0.5, 0.5 * pair[0] + 0.5 * pair[1])
+
+
+def same_clip(square: Array) -> Bool[Array, "b b"]:
+    """The diagonal of a matrix of pairs."""
+    clips = jax.lax.broadcasted_iota(jnp.int32, square.shape, 0)
+    return clips == clips.T
 
 
 def squared_distances(features: Float[Array, "b f"], distance: str) -> Float[Array, "b b"]:
-    """Mean or sum over dimensions of (x_n - x_m)^2.
-
-    Up to 16 clips by direct differences, exact also for nearly equal clips. More (frames as
-    vertices) by the expansion into inner products of centred features: b^2 f multiplications
-    in one matrix product; distances below its rounding error are 0.
-    """
+    """Mean or sum over dimensions of (x_n - x_m)^2, exact also for nearly equal clips."""
     check_choice("distance", distance, DISTANCES)
-    direct = len(features) <= LARGEST_DIRECT_BATCH
-    squared = _differences(features) if direct else _expansion(features)
+    squared = _squared_distances(features)
     return squared / features.shape[1] if distance == "mean" else squared
+
+
+@jax.custom_jvp
+def _squared_distances(features: Float[Array, "b f"]) -> Float[Array, "b b"]:
+    """From inner products, |x|^2 + |y|^2 - 2 <x, y>, where that keeps five digits: where every
+    distance is at least a twentieth of what it is the difference of."""
+    squared, safe = _from_products(features)
+    return jax.lax.cond(safe, lambda x: squared, _careful, features)
+
+
+@_squared_distances.defjvp
+def _squared_distances_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (features,), (change,) = primals, tangents
+    squared, safe = _from_products(features)
+
+    def by_products(change: Array) -> Array:
+        first = multiply(change, features.T)
+        own = jnp.diagonal(first)
+        return 2 * (own[:, None] + own[None, :] - first - first.T)
+
+    def carefully(change: Array) -> Array:
+        return jax.jvp(_careful, (features,), (change,))[1]
+
+    value = jax.lax.cond(safe, lambda x: squared, _careful, features)
+    return value, jax.lax.cond(safe, by_products, carefully, change)
+
+
+def _from_products(features: Float[Array, "b f"]) -> tuple[Float[Array, "b b"], Bool[Array, ""]]:
+    products = multiply(features, features.T)
+    norms = jnp.diagonal(products)
+    total = norms[:, None] + norms[None, :]
+    own = same_clip(total)
+    squared = jnp.where(own, 0.0, total - 2 * products)
+    kept = own | (squared > 0.05 * total)
+    return squared, jnp.all(kept & (total > 1e-15) & (total < 1e30))
+
+
+def _careful(features: Float[Array, "b f"]) -> Float[Array, "b b"]:
+    """Up to 16 clips by direct differences. More (frames as vertices) by the expansion into inner
+    products of centred features; distances below its rounding error are 0."""
+    clips = features.shape[0]
+    direct = isinstance(clips, int) and clips <= LARGEST_DIRECT_BATCH
+    return _differences(features) if direct else _expansion(features)
 
 
 @jax.custom_jvp
@@ -80,9 +142,9 @@ def _expansion(features: Float[Array, "b f"]) -> Float[Array, "b b"]:
     scale = magnitude(features).reshape(())
     scaled = features / scale
     # The mean as a matrix product: XLA on CPUs is slow at reducing the first axis.
-    mean = jnp.full((1, len(scaled)), 1 / len(scaled))
-    centred = scaled - jnp.matmul(mean, scaled, precision="highest")
-    products = jnp.matmul(centred, centred.T, precision="highest")
+    ones = jnp.ones_like(scaled[:, :1])
+    centred = scaled - multiply(ones.T, scaled) / jnp.sum(ones)
+    products = multiply(centred, centred.T)
     norms = jnp.diagonal(products)
     total = norms[:, None] + norms[None, :]
     squared = total - 2 * products

@@ -4,12 +4,14 @@ Weight 1000 on the mean over the stages (Knowledge-Distillation-Zoo, the default
 mdistiller, RepDistiller and the authors' code sum the stages: `reduce="sum"`.
 """
 
+import functools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from jax_irkd.distillers._checks import Labels, Number, check_choice, whole
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice, whole
 from jax_irkd.distillers._common import (
     EPSILON,
     adaptive_average_pool,
@@ -20,8 +22,11 @@ from jax_irkd.distillers._common import (
 )
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
 
+SAFE = 1e-25, 1e25
+"""Mean powers that are exact as they are."""
 REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
 
 
@@ -31,7 +36,10 @@ def at_loss(
     teacher_map: Float[Array, "b h2 w2 c2"],
     *,
     power: Number = 2,
-) -> Float[Array, ""]:
+    where: Mask = None,
+    weights: Weights = None,
+    reduction: str = "mean",
+) -> Float[Array, "..."]:
     """Mean squared difference of the normalised attention maps of one stage.
 
     a(F) = v / ||v|| with v = mean over channels of F^power, flattened per clip; the loss is
@@ -44,14 +52,48 @@ def at_loss(
     size = smaller_size(student_map, teacher_map)
     student = attention_vector(adaptive_average_pool(student_map, size), power)
     teacher = attention_vector(adaptive_average_pool(teacher_map, size), power)
-    return jnp.mean((student - teacher) ** 2)
+    losses = jnp.mean((student - teacher) ** 2, axis=-1)
+    return reduce(losses, reduction, where, weights)
 
 
-def attention_vector(maps: Float[Array, "b h w c"], power: int) -> Float[Array, "b p"]:
+def attention_vector(
+    maps: Float[Array, "b h w c"], power: int | Int[Array, ""]
+) -> Float[Array, "b p"]:
     """a(F) of `at_loss`: mean over channels of F^power, flattened, unit length per clip."""
+    traced = isinstance(power, jax.core.Tracer)
+    energy, scale = _scaled(maps, power) if traced else _energy(maps, power)
+    flat = energy.reshape(energy.shape[0], -1)
+    return unit_rows(flat, EPSILON / scale.reshape(-1, 1) ** power)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _energy(
+    maps: Float[Array, "b h w c"], power: int
+) -> tuple[Float[Array, "b h w"], Float[Array, "b 1 1 1"]]:
+    """Mean over channels of (F / s)^power, and s: 1 where all powers fit float32, no gradient.
+
+    Looking at the powers is cheaper than reading the maps once more before.
+    """
+    plain = jnp.mean(maps**power, axis=-1)
+    largest = jnp.max(jnp.abs(plain), axis=(1, 2))
+    safe = jnp.all((largest > SAFE[0]) & (largest < SAFE[1]))
+    ones = jnp.ones_like(maps[:, :1, :1, :1])
+    return jax.lax.cond(safe, lambda x: (plain, ones), lambda x: _scaled(x, power), maps)
+
+
+@_energy.defjvp
+def _energy_jvp(power: int, primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+    (maps,), (change,) = primals, tangents
+    energy, scale = _energy(maps, power)
+    slope = power * (maps / scale) ** (power - 1)
+    return (energy, scale), (jnp.mean(slope * (change / scale), axis=-1), jnp.zeros_like(scale))
+
+
+def _scaled(
+    maps: Float[Array, "b h w c"], power: int | Int[Array, ""]
+) -> tuple[Float[Array, "b h w"], Float[Array, "b 1 1 1"]]:
     scale = magnitude(maps, axis=(1, 2, 3))
-    energy = jnp.mean((maps / scale) ** power, axis=-1)
-    return unit_rows(energy.reshape(len(maps), -1), EPSILON / scale.reshape(-1, 1) ** power)
+    return jnp.mean((maps / scale) ** power, axis=-1), scale
 
 
 class Distiller(Method):

@@ -7,16 +7,16 @@ networks and compares neighbours in the batch. `form="embedding_kernel"` (torchd
 weight 0.003) compares the kernels of such embeddings.
 """
 
-import math
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jax_irkd.distillers._checks import (
     Labels,
+    Mask,
     Number,
+    Weights,
     check_choice,
     check_not_negative,
     check_whole,
@@ -24,13 +24,13 @@ from jax_irkd.distillers._checks import (
 )
 from jax_irkd.distillers._common import (
     VERTICES,
-    gather,
     magnitude,
     pooled_features,
-    unit_rows,
 )
+from jax_irkd.distillers._gram import cosines, gram
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._reduction import mean, reduce
 from jax_irkd.models.outputs import Outputs
 
 FORMS = ("kernel", "embedding", "embedding_kernel")
@@ -48,7 +48,11 @@ def cc_loss(
     *,
     gamma: Number = 0.4,
     order: Number = 2,
-) -> Float[Array, ""]:
+    where: Mask = None,
+    weights: Weights = None,
+    reduction: str = "mean",
+    axis_name: str | None = None,
+) -> Float[Array, "..."]:
     """Mean squared difference of the correlation matrices of a batch.
 
     K_nm = sum over p = 0..order of e^(-2 gamma) (2 gamma)^p / p! <f_n, f_m>^p with rows f of
@@ -59,27 +63,32 @@ def cc_loss(
     Raises ValueError for a negative `gamma` or `order`.
     """
     student, teacher = (
-        _kernel(_products(unit_rows(features.reshape(len(features), -1))), gamma, order)
+        _kernel(cosines(features.reshape(features.shape[0], -1)), gamma, order)
         for features in (student_features, teacher_features)
     )
-    return jnp.mean((student - teacher) ** 2)
+    return reduce(mean((student - teacher) ** 2, where, axis=1), reduction, where, weights)
 
 
-def _products(rows: Float[Array, "b d"]) -> Float[Array, "b b"]:
-    return jnp.matmul(rows, rows.T, precision="highest")
-
-
-def _kernel(products: Float[Array, "b b"], gamma: Number, order: int) -> Float[Array, "b b"]:
+def _kernel(
+    products: Float[Array, "b b"], gamma: Number, order: int | Int[Array, ""]
+) -> Float[Array, "b b"]:
     """sum over p of e^(-2 gamma) (2 gamma)^p / p! products^p."""
-    factors = [
-        math.exp(-2 * gamma) * (2 * gamma) ** p / math.factorial(p) for p in range(order + 1)
-    ]
-    return sum(factor * products**p for p, factor in enumerate(factors))
+    if isinstance(order, jax.core.Tracer):
+        raise ValueError("order decides how many terms there are; make it static under jit")
+    total = term = jnp.ones_like(products)
+    for p in range(1, order + 1):
+        term = term * products * (2 * gamma / p)
+        total = total + term
+    return jnp.exp(-2.0 * jnp.asarray(gamma, products.dtype)) * total
 
 
 @takes("b d", equal=True, relational=True)
 def cc_embedding_loss(
-    student_embedding: Float[Array, "b d"], teacher_embedding: Float[Array, "b d"]
+    student_embedding: Float[Array, "b d"],
+    teacher_embedding: Float[Array, "b d"],
+    *,
+    where: Mask = None,
+    axis_name: str | None = None,
 ) -> Float[Array, ""]:
     """Correlation of the errors of clips that are neighbours in the batch.
 
@@ -88,10 +97,11 @@ def cc_embedding_loss(
 
     Gradients flow to both arguments.
     """
-    if len(student_embedding) == 1:
+    if student_embedding.shape[0] == 1:
         return 0.0 * jnp.sum(student_embedding - teacher_embedding)
     error = jnp.abs(student_embedding - teacher_embedding)
-    return jnp.mean(jnp.sum(error[:-1] * error[1:], axis=1))
+    both = None if where is None else where[:-1] & where[1:]
+    return mean(jnp.sum(error[:-1] * error[1:], axis=1), both)
 
 
 @takes("b d", relational=True, **KERNEL)
@@ -101,6 +111,8 @@ def cc_embedding_kernel_loss(
     *,
     gamma: Number = 0.4,
     order: Number = 2,
+    where: Mask = None,
+    axis_name: str | None = None,
 ) -> Float[Array, ""]:
     """Distance of the correlation matrices of embeddings that are not normalised.
 
@@ -113,10 +125,15 @@ def cc_embedding_kernel_loss(
     largest = LARGEST ** (1 / max(order, 1))
     kernels = []
     for rows in (student_embedding, teacher_embedding):
-        scale = magnitude(rows).reshape(())
-        products = _products(rows / scale) * jnp.minimum(scale, 1e15) ** 2
+        products, scale = gram(rows)
+        scale = jnp.minimum(scale, 1e15)
+        products = jnp.clip(products * scale, -largest, largest) * scale.T
         kernels.append(_kernel(jnp.clip(products, -largest, largest), gamma, order))
-    return _length(kernels[0] - kernels[1]) / len(student_embedding) ** 2
+    difference, clips = kernels[0] - kernels[1], student_embedding.shape[0]
+    if where is not None:
+        difference = jnp.where(where[:, None] & where[None, :], difference, 0.0)
+        clips = jnp.maximum(jnp.sum(where, dtype=difference.dtype), 1.0)
+    return _length(difference) / clips**2
 
 
 def _length(matrix: Float[Array, "b b"]) -> Float[Array, ""]:
@@ -154,11 +171,12 @@ class Distiller(Method):
         pair = [pooled_features(model, self.layer, self.vertex) for model in (student, teacher)]
         if self.form != "kernel":
             pair = [self._embed(name, part) for name, part in zip(("student", "teacher"), pair)]
-        pair = gather(pair, self.axis_name)
+        options = {"axis_name": self.axis_name}
         if self.form == "embedding":
-            return {"cc": self.weight * cc_embedding_loss(*pair)}
+            return {"cc": self.weight * cc_embedding_loss(*pair, **options)}
+        options |= {"gamma": self.gamma, "order": self.order}
         loss = cc_loss if self.form == "kernel" else cc_embedding_kernel_loss
-        return {"cc": self.weight * loss(*pair, gamma=self.gamma, order=self.order)}
+        return {"cc": self.weight * loss(*pair, **options)}
 
     def _embed(self, name: str, features: Float[Array, "b d"]) -> Float[Array, "b e"]:
         # Uniform in +-1/sqrt(fan in), the initialisation of the published code.

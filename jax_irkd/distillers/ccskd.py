@@ -15,20 +15,23 @@ from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import (
     Labels,
+    Mask,
     Number,
+    Weights,
     check_choice,
     check_not_negative,
     check_positive,
+    one_hot,
 )
 from jax_irkd.distillers._common import (
     current_epoch,
-    gather,
     pooled_features,
     stage_maps,
 )
 from jax_irkd.distillers._inputs import takes
-from jax_irkd.distillers._logits import cross_entropy, divergence, softmax
+from jax_irkd.distillers._logits import cross_entropy, divergence, is_first_largest, predict
 from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._reduction import reduce
 from jax_irkd.distillers.rkd import rkd_loss
 from jax_irkd.distillers.st import st_loss
 from jax_irkd.models.outputs import Outputs
@@ -39,13 +42,20 @@ SCHEDULES = ("constant", *OFFICIAL_EPOCHS)
 
 @takes("*b c", equal=True)
 def ccskd_channel_loss(
-    student_pooled: Float[Array, "*b c"], teacher_pooled: Float[Array, "*b c"]
-) -> Float[Array, ""]:
+    student_pooled: Float[Array, "*b c"],
+    teacher_pooled: Float[Array, "*b c"],
+    *,
+    axis: int = -1,
+    where: Mask = None,
+    weights: Weights = None,
+    reduction: str = "mean",
+) -> Float[Array, "..."]:
     """Mean over clips and channels of (s - t)^2, globally averaged maps of one stage.
 
     Gradients flow to both arguments.
     """
-    return jnp.mean((student_pooled - teacher_pooled) ** 2)
+    losses = jnp.mean((student_pooled - teacher_pooled) ** 2, axis=-1)
+    return reduce(losses, reduction, where, weights)
 
 
 @takes("*b k", equal=True, decay=check_not_negative)
@@ -55,7 +65,12 @@ def selective_st_loss(
     labels: Labels,
     *,
     decay: Number = 1.0,
-) -> Float[Array, ""]:
+    axis: int = -1,
+    where: Mask = None,
+    ignore_index: int | None = None,
+    weights: Weights = None,
+    reduction: str = "mean",
+) -> Float[Array, "..."]:
     """Soft targets that weigh clips by whether the teacher is right (temperature 1).
 
     Mean over the batch of sum_c m q (log(m q) - m log p) with p, q the softmax of student and
@@ -66,12 +81,14 @@ def selective_st_loss(
     Gradients flow to both arguments, not through m. Under jit a label that is not a class
     counts as a wrong teacher; outside jit it raises ValueError.
     """
-    student, teacher = softmax(student_logits), softmax(teacher_logits)
-    right = jnp.argmax(teacher_logits, axis=-1) == labels
-    m = decay * (1.0 + right.astype(jnp.float32))
-    negative_entropy = jnp.sum(jnp.exp(teacher.log) * teacher.log, axis=-1)
+    chosen = one_hot(labels, student_logits.shape[-1], student_logits.dtype)
+    right = jnp.sum(jnp.where(is_first_largest(teacher_logits), chosen, 0.0), axis=-1)
+    m = decay * (1.0 + right)
+    log_q = predict(teacher_logits, 1.0, None).log
+    negative_entropy = jnp.sum(jnp.exp(log_q) * log_q, axis=-1)
     offset = m * (1 - m) * negative_entropy + xlogy(m, m)
-    return jnp.mean(m**2 * divergence(teacher, student) + offset)
+    losses = m**2 * divergence(teacher_logits, student_logits, 1.0) + offset
+    return reduce(losses, reduction, where, weights)
 
 
 def schedule_factors(
@@ -185,7 +202,8 @@ class Distiller(Method):
             pooled = jnp.mean(connector(stage_maps(student, layer)), axis=(1, 2)), target
             channel += ccskd_channel_loss(*pooled)
             relation += rkd_loss(
-                *gather(pooled, self.axis_name),
+                *pooled,
+                axis_name=self.axis_name,
                 distance_weight=self.distance_weight,
                 angle_weight=self.angle_weight,
             )

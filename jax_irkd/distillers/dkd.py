@@ -8,13 +8,23 @@ NTU RGB+D (0.01 on PKU-MMD), no warm-up.
 
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_positive, one_hot
 from jax_irkd.distillers._common import current_epoch
 from jax_irkd.distillers._inputs import takes
-from jax_irkd.distillers._logits import LARGEST, Softmax, binary_divergence, divergence, softmax
+from jax_irkd.distillers._logits import (
+    LARGEST,
+    Odds,
+    binary_divergence,
+    compare,
+    difference,
+    divergence,
+    energy_difference,
+    same,
+)
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
@@ -49,24 +59,47 @@ def dkd_loss(
     classes = student_logits.shape[-1]
     if classes < 2:
         raise ValueError(f"dkd_loss needs at least 2 classes, got {classes}")
-    is_target = one_hot(labels, classes, jnp.bool_)
-    student_odds, student_rest = _split(student_logits, is_target, temperature)
-    teacher_odds, teacher_rest = _split(teacher_logits, is_target, temperature)
-    target = binary_divergence(teacher_odds, student_odds)
-    nontarget = divergence(teacher_rest, student_rest, ~is_target)
-    per_clip = target_weight * target + nontarget_weight * nontarget
-    losses = temperature**2 * jnp.where(is_target.any(axis=-1), per_clip, 0.0)
+    is_target = _targets(labels, classes, where)
+    rest = ~is_target
+    odds = _odds(teacher_logits, student_logits, temperature, rest)
+    target = binary_divergence(odds, temperature)
+    nontarget = divergence(teacher_logits, student_logits, temperature, rest)
+    losses = target_weight * target + nontarget_weight * nontarget
+    losses = jnp.where(is_target.any(axis=-1), losses, 0.0)
     return reduce(losses, reduction, where, weights)
 
 
-def _split(
-    logits: Float[Array, "*b k"], is_target: Bool[Array, "*b k"], temperature: Number
-) -> tuple[Float[Array, "*b"], Softmax]:
-    """log(p_y / (1 - p_y)), and the softmax over the other classes."""
-    rest = softmax(logits, temperature, ~is_target)
-    target = jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1)
-    lead = jnp.clip((target - rest.top[..., 0]) / temperature, -LARGEST, LARGEST)
-    return lead - rest.log_sum[..., 0], rest
+def _targets(labels: Labels, classes: int, where: Mask) -> Bool[Array, "*b k"]:
+    """Where the label is. Raises ValueError for soft labels, unless traced."""
+    is_target = one_hot(labels, classes, labels.dtype) == 1
+    known = is_target if where is None else is_target | ~where[..., None]
+    if not isinstance(known, jax.core.Tracer) and not known.any(axis=-1).all():
+        raise ValueError(
+            "dkd_loss: labels must be one class each, as an integer or one-hot. For mixup take "
+            "share * dkd_loss(..., first_labels) + (1 - share) * dkd_loss(..., second_labels)"
+        )
+    return is_target
+
+
+def _odds(
+    teacher: Float[Array, "*b k"],
+    student: Float[Array, "*b k"],
+    temperature: Number,
+    rest: Bool[Array, "*b k"],
+) -> Odds:
+    """temperature log(p_y / (1 - p_y)) of both networks; their difference with all its digits."""
+    both = compare(teacher, student, temperature, rest)
+    networks = both.teacher, both.student
+    targets = [jnp.sum(jnp.where(rest, 0.0, z), axis=-1, keepdims=True) for z in (teacher, student)]
+    leads = [
+        jnp.clip(target - own.top, -LARGEST, LARGEST) for target, own in zip(targets, networks)
+    ]
+    odds = [lead - own.energy for lead, own in zip(leads, networks)]
+    tops = both.teacher.top - both.student.top
+    gap = difference(*leads, targets[0] - targets[1], tops) + both.rounding
+    gap -= energy_difference(*networks, temperature)
+    gap = same(gap, odds[0] - odds[1])
+    return Odds(*(x[..., 0] for x in (*odds, gap)))
 
 
 class Distiller(Method):

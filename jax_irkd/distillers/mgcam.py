@@ -14,7 +14,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Labels, Number, check_choice, check_positive, optional
+from jax_irkd.distillers._checks import (
+    Labels,
+    Mask,
+    Number,
+    Weights,
+    check_choice,
+    check_positive,
+    optional,
+)
 from jax_irkd.distillers._common import (
     VERTICES,
     adaptive_average_pool,
@@ -23,9 +31,11 @@ from jax_irkd.distillers._common import (
     stage_maps,
     unit_rows,
 )
-from jax_irkd.distillers._graph import DISTANCES, check_sigma, clip_graph
+from jax_irkd.distillers._gram import multiply
+from jax_irkd.distillers._graph import DISTANCES, check_sigma, clip_graph, same_clip
 from jax_irkd.distillers._inputs import takes_maps
 from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._reduction import reduce
 from jax_irkd.distillers.at import attention_vector
 from jax_irkd.models.outputs import Outputs
 
@@ -59,7 +69,11 @@ def mgcam_loss(
     activation: str = "mean",
     normalisation: str = "none",
     detach: bool = False,
-) -> Float[Array, ""]:
+    where: Mask = None,
+    weights: Weights = None,
+    reduction: str = "mean",
+    axis_name: str | None = None,
+) -> Float[Array, "..."]:
     """Distance of attended activation maps, over pairs of student and teacher stages.
 
     Both arguments hold k maps `b h w c`, one per stage; sizes and channels may all differ.
@@ -83,13 +97,14 @@ def mgcam_loss(
     both arguments and stay finite for equal clips. Raises ValueError for stages or batches
     that do not fit and for unknown options.
     """
-    weights = attention_matrices(
+    matrices = attention_matrices(
         student_maps,
         teacher_maps,
         sigma=sigma,
         temperature=temperature,
         attention=attention,
         distance=distance,
+        where=where,
     )
     compared = activation_pairs(
         student_maps,
@@ -97,8 +112,10 @@ def mgcam_loss(
         stage_pairs(len(student_maps), pairs),
         activation,
         normalisation,
+        where,
     )
-    return attended_distance(weights, compared, detach=detach)
+    losses = attended_distances(matrices, compared, detach=detach)
+    return reduce(losses, reduction, where, weights)
 
 
 @takes_maps(relational=True, **GRAPH)
@@ -110,6 +127,8 @@ def attention_matrices(
     temperature: Number | None = None,
     attention: str = "graph",
     distance: str = "mean",
+    where: Mask = None,
+    axis_name: str | None = None,
 ) -> Attention:
     """All A_ij of `mgcam_loss`: entry [i, j, n, m] is what student clip n takes of clip m.
 
@@ -117,19 +136,29 @@ def attention_matrices(
     """
     check_choice("attention", attention, ATTENTIONS)
     check_choice("distance", distance, DISTANCES)
-    stages, batch = len(student_maps), len(student_maps[0])
+    batch = student_maps[0].shape[0]
+    dtype, shape = student_maps[0].dtype, (len(student_maps), len(student_maps), batch, batch)
+    counted = jnp.ones((batch,), bool) if where is None else where
+    count = jnp.maximum(jnp.sum(counted, dtype=dtype), 1.0)
     if attention == "uniform":
-        return jnp.full((stages, stages, batch, batch), 1 / batch)
+        return jnp.broadcast_to(counted.astype(dtype) / count, shape)
     if attention == "identity":
-        return jnp.broadcast_to(jnp.eye(batch), (stages, stages, batch, batch))
-    student = jnp.stack([clip_graph(maps, sigma=sigma, distance=distance) for maps in student_maps])
-    teacher = jnp.stack([clip_graph(maps, sigma=sigma, distance=distance) for maps in teacher_maps])
+        return jnp.broadcast_to(same_clip(jnp.empty((batch, batch))).astype(dtype), shape)
+    options = {"sigma": sigma, "distance": distance, "where": where}
+    student, teacher = (
+        jnp.stack([clip_graph(maps, **options) for maps in stages])
+        for stages in (student_maps, teacher_maps)
+    )
     scores = jnp.einsum("inp,jmp->ijnm", student, teacher, precision="highest")
-    return jax.nn.softmax(scores / (batch**0.5 if temperature is None else temperature), axis=-1)
+    scores /= jnp.sqrt(count) if temperature is None else temperature
+    return jax.nn.softmax(jnp.where(counted, scores, -1e30), axis=-1)
 
 
 def activation_map(
-    maps: Float[Array, "b h w c"], activation: str = "mean", normalisation: str = "none"
+    maps: Float[Array, "b h w c"],
+    activation: str = "mean",
+    normalisation: str = "none",
+    where: Mask = None,
 ) -> Float[Array, "b h w 1"]:
     """One channel per position: the A_i of equations (4) and (5)."""
     _check_activation(activation, normalisation)
@@ -139,7 +168,7 @@ def activation_map(
         return attention_vector(maps, 2).reshape(*maps.shape[:3], 1)
     values = maps**2 if activation == "mean_sq" else maps
     values = jnp.mean(values, axis=-1, keepdims=True)
-    return _normalised(values, "minmax" if activation == "minmax" else normalisation)
+    return _normalised(values, "minmax" if activation == "minmax" else normalisation, where)
 
 
 def _check_activation(activation: str, normalisation: str) -> None:
@@ -152,11 +181,16 @@ def _check_activation(activation: str, normalisation: str) -> None:
         )
 
 
-def _normalised(maps: Float[Array, "b h w 1"], normalisation: str) -> Float[Array, "b h w 1"]:
+def _normalised(
+    maps: Float[Array, "b h w 1"], normalisation: str, where: Mask
+) -> Float[Array, "b h w 1"]:
     if normalisation == "l2":
-        return unit_rows(maps.reshape(len(maps), -1)).reshape(maps.shape)
+        return unit_rows(maps.reshape(maps.shape[0], -1)).reshape(maps.shape)
     if normalisation == "minmax":
-        low, high = jnp.min(maps), jnp.max(maps)
+        counted = True if where is None else where[:, None, None, None]
+        largest = float(jnp.finfo(maps.dtype).max)
+        low = jnp.min(maps, where=counted, initial=largest)
+        high = jnp.max(maps, where=counted, initial=-largest)
         return jnp.where(high > low, maps - low, 0.0) / jnp.where(high > low, high - low, 1.0)
     return maps
 
@@ -175,30 +209,31 @@ def activation_pairs(
     chosen: list[tuple[int, int]],
     activation: str,
     normalisation: str,
+    where: Mask = None,
 ) -> Compared:
     """The activation maps of every chosen (i, j)."""
-    student = [activation_map(maps, activation, normalisation) for maps in student_maps]
-    teacher = [activation_map(maps, activation, normalisation) for maps in teacher_maps]
+    student = [activation_map(maps, activation, normalisation, where) for maps in student_maps]
+    teacher = [activation_map(maps, activation, normalisation, where) for maps in teacher_maps]
     return {(i, j): (student[i], teacher[j]) for i, j in chosen}
 
 
-def attended_distance(
+def attended_distances(
     attention: Attention, compared: Compared, *, detach: bool = False
-) -> Float[Array, ""]:
-    """Equation (6): 1/k sum over the given (i, j) of mean((A_ij s - A_ij t)^2).
+) -> Float[Array, " b"]:
+    """Equation (6) for every clip: 1/k sum over the given (i, j) of mean((A_ij s - A_ij t)^2).
 
     `compared` holds a student and a teacher map `b h w c` for each (i, j); the larger is
     pooled to the smaller. `detach` stops the gradient through A.
     """
     if detach:
         attention = jax.lax.stop_gradient(attention)
-    total = jnp.zeros(())
+    total = jnp.zeros_like(attention[0, 0, :, 0])
     for (i, j), (student, teacher) in compared.items():
         size = smaller_size(student, teacher)
         difference = adaptive_average_pool(student, size) - adaptive_average_pool(teacher, size)
-        flat = difference.reshape(len(difference), -1)
-        total += jnp.mean(jnp.matmul(attention[i, j], flat, precision="highest") ** 2)
-    return total / len(attention)
+        flat = difference.reshape(difference.shape[0], -1)
+        total += jnp.mean(multiply(attention[i, j], flat) ** 2, axis=1)
+    return total / attention.shape[0]
 
 
 def attention_contrast(attention: Attention) -> Float[Array, ""]:
@@ -279,8 +314,8 @@ class Distiller(Method):
             compared = activation_pairs(
                 student_maps, teacher_maps, chosen, self.activation, self.normalisation
             )
-        loss = attended_distance(weights, compared, detach=self.detach)
-        return {"mgcam": self.weight * loss}
+        losses = attended_distances(weights, compared, detach=self.detach)
+        return {"mgcam": self.weight * jnp.mean(losses)}
 
     @nn.nowrap
     def maps(self, outputs: Outputs) -> list[Float[Array, "n h w c"]]:

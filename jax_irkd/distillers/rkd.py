@@ -4,19 +4,21 @@ Distance 25 and angle 50 are the weights of the classification codes (default he
 authors' metric-learning examples use 1 and 2.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Labels, Number, check_choice
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
 from jax_irkd.distillers._common import (
     EPSILON,
     VERTICES,
-    gather,
     magnitude,
     pooled_features,
 )
+from jax_irkd.distillers._gram import multiply
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._reduction import mean, reduce
 from jax_irkd.models.outputs import Outputs
 
 
@@ -27,7 +29,11 @@ def rkd_loss(
     *,
     distance_weight: Number = 25.0,
     angle_weight: Number = 50.0,
-) -> Float[Array, ""]:
+    where: Mask = None,
+    weights: Weights = None,
+    reduction: str = "mean",
+    axis_name: str | None = None,
+) -> Float[Array, "..."]:
     """Difference of pairwise distances and of the angles in all triplets of clips.
 
     With the Huber function h (knee at 1):
@@ -41,59 +47,109 @@ def rkd_loss(
 
     Gradients flow to both arguments.
     """
-    distance, angle = rkd_terms(student_features, teacher_features)
-    return distance_weight * distance + angle_weight * angle
+    pair = student_features, teacher_features
+    losses = distance_weight * _distance_losses(*pair, where)
+    losses += angle_weight * _angle_losses(*pair, where)
+    return reduce(losses, reduction, where, weights)
 
 
 @takes("b *f")
-def rkd_terms(
-    student_features: Float[Array, "b *s"], teacher_features: Float[Array, "b *t"]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The distance and the angle term of `rkd_loss`, without weights."""
-    student_distances, student_cosines = _relations(student_features)
-    teacher_distances, teacher_cosines = _relations(teacher_features)
-    return (
-        _huber(student_distances - teacher_distances),
-        _huber(student_cosines - teacher_cosines),
-    )
+def rkd_distance_loss(
+    student_features: Float[Array, "b *s"],
+    teacher_features: Float[Array, "b *t"],
+    *,
+    where: Mask = None,
+    weights: Weights = None,
+    reduction: str = "mean",
+    axis_name: str | None = None,
+) -> Float[Array, "..."]:
+    """The distances of `rkd_loss`, with weight 1."""
+    losses = _distance_losses(student_features, teacher_features, where)
+    return reduce(losses, reduction, where, weights)
 
 
-def _relations(features: Float[Array, "b *f"]) -> tuple[Float[Array, "b b"], Float[Array, "b b b"]]:
-    """Distances over their mean, and psi.
+@takes("b *f")
+def rkd_angle_loss(
+    student_features: Float[Array, "b *s"],
+    teacher_features: Float[Array, "b *t"],
+    *,
+    where: Mask = None,
+    weights: Weights = None,
+    reduction: str = "mean",
+    axis_name: str | None = None,
+) -> Float[Array, "..."]:
+    """The angles of `rkd_loss`, with weight 1."""
+    losses = _angle_losses(student_features, teacher_features, where)
+    return reduce(losses, reduction, where, weights)
 
-    Row n of `products` holds the inner products of the differences f_m - f_n and f_k - f_n;
-    its diagonal the squared distances. Differences are taken directly: the expansion into
-    inner products of features would lose the small ones.
+
+def _distance_losses(student: Array, teacher: Array, where: Mask) -> Float[Array, " b"]:
+    """For each clip the mean over the others and itself."""
+    student, teacher = (_relative_distances(*_flat(x), where) for x in (student, teacher))
+    return mean(_huber(student - teacher), where, axis=1)
+
+
+def _angle_losses(student: Array, teacher: Array, where: Mask) -> Float[Array, " b"]:
+    """For each clip the mean over all pairs of clips seen from it.
+
+    One clip at a time, and the same again for the gradient, so that no more than one b x b matrix
+    of cosines is ever kept.
     """
-    scale = magnitude(features).reshape(())
-    flat = (features / scale).reshape(len(features), -1)
-    differences = flat[None] - flat[:, None]
-    products = jnp.einsum("nmf,nkf->nmk", differences, differences, precision="highest")
-    squared = jnp.diagonal(products, axis1=1, axis2=2)
+    (student, student_scale), (teacher, teacher_scale) = _flat(student), _flat(teacher)
+    both = None if where is None else where[:, None] & where[None, :]
 
+    @jax.checkpoint
+    def seen_from(clip: tuple[Array, Array]) -> Float[Array, ""]:
+        cosines = [
+            _cosines(flat - one, scale)
+            for one, flat, scale in zip(clip, (student, teacher), (student_scale, teacher_scale))
+        ]
+        return mean(_huber(cosines[0] - cosines[1]), both)
+
+    return jax.lax.map(seen_from, (student, teacher))
+
+
+def _flat(features: Float[Array, "b *f"]) -> tuple[Float[Array, "b d"], Float[Array, ""]]:
+    """The features over a power of two, which squares cannot overflow, and that power."""
+    scale = magnitude(features).reshape(())
+    return (features / scale).reshape(features.shape[0], -1), scale
+
+
+def _cosines(differences: Float[Array, "b d"], scale: Float[Array, ""]) -> Float[Array, "b b"]:
+    """psi_n from the differences f_m - f_n of one clip n.
+
+    Differences are taken directly: the expansion into inner products of features would lose the
+    small ones.
+    """
+    squared = jnp.sum(differences**2, axis=1)
     apart = squared > 1e-24  # closer rows are equal: their direction would be rounding
     norm = jnp.sqrt(jnp.where(apart, squared, 1.0))
     inverse = jnp.where(apart, 1 / jnp.maximum(norm, EPSILON / scale), 0.0)
-    cosines = products * inverse[:, :, None] * inverse[:, None, :]
-    return _relative_distances(squared, jnp.maximum(EPSILON / scale**2, 1e-30)), cosines
+    units = differences * inverse[:, None]
+    return multiply(units, units.T)
 
 
 def _relative_distances(
-    squared: Float[Array, "b b"], smallest: Float[Array, ""]
+    flat: Float[Array, "b d"], scale: Float[Array, ""], where: Mask
 ) -> Float[Array, "b b"]:
-    """sqrt(max(squared, smallest)) over its mean, the diagonal left out and set to 0."""
-    batch = len(squared)
-    if batch == 1:
-        return jnp.zeros((1, 1))
+    """sqrt(max(squared, 1e-12)) over its mean, the diagonal left out and set to 0."""
+    squared = jax.lax.map(jax.checkpoint(lambda one: jnp.sum((flat - one) ** 2, axis=1)), flat)
+    smallest = jnp.maximum(EPSILON / scale**2, 1e-30)
     cut = squared <= smallest
     distances = jnp.where(cut, jnp.sqrt(smallest), jnp.sqrt(jnp.where(cut, 1.0, squared)))
-    distances = jnp.where(jnp.eye(batch, dtype=bool), 0.0, distances)
-    return distances / (jnp.sum(distances) / (batch * (batch - 1)))
+    clips = jax.lax.broadcasted_iota(jnp.int32, squared.shape, 0)
+    others = clips != clips.T
+    if where is not None:
+        others &= where[:, None] & where[None, :]
+    distances = jnp.where(others, distances, 0.0)
+    count = jnp.sum(others, dtype=squared.dtype)
+    total = jnp.sum(distances)
+    return distances * jnp.where(count == 0, 0.0, count / jnp.where(count == 0, 1.0, total))
 
 
-def _huber(differences: Float[Array, "..."]) -> Float[Array, ""]:
+def _huber(differences: Float[Array, "..."]) -> Float[Array, "..."]:
     size = jnp.abs(differences)
-    return jnp.mean(jnp.where(size < 1, 0.5 * differences**2, size - 0.5))
+    return jnp.where(size < 1, 0.5 * differences**2, size - 0.5)
 
 
 class Distiller(Method):
@@ -117,7 +173,8 @@ class Distiller(Method):
         self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
         pair = [pooled_features(model, self.layer, self.vertex) for model in (student, teacher)]
-        distance, angle = rkd_terms(*gather(pair, self.axis_name))
+        distance = rkd_distance_loss(*pair, axis_name=self.axis_name)
+        angle = rkd_angle_loss(*pair, axis_name=self.axis_name)
         return {
             "rkd_distance": self.weight * self.distance_weight * distance,
             "rkd_angle": self.weight * self.angle_weight * angle,

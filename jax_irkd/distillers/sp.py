@@ -14,9 +14,9 @@ from jax_irkd.distillers._common import (
     EPSILON,
     VERTICES,
     flat_features,
-    magnitude,
     unit_rows,
 )
+from jax_irkd.distillers._gram import gram
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import mean, reduce
@@ -48,10 +48,10 @@ def sp_loss(
 
 
 def _similarity(features: Float[Array, "b *f"]) -> Float[Array, "b b"]:
-    scale = magnitude(features)
-    flat = (features / scale).reshape(features.shape[0], -1)
-    gram = jnp.matmul(flat, flat.T, precision="highest")
-    return unit_rows(gram, EPSILON / scale.reshape(1, 1) ** 2)
+    products, scale = gram(features.reshape(features.shape[0], -1))
+    # Row n is s_n s_m P_nm: s_n and the largest s leave with the length of the row.
+    largest = jnp.max(scale)
+    return unit_rows(products * (scale.T / largest), EPSILON / (scale * largest))
 
 
 class Distiller(Method):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_positive
 from jax_irkd.distillers._inputs import takes
-from jax_irkd.distillers._logits import cross_entropy, divergence, softmax
+from jax_irkd.distillers._logits import cross_entropy, divergence
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
@@ -36,8 +36,7 @@ def st_loss(
     Gradients flow to both arguments: temperature (p - q) / b to the student.
     Raises ValueError for shapes that differ and a temperature that is not positive.
     """
-    student, teacher = (softmax(z, temperature) for z in (student_logits, teacher_logits))
-    losses = temperature**2 * divergence(teacher, student)
+    losses = divergence(teacher_logits, student_logits, temperature)
     return reduce(losses, reduction, where, weights)
 
 
