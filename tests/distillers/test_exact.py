@@ -6,13 +6,13 @@ and eleven; the public forms of DKD give infinite or no numbers in a third of th
 
 import itertools
 
-import exact_losses
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jax_irkd import dkd_loss, selective_st_loss, st_loss
+from tests.helpers import exact_losses
 
 CLASSES = 6
 SCALES = (1e-3, 1.0, 10.0, 1e3)
