@@ -8,6 +8,9 @@ the sizes these networks give. Step and losses take turns, so that a noisy neigh
 them alike; a share is the median over the turns. On CPUs it is of processor time, elsewhere of
 the clock. A loss that is compiled into the step costs less than alone, never more.
 
+Then every loss alone, in turns with its textbook version (`_textbook.py`), and the temporary
+memory of relational distillation, which is the compiler's own count.
+
 Needs jax, flax, optax only.
 """
 
@@ -19,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks import _measure
+import jax_irkd
+from benchmarks import _measure, _textbook
 from jax_irkd import distillers
 from jax_irkd.models.outputs import Outputs
 
@@ -61,7 +65,63 @@ def figures(
         share = _measure.Spread(*(100 * part for part in _measure.ratio(timing, step, clock)))
         target = TARGET if title in METHODS + ASKED else ""
         found.append(share.figure(f"share of a step: {title}", "%", target))
-    return found
+    return found + textbooks(resolution=resolution, clips=clips, repeats=repeats)
+
+
+def textbooks(*, resolution: int = 224, clips: int = 8, repeats: int = 5) -> list[_measure.Figure]:
+    """Value and gradient to the student of each loss: our time over the textbook version's."""
+    clock = "processor" if jax.default_backend() == "cpu" else "wall"
+    found = []
+    for name, (title, target, *arrays) in _alone(resolution // 4, clips).items():
+        ours, theirs = getattr(jax_irkd, f"{name}_loss"), getattr(_textbook, name)
+        calls = {
+            side: _waiting(jax.jit(jax.value_and_grad(loss)), *arrays)
+            for side, loss in (("ours", ours), ("textbook", theirs))
+        }
+        timings = _measure.alternate(calls, 5 * repeats, warm=2)
+        times = [1e3 * _measure.spread(getattr(t, clock)).median for t in timings.values()]
+        ratio = _measure.ratio(timings["ours"], timings["textbook"], clock)
+        note = f"{_measure.number(times[0])} for {_measure.number(times[1])} ms"
+        found.append(ratio.figure(f"against a textbook version: {title}", "×", target, note))
+    return found + [_relations_memory(batch, target) for batch, target in RELATIONS.items()]
+
+
+# Batch of relational distillation and what its temporary memory should not exceed, in MB.
+RELATIONS = {64: "≤ 2", 256: "≤ 10", 1024: "≤ 60"}
+
+
+def _alone(size: int, clips: int) -> dict[str, tuple]:
+    """For each loss a title, the target and its arguments."""
+    keys = iter(jax.random.split(jax.random.key(3), 16))
+    logits = [3 * jax.random.normal(next(keys), (256, 1000)) for _ in range(2)]
+    labelled = (*logits, jnp.arange(256))
+    pooled = [jnp.abs(jax.random.normal(next(keys), (256, width))) for width in (512, 2048)]
+    few = [features[:64] for features in pooled]
+
+    def maps(size: int, width: int) -> jax.Array:
+        return jnp.abs(jax.random.normal(next(keys), (clips, size, size, width)))
+
+    first = maps(size, 64), maps(size, 256)
+    second = maps(size // 2, 128), maps(size // 2, 512)
+    stages = [list(pair) for pair in zip(first, second)]
+    named = f"maps of {size}², b {clips}"
+    return {
+        "st": ("st (b 256, k 1000)", "≤ 1.3", *logits),
+        "dkd": ("dkd (b 256, k 1000)", "≤ 1.3", *labelled),
+        "selective_st": ("selective st (b 256, k 1000)", "≤ 1.3", *labelled),
+        "at": (f"at ({named})", "≤ 1.3", *first),
+        "mgcam": (f"mgcam (two stages, {named})", "≤ 1.3", *stages),
+        "sp": (f"sp ({named})", "≤ 1.2", *first),
+        "cc": ("cc (pooled, b 256)", "≤ 1.2", *pooled),
+        "rkd": ("rkd (pooled, b 64)", "≤ 1", *few),
+    }
+
+
+def _relations_memory(batch: int, target: str) -> _measure.Figure:
+    shapes = [jax.ShapeDtypeStruct((batch, width), jnp.float32) for width in (512, 2048)]
+    program = jax.jit(jax.value_and_grad(jax_irkd.rkd_loss)).lower(*shapes).compile()
+    size = program.memory_analysis().temp_size_in_bytes / 1e6
+    return _measure.Figure(f"temporary memory of rkd, b {batch}", size, "MB", target)
 
 
 def outputs(key: jax.Array, shape: tuple[int, int, int], width: int) -> Outputs:

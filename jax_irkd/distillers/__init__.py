@@ -2,14 +2,17 @@
 
 `get("sp")` finds `sp.py` in this folder; a leading underscore hides a helper. A name
 with a dot is a module of your own, anywhere on `sys.path`: `get("my_package.my_method")`.
-A new method is one new file; nothing is registered.
+A new method is one new file; nothing is registered. Its `Distiller` derives from `_method.Method`,
+which makes the teacher a constant, and writes `terms`; its loss is prepared by `_inputs.takes`
+and ended by `_reduction.reduce`.
 
 Every `Distiller` has hyper-parameters as fields (`weight` and, where clips are compared
 with each other, `axis_name` included) and one call:
 
     terms = distiller.apply(variables, student, teacher, labels, epoch=epoch, mutable=...)
 
-- `student` and `teacher` are `Outputs`; the teacher gets no gradient. `labels` is `int b`.
+- `student` and `teacher` are `Outputs`; the teacher gets no gradient. `labels` is `int b`, or a
+  distribution over the classes for every clip where the method allows it.
 - `epoch` is optional and keyword-only: the current epoch as a float, counted from 1 as in
   the official code (floor(step / steps_per_epoch) + 1). Only a warm-up (`dkd`) or a
   schedule (`ccskd`) reads it; with one of these switched on, leaving it out is an error.

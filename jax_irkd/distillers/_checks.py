@@ -157,5 +157,7 @@ def _words(leading: tuple[int, ...]) -> str:
 def one_hot(labels: Labels, classes: int, dtype: DTypeLike) -> Array:
     """A row for each label; all 0 where an integer is no class. Distributions stay."""
     if jnp.issubdtype(labels.dtype, jnp.integer):
-        return (labels[..., None] == jnp.arange(classes, dtype=labels.dtype)).astype(dtype)
+        shape = (*labels.shape, classes)
+        numbers = jax.lax.broadcasted_iota(labels.dtype, shape, len(shape) - 1)
+        return (labels[..., None] == numbers).astype(dtype)
     return labels.astype(dtype)

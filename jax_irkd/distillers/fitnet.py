@@ -64,8 +64,8 @@ def standardise(
     return centred * jax.lax.rsqrt(variance + jnp.maximum(1e-5 / scale**2, 1e-30))
 
 
-def _mean(x: Float[Array, "b h w c"], axis_name: str | None) -> Float[Array, " c"]:
-    mean = jnp.mean(x, axis=(0, 1, 2))
+def _mean(x: Float[Array, "b h w c"], axis_name: str | None) -> Float[Array, "1 1 1 c"]:
+    mean = jnp.mean(x, axis=(0, 1, 2), keepdims=True)
     return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
 
 

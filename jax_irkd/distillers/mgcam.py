@@ -139,6 +139,7 @@ def attention_matrices(
     batch = student_maps[0].shape[0]
     dtype, shape = student_maps[0].dtype, (len(student_maps), len(student_maps), batch, batch)
     counted = jnp.ones((batch,), bool) if where is None else where
+    counted = counted.reshape(1, 1, 1, batch)
     count = jnp.maximum(jnp.sum(counted, dtype=dtype), 1.0)
     if attention == "uniform":
         return jnp.broadcast_to(counted.astype(dtype) / count, shape)

@@ -101,7 +101,7 @@ def _angle_losses(student: Array, teacher: Array, where: Mask) -> Float[Array, "
     @jax.checkpoint
     def seen_from(clip: tuple[Array, Array]) -> Float[Array, ""]:
         cosines = [
-            _cosines(flat - one, scale)
+            _cosines(flat - one[None], scale)
             for one, flat, scale in zip(clip, (student, teacher), (student_scale, teacher_scale))
         ]
         return mean(_huber(cosines[0] - cosines[1]), both)
@@ -133,7 +133,7 @@ def _relative_distances(
     flat: Float[Array, "b d"], scale: Float[Array, ""], where: Mask
 ) -> Float[Array, "b b"]:
     """sqrt(max(squared, 1e-12)) over its mean, the diagonal left out and set to 0."""
-    squared = jax.lax.map(jax.checkpoint(lambda one: jnp.sum((flat - one) ** 2, axis=1)), flat)
+    squared = jax.lax.map(jax.checkpoint(lambda one: jnp.sum((flat - one[None]) ** 2, axis=1)), flat)
     smallest = jnp.maximum(EPSILON / scale**2, 1e-30)
     cut = squared <= smallest
     distances = jnp.where(cut, jnp.sqrt(smallest), jnp.sqrt(jnp.where(cut, 1.0, squared)))
