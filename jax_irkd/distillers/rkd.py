@@ -133,7 +133,9 @@ def _relative_distances(
     flat: Float[Array, "b d"], scale: Float[Array, ""], where: Mask
 ) -> Float[Array, "b b"]:
     """sqrt(max(squared, 1e-12)) over its mean, the diagonal left out and set to 0."""
-    squared = jax.lax.map(jax.checkpoint(lambda one: jnp.sum((flat - one[None]) ** 2, axis=1)), flat)
+    squared = jax.lax.map(
+        jax.checkpoint(lambda one: jnp.sum((flat - one[None]) ** 2, axis=1)), flat
+    )
     smallest = jnp.maximum(EPSILON / scale**2, 1e-30)
     cut = squared <= smallest
     distances = jnp.where(cut, jnp.sqrt(smallest), jnp.sqrt(jnp.where(cut, 1.0, squared)))
