@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice, whole
 from jax_irkd.distillers._common import (
@@ -56,9 +56,7 @@ def at_loss(
     return reduce(losses, reduction, where, weights)
 
 
-def attention_vector(
-    maps: Float[Array, "b h w c"], power: int | Int[Array, ""]
-) -> Float[Array, "b p"]:
+def attention_vector(maps: Float[Array, "b h w c"], power: Number) -> Float[Array, "b p"]:
     """a(F) of `at_loss`: mean over channels of F^power, flattened, unit length per clip."""
     traced = isinstance(power, jax.core.Tracer)
     energy, scale = _scaled(maps, power) if traced else _energy(maps, power)
@@ -68,7 +66,7 @@ def attention_vector(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _energy(
-    maps: Float[Array, "b h w c"], power: int
+    maps: Float[Array, "b h w c"], power: Number
 ) -> tuple[Float[Array, "b h w"], Float[Array, "b 1 1 1"]]:
     """Mean over channels of (F / s)^power, and s: 1 where all powers fit float32, no gradient.
 
@@ -82,7 +80,7 @@ def _energy(
 
 
 @_energy.defjvp
-def _energy_jvp(power: int, primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+def _energy_jvp(power: Number, primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
     (maps,), (change,) = primals, tangents
     energy, scale = _energy(maps, power)
     slope = power * (maps / scale) ** (power - 1)
@@ -90,7 +88,7 @@ def _energy_jvp(power: int, primals: tuple, tangents: tuple) -> tuple[tuple, tup
 
 
 def _scaled(
-    maps: Float[Array, "b h w c"], power: int | Int[Array, ""]
+    maps: Float[Array, "b h w c"], power: Number
 ) -> tuple[Float[Array, "b h w"], Float[Array, "b 1 1 1"]]:
     scale = magnitude(maps, axis=(1, 2, 3))
     return jnp.mean((maps / scale) ** power, axis=-1), scale

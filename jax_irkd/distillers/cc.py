@@ -10,7 +10,7 @@ weight 0.003) compares the kernels of such embeddings.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import (
     Labels,
@@ -35,13 +35,11 @@ from jax_irkd.models.outputs import Outputs
 
 FORMS = ("kernel", "embedding", "embedding_kernel")
 
-KERNEL = {"gamma": check_not_negative, "order": whole(0)}
-
 LARGEST = 1e30
 """Bound of a power of an inner product of embeddings, so that kernels stay finite."""
 
 
-@takes("b *f", **KERNEL)
+@takes("b *f", gamma=check_not_negative, order=whole(0))
 def cc_loss(
     student_features: Float[Array, "b *s"],
     teacher_features: Float[Array, "b *t"],
@@ -69,14 +67,12 @@ def cc_loss(
     return reduce(mean((student - teacher) ** 2, where, axis=1), reduction, where, weights)
 
 
-def _kernel(
-    products: Float[Array, "b b"], gamma: Number, order: int | Int[Array, ""]
-) -> Float[Array, "b b"]:
+def _kernel(products: Float[Array, "b b"], gamma: Number, order: Number) -> Float[Array, "b b"]:
     """sum over p of e^(-2 gamma) (2 gamma)^p / p! products^p."""
     if isinstance(order, jax.core.Tracer):
         raise ValueError("order decides how many terms there are; make it static under jit")
     total = term = jnp.ones_like(products)
-    for p in range(1, order + 1):
+    for p in range(1, int(order) + 1):
         term = term * products * (2 * gamma / p)
         total = total + term
     return jnp.exp(-2.0 * jnp.asarray(gamma, products.dtype)) * total
@@ -104,7 +100,7 @@ def cc_embedding_loss(
     return mean(jnp.sum(error[:-1] * error[1:], axis=1), both)
 
 
-@takes("b d", relational=True, **KERNEL)
+@takes("b d", relational=True, gamma=check_not_negative, order=whole(0))
 def cc_embedding_kernel_loss(
     student_embedding: Float[Array, "b d"],
     teacher_embedding: Float[Array, "b e"],
@@ -129,7 +125,7 @@ def cc_embedding_kernel_loss(
         scale = jnp.minimum(scale, 1e15)
         products = jnp.clip(products * scale, -largest, largest) * scale.T
         kernels.append(_kernel(jnp.clip(products, -largest, largest), gamma, order))
-    difference, clips = kernels[0] - kernels[1], student_embedding.shape[0]
+    difference, clips = kernels[0] - kernels[1], jnp.sum(jnp.ones_like(student_embedding[:, 0]))
     if where is not None:
         difference = jnp.where(where[:, None] & where[None, :], difference, 0.0)
         clips = jnp.maximum(jnp.sum(where, dtype=difference.dtype), 1.0)
@@ -171,14 +167,16 @@ class Distiller(Method):
         pair = [pooled_features(model, self.layer, self.vertex) for model in (student, teacher)]
         if self.form != "kernel":
             pair = [self._embed(name, part) for name, part in zip(("student", "teacher"), pair)]
-        options = {"axis_name": self.axis_name}
+        axis = self.axis_name
         if self.form == "embedding":
-            return {"cc": self.weight * cc_embedding_loss(*pair, **options)}
-        options |= {"gamma": self.gamma, "order": self.order}
+            return {"cc": self.weight * cc_embedding_loss(pair[0], pair[1], axis_name=axis)}
         loss = cc_loss if self.form == "kernel" else cc_embedding_kernel_loss
-        return {"cc": self.weight * loss(*pair, **options)}
+        value = loss(pair[0], pair[1], gamma=self.gamma, order=self.order, axis_name=axis)
+        return {"cc": self.weight * value}
 
     def _embed(self, name: str, features: Float[Array, "b d"]) -> Float[Array, "b e"]:
         # Uniform in +-1/sqrt(fan in), the initialisation of the published code.
         kernel = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-        return nn.Dense(check_whole("size", self.size, 1), kernel_init=kernel, name=name)(features)
+        return nn.Dense(int(check_whole("size", self.size, 1)), kernel_init=kernel, name=name)(
+            features
+        )

@@ -96,7 +96,7 @@ def _odds(
     ]
     odds = [lead - own.energy for lead, own in zip(leads, networks)]
     tops = both.teacher.top - both.student.top
-    gap = difference(*leads, targets[0] - targets[1], tops) + both.rounding
+    gap = difference(leads[0], leads[1], targets[0] - targets[1], tops) + both.rounding
     gap -= energy_difference(*networks, temperature)
     gap = same(gap, odds[0] - odds[1])
     return Odds(*(x[..., 0] for x in (*odds, gap)))

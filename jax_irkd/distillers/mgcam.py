@@ -145,9 +145,10 @@ def attention_matrices(
         return jnp.broadcast_to(counted.astype(dtype) / count, shape)
     if attention == "identity":
         return jnp.broadcast_to(same_clip(jnp.empty((batch, batch))).astype(dtype), shape)
-    options = {"sigma": sigma, "distance": distance, "where": where}
     student, teacher = (
-        jnp.stack([clip_graph(maps, **options) for maps in stages])
+        jnp.stack(
+            [clip_graph(maps, sigma=sigma, distance=distance, where=where) for maps in stages]
+        )
         for stages in (student_maps, teacher_maps)
     )
     scores = jnp.einsum("inp,jmp->ijnm", student, teacher, precision="highest")
