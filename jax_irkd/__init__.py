@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # the same names for type checkers, which do not see `__getat
     from jax_irkd.distillers.dkd import dkd_loss as dkd_loss
     from jax_irkd.distillers.fitnet import fitnet_loss as fitnet_loss
     from jax_irkd.distillers.mgcam import mgcam_loss as mgcam_loss
+    from jax_irkd.distillers.rkd import rkd_angle_loss as rkd_angle_loss
+    from jax_irkd.distillers.rkd import rkd_distance_loss as rkd_distance_loss
     from jax_irkd.distillers.rkd import rkd_loss as rkd_loss
     from jax_irkd.distillers.sp import sp_loss as sp_loss
     from jax_irkd.distillers.st import st_loss as st_loss
