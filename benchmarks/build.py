@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks._measure import Figure, run, show, spread
 from jax_irkd.data.synthetic import raw_ntu
 from jax_irkd.host.memory import keep_freed_memory
-from tfds_builders._shared import encoding
+from jax_irkd.tfds_builders._shared import encoding
 
 RGB_SIZE, INFRARED_SIZE = (1920, 1080), (512, 424)
 GRAIN = 128  # Pixels; frames of 455x256 then take 16 kB as JPEG, as NTU RGB+D's do.
@@ -97,7 +97,7 @@ def build_seconds(raw: Path, workers: int) -> tuple[float, float, float]:
     The workers' processor time counts only once they have ended: it is true for one worker.
     """
     from jax_irkd.build import make_builder
-    from tfds_builders._shared.options import BuildOptions
+    from jax_irkd.tfds_builders._shared.options import BuildOptions
 
     out = Path(tempfile.mkdtemp())
     builder = make_builder("ntu_rgbd_ir", out, BuildOptions(workers=workers))

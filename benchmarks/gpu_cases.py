@@ -12,8 +12,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from configs import demo, ntu
 from jax_irkd import distillers
+from jax_irkd.configs import demo, ntu
 from jax_irkd.training import programs, steps
 
 CLASSES = 10

@@ -36,7 +36,7 @@ from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.data.synthetic import raw_ntu
 from jax_irkd.host import devices
-from tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders._shared.options import BuildOptions
 
 NAME = "ntu_rgbd_ir/ten"
 SEGMENTS, BATCH, RESOLUTION = 8, 8, 224

@@ -114,8 +114,8 @@ def _finish(process: subprocess.Popen) -> dict:
 
 def work(workdir: Path) -> None:
     """Train `ours` for a few steps as `python -m jax_irkd.main` would; print the peak memory."""
-    from configs import demo
-    from jax_irkd import main
+    from jax_irkd import algorithm
+    from jax_irkd.configs import demo
     from jax_irkd.data import loading
     from jax_irkd.host import devices
 
@@ -127,9 +127,9 @@ def work(workdir: Path) -> None:
     peaks = {"imports": peak_memory()}
     data = _dataset(config)
     loading.open_dataset = lambda *args: data
-    main.train_teacher(config, data, workdir)
+    algorithm.train_teacher(config, data, workdir)
     peaks["teacher"] = peak_memory()
-    main.run(config, workdir)
+    algorithm.run(config, workdir)
     peaks["ours"] = peak_memory()
     print(json.dumps(peaks))
 

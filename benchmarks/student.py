@@ -24,10 +24,9 @@ import numpy as np
 from benchmarks import _measure
 from benchmarks._measure import Figure
 from benchmarks.build import scene
-from jax_irkd import bench_student
 from jax_irkd.config import paper_setup
 from jax_irkd.data.synthetic.raw_ntu import write_video
-from jax_irkd.deployment import archive
+from jax_irkd.deployment import archive, timing
 from jax_irkd.deployment.classifier import open_classifier
 from jax_irkd.deployment.recognizer import Recognizer
 from jax_irkd.host import devices
@@ -66,17 +65,17 @@ def network(run: Path, student: Path, repeats: int) -> list[Figure]:
     eager = torch_student()
     if eager is None:
         print("PyTorch is not installed: pip install torch to compare")
-    timings = bench_student.measure(found, 1, 1)  # Compiles.
+    timings = timing.measure(found, 1, 1)  # Compiles.
     clips = np.random.default_rng(0).integers(0, 256, (1, 8, 256, 308, 1), dtype=np.uint8)
     steps = found | ({"PyTorch eager": eager} if eager else {})
     calls = {name: functools.partial(step, clips) for name, step in steps.items()}
     taken = _measure.alternate(calls, repeats)
     note = f"{timings[0].parameters / 1e6:.2f} M parameters, {timings[0].flops / 1e9:.2f} GFLOP"
     made = [
-        _measure.spread(1e3 * value for value in timing.wall).figure(
+        _measure.spread(1e3 * value for value in took.wall).figure(
             f"a clip by the student, {name}", "ms", note="" if name.startswith("Py") else note
         )
-        for name, timing in taken.items()
+        for name, took in taken.items()
     ]
     if eager:
         share = _measure.ratio(taken["student.irkd"], taken["PyTorch eager"])

@@ -5,6 +5,7 @@ The pure losses and the `Recognizer` are re-exported here and imported on first 
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names for type checkers, which do not see `__getattr__`
@@ -21,6 +22,10 @@ if TYPE_CHECKING:  # the same names for type checkers, which do not see `__getat
     from jax_irkd.distillers.rkd import rkd_loss as rkd_loss
     from jax_irkd.distillers.sp import sp_loss as sp_loss
     from jax_irkd.distillers.st import st_loss as st_loss
+
+# A wheel has `configs` and `tfds_builders` inside this package, a checkout beside it.
+if not os.path.isdir(os.path.join(__path__[0], "configs")):
+    __path__.append(os.path.dirname(__path__[0]))
 
 # Public name: module of this package.
 _DOORS = {
@@ -39,7 +44,7 @@ _DOORS = {
     "Recognizer": "deployment.recognizer",
 }
 
-__all__ = sorted(_DOORS)
+__all__ = sorted(set(_DOORS) - {"Recognizer"})  # which loads OpenCV
 __version__ = "0.2.0"
 
 

@@ -6,156 +6,48 @@ Times are wall-clock, of uint8 frames in to probabilities out, after compilation
 networks take turns, so that a busy moment hits them alike.
 """
 
-import argparse
-import json
-import logging
-import os
-import platform
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Sequence
 
-import numpy as np
-
-from jax_irkd.deployment.classifier import (
-    Classifier,
-    OnnxClassifier,
-    RunClassifier,
-    open_classifier,
-)
-from jax_irkd.deployment.recognizer import spec_of
 from jax_irkd.errors import UserError
-from jax_irkd.host import devices
+from jax_irkd.host import commands
 
 
-class Latency(NamedTuple):
-    """Milliseconds per clip (median and 90th percentile of calls), and what is inside."""
-
-    name: str
-    kind: str
-    batch: int
-    milliseconds: float
-    slow_milliseconds: float
-    clips_per_second: float
-    first_seconds: float
-    parameters: int
-    flops: float
-
-
-def kind_of(classifier: Classifier) -> str:
-    if isinstance(classifier, RunClassifier):
-        return "flax"
-    precision = classifier.manifest["precision"]
-    return f"onnx {precision}" if isinstance(classifier, OnnxClassifier) else f"jax {precision}"
-
-
-def cost_of(classifier: Classifier) -> tuple[int, float]:
-    """Parameters and floating point operations per clip."""
-    if isinstance(classifier, RunClassifier):
-        return classifier.cost()
-    return classifier.manifest["parameters"], classifier.manifest["flops"]
-
-
-def measure(
-    classifiers: Mapping[str, Classifier], batch: int = 1, repeats: int = 20
-) -> list[Latency]:
-    """Time `repeats` calls of each, in turns; the first call, which compiles, apart."""
-    rng = np.random.default_rng(0)
-    inputs, first = {}, {}
-    for name, classifier in classifiers.items():
-        shape = (batch, *spec_of(classifier).shape)
-        inputs[name] = rng.integers(0, 256, shape, dtype=np.uint8)
-        first[name] = _seconds(classifier, inputs[name])
-    calls: dict[str, list[float]] = {name: [] for name in classifiers}
-    for _ in range(repeats):
-        for name, classifier in classifiers.items():
-            calls[name].append(_seconds(classifier, inputs[name]))
-    timings = []
-    for name, classifier in classifiers.items():
-        median, slow = np.quantile(calls[name], [0.5, 0.9])
-        timings.append(
-            Latency(
-                name,
-                kind_of(classifier),
-                batch,
-                1e3 * median / batch,
-                1e3 * slow / batch,
-                batch / median,
-                first[name],
-                *cost_of(classifier),
-            )
-        )
-    return timings
-
-
-def _seconds(classifier: Classifier, clips: np.ndarray) -> float:
-    start = time.perf_counter()
-    classifier(clips)
-    return time.perf_counter() - start
-
-
-def table(timings: Sequence[Latency]) -> str:
-    width = max(len(timing.name) for timing in timings)
-    lines = [
-        f"{'network':{width}}  {'kind':12}  {'ms/clip':>8}  {'p90':>8}  {'clips/s':>8}  "
-        f"{'first s':>7}  {'params M':>8}  {'GFLOP':>7}"
-    ]
-    for t in timings:
-        lines.append(
-            f"{t.name:{width}}  {t.kind:12}  {t.milliseconds:8.1f}  {t.slow_milliseconds:8.1f}  "
-            f"{t.clips_per_second:8.2f}  {t.first_seconds:7.2f}  {t.parameters / 1e6:8.2f}  "
-            f"{t.flops / 1e9:7.2f}"
-        )
-    return "\n".join(lines)
-
-
-def machine() -> str:
-    """The processor or GPU that was measured, and the versions."""
-    import jax
-
-    device = jax.devices()[0]
-    name = platform.processor() or platform.machine()
-    with open("/proc/cpuinfo") if Path("/proc/cpuinfo").exists() else open(os.devnull) as file:
-        models = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    kind = device.device_kind if device.platform != "cpu" else (models or [name])[0]
-    return f"{kind}, {cores} cores, jax {jax.__version__} on {device.platform}"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m jax_irkd.bench_student",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parse(argv: Sequence[str]):
+    parser = commands.parser("jax_irkd.bench_student", __doc__)
     parser.add_argument("networks", nargs="+", help="run folders, .irkd and .onnx files")
     parser.add_argument("--batch", type=int, default=1, help="clips per call")
     parser.add_argument("--repeats", type=int, default=20, help="calls of each network")
     parser.add_argument("--which", choices=["last", "best", "ema"], default="last")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
-    flags = parser.parse_args(argv)
-    try:
-        if flags.batch < 1 or flags.repeats < 1:
-            raise UserError(f"--batch={flags.batch} and --repeats={flags.repeats} must be positive")
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        devices.start("off")
-        timings = measure(
-            {path: open_classifier(path, flags.which) for path in flags.networks},
-            flags.batch,
-            flags.repeats,
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return parser.parse_args(argv)
+
+
+def bench(argv: list[str]) -> None:
+    """Measure, and show a table or lines of JSON."""
+    flags = parse(argv)
+    if flags.batch < 1 or flags.repeats < 1:
+        raise UserError(f"--batch={flags.batch} and --repeats={flags.repeats} must be positive")
+    with commands.importing():
+        import json
+
+        from jax_irkd.deployment import timing
+        from jax_irkd.deployment.classifier import open_classifier
+        from jax_irkd.host import devices
+
+    devices.start("off")
+    classifiers = {path: open_classifier(path, flags.which) for path in flags.networks}
+    timings = timing.measure(classifiers, flags.batch, flags.repeats)
     if flags.json:
-        for timing in timings:
-            print(json.dumps(timing._asdict()))
+        for measured in timings:
+            print(json.dumps(measured._asdict()))
     else:
-        print(machine())
-        print(table(timings))
-    return 0
+        print(timing.machine())
+        print(timing.table(timings))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return commands.run(bench, argv)
 
 
 if __name__ == "__main__":

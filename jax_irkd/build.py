@@ -1,6 +1,8 @@
 """Datasets from raw files, without TensorFlow.
 
-python -m jax_irkd.build ntu_rgbd_ir/ten --manual_dir=RAW_FILES --data_dir=DATASETS
+    python -m jax_irkd.build ntu_rgbd_ir/ten --manual_dir=RAW_FILES --data_dir=DATASETS
+
+The same command again continues an interrupted build.
 """
 
 import argparse
@@ -9,43 +11,31 @@ import dataclasses
 import importlib
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from absl import logging
-from rich.console import Console
-
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, nearest
+from jax_irkd.host import commands
 
 # Worker processes import this module again, so everything heavy is imported where it is used.
 DATASETS = {"ntu_rgbd_ir": ("ten", "sixty"), "pku_mmd_ir": (), "folder_ir": ()}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 0 done, 2 a mistake in the input."""
-    logging.set_verbosity(logging.ERROR)  # TFDS remarks that what is to be built is not there yet.
-    try:
-        run(_parse(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to continue", file=sys.stderr)
-        return 130
-    return 0
-
-
-def run(arguments: argparse.Namespace) -> None:
+def build(argv: list[str]) -> None:
     """Builds the dataset. Raises UserError for what the user can correct."""
-    from tfds_builders._shared.options import BuildOptions
+    arguments = parse(argv)
+    with commands.importing():
+        import tensorflow_datasets  # noqa: F401  # what a builder needs, while Ctrl-C ends at once
+
+        from jax_irkd.host.terminal import make_console
+        from jax_irkd.tfds_builders._shared.options import BuildOptions
 
     names = [field.name for field in dataclasses.fields(BuildOptions)]
     options = BuildOptions(**{name: getattr(arguments, name) for name in names})
     builder = make_builder(arguments.dataset, arguments.data_dir, options)
     if arguments.check:
         _require_folder(arguments.manual_dir, builder)
-        console = Console(width=None if sys.stdout.isatty() else 120)
-        builder.inventory(Path(arguments.manual_dir)).show(console)
+        builder.inventory(Path(arguments.manual_dir)).show(make_console(120))
         return
     if builder.is_prepared() and not arguments.overwrite:
         _say_already_built(builder, options)
@@ -61,11 +51,11 @@ def make_builder(dataset: str, data_dir: str | Path, options=None):
     """The builder of NAME or NAME/CONFIG. Raises UserError for an unknown one."""
     name, _, config = dataset.partition("/")
     if name not in DATASETS:
-        raise UserError(f"unknown dataset {name!r}; choose one of {sorted(DATASETS)}")
+        raise UserError(f"unknown dataset {name!r}{nearest(name, sorted(DATASETS))}")
     if config and config not in DATASETS[name]:
         known = [f"{name}/{c}" for c in DATASETS[name]] or [name]
-        raise UserError(f"unknown configuration {dataset!r}; choose one of {known}")
-    module = importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder")
+        raise UserError(f"unknown configuration {dataset!r}{nearest(dataset, known)}")
+    module = importlib.import_module(f"jax_irkd.tfds_builders.{name}.{name}_dataset_builder")
     return module.Builder(
         options=options, data_dir=Path(data_dir).absolute(), config=config or None
     )
@@ -118,13 +108,11 @@ def _require_folder(manual_dir: str | None, builder) -> None:
         raise UserError(f"the folder --manual_dir={manual_dir} is empty. {how}")
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    from tfds_builders._shared.options import BuildOptions
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    from jax_irkd.tfds_builders._shared.options import BuildOptions
 
     defaults = BuildOptions()
-    parser = argparse.ArgumentParser(
-        prog="python -m jax_irkd.build", description=__doc__.splitlines()[0], allow_abbrev=False
-    )
+    parser = commands.parser("jax_irkd.build", __doc__)
     add = parser.add_argument
     known = [f"{name}/{c}" for name, configs in DATASETS.items() for c in configs]
     add("dataset", help=f"one of {', '.join([*DATASETS, *known])}")
@@ -155,6 +143,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--keep_cache", action="store_true", help="keep the encoded clips after the build")
     return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return commands.run(build, argv, resumes=True)
 
 
 if __name__ == "__main__":

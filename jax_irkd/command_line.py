@@ -1,17 +1,20 @@
-"""Command lines that take a config file as training does, for commands that do not train.
+"""Command lines that take a configuration: `--config=FILE:options`, `--config.x.y=value`, flags.
 
-A command has flags of its own: those of `jax_irkd.main` stay where they are.
+A command has flags of its own beside these. Every mistake is a UserError in one line.
 """
 
-import sys
-from collections.abc import Callable, Sequence
+import importlib.util
+import re
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags import config_path
 
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, nearest, one_line
 
 _FAULTS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
 
@@ -25,31 +28,49 @@ class Arguments(NamedTuple):
     config_file: str
 
 
-def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Arguments:
-    """Reads `--config=FILE:options`, `--config.x.y=value` and the flags that `define` adds.
+def parse(
+    argv: Sequence[str],
+    define: Callable[[flags.FlagValues], None],
+    text: str = "",
+    words: int | None = 0,
+) -> Arguments:
+    """Reads the configuration and the flags that `define` adds.
 
-    `argv` begins with the program's name. Raises UserError in one line for whatever is wrong.
+    `argv` is without the program's name, `text` what --help says above the flags, `words` how many
+    words without dashes may be there, None for any number. Raises UserError for whatever is wrong.
     """
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", help_string="a file in configs/", flag_values=values, sys_argv=list(argv)
-    )
     define(values)
-    if {"--help", "-h", "-help"} & set(argv[1:]):
-        print(f"{sys.modules['__main__'].__doc__}\nflags:\n{values.get_help()}")
+    if {"--help", "-h", "-help"} & set(argv):
+        print(f"{text.strip()}\n\n{_help(values)}")
         raise SystemExit(0)
+    file, rest = take_config(argv)
+    path, config = load_config(file) if file else (None, None)
+    usual = None if config is None else config.copy_and_resolve_references()
+    overrides = [re.sub("^--?", "--", arg) for arg in rest if _OVERRIDE.match(arg)]
+    if overrides and config is None:
+        raise UserError(f"{overrides[0]} changes a config, but --config=FILE is missing")
+    rest = [_resolve(arg, config) if _OVERRIDE.match(arg) else arg for arg in rest]
     try:
-        words = values(list(argv))[1:]
-        config = values.config
-        name = config_flags.get_config_filename(values["config"]) if config is not None else ""
-        name = name.partition(":")[0]
-        if name and not Path(name).is_file():
-            raise UserError(f"config file {name} does not exist; try --config=configs/demo.py")
         if config is not None:
-            config.keys()  # A config that could not be loaded says so when it is first used.
+            config_flags.DEFINE_config_dict(
+                "config", config, flag_values=values, sys_argv=["", *rest]
+            )
+        _check_values(rest, values)
+        found = values(["", *rest])[1:]
+    except flags.UnrecognizedFlagError as error:
+        name = f"--{error.flagname}"
+        raise UserError(f"unknown option {name}{nearest(name, _names(values))}") from error
     except _FAULTS as error:
-        raise UserError(_last_line(error)) from error
-    return Arguments(words, values, config, name)
+        raise UserError(_first_lines(error)) from error
+    if words is not None and len(found) > words:
+        raise UserError(
+            f"{found[words]!r} is one word too many: options begin with --, as --config=…"
+        )
+    if config is not None:
+        config = values.config
+        _check_tuples(config_flags.get_override_values(values["config"]), usual)
+    return Arguments(found, values, config, str(path or ""))
 
 
 def need_config(arguments: Arguments) -> ConfigDict:
@@ -59,7 +80,139 @@ def need_config(arguments: Arguments) -> ConfigDict:
     return arguments.config
 
 
-def _last_line(error: Exception) -> str:
-    # A config file's error arrives with its whole traceback.
-    text = str(error.args[0] if error.args else "").strip() or type(error).__name__
-    return text.splitlines()[-1] if "Traceback" in text else " ".join(text.split())
+_OVERRIDE = re.compile(r"--?(no)?config\.")
+
+
+def take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of --config, and the other arguments."""
+    argv, given, rest = list(argv), [], []
+    while argv:
+        arg = argv.pop(0)
+        name, equals, value = arg.partition("=")
+        if name not in ("--config", "-config"):
+            rest.append(arg)
+            continue
+        if not equals and argv and not argv[0].startswith("-"):
+            value = argv.pop(0)
+        if not value:
+            raise UserError("--config has no value; try --config=configs/demo.py")
+        given.append(value)
+    if len(given) > 1:
+        raise UserError(f"--config is given {len(given)} times: {', '.join(given)}; give it once")
+    return given[0] if given else "", rest
+
+
+def load_config(text: str) -> tuple[Path, ConfigDict]:
+    """The file and the configuration of `FILE` or `FILE:options`. Raises UserError."""
+    name, colon, options = text.partition(":")
+    path = find_config(name)
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"config file {path} has no function get_config")
+        config = module.get_config(*([options] if colon else []))
+    except UserError:
+        raise
+    except ValueError as error:  # an option that does not exist, a value that is none of them
+        raise UserError(one_line(error)) from error
+    except Exception as error:
+        here = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        line = f", line {here[-1]}" if here else ""
+        said = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"config file {path}{line}: {said}") from error
+    if not isinstance(config, ConfigDict):
+        kind = type(config).__name__
+        raise UserError(f"get_config of {path} gives a {kind}; it should give a ConfigDict")
+    return path, config.lock()
+
+
+def find_config(name: str) -> Path:
+    """The file `name`; where there is none, the one of that name that comes with this package.
+
+    `ntu`, `ntu.py` and `configs/ntu.py` are names of a shipped one. Raises UserError.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix != ".py":
+            raise UserError(f"{name} is no config: a Python file with a function get_config is one")
+        return path
+    from jax_irkd import configs
+
+    folder = Path(configs.__file__).parent
+    shipped = sorted(file.stem for file in folder.glob("[a-z]*.py"))
+    if path.parent in (Path(), Path("configs")) and path.suffix in ("", ".py"):
+        if path.stem in shipped:
+            return folder / f"{path.stem}.py"
+        raise UserError(f"config file {name} does not exist{nearest(path.stem, shipped)}")
+    raise UserError(f"config file {name} does not exist{nearest(name, shipped)}")
+
+
+def _resolve(arg: str, config: ConfigDict) -> str:
+    """An override with every field checked, and a key that holds dots in brackets."""
+    dashes, name, value = re.fullmatch(r"(--?(?:no)?config)\.([^=]*)(.*)", arg, re.S).groups()
+    if "[" in name:
+        return arg
+    section, path, parts = config, "", name.split(".")
+    while parts:
+        where = f"--config{path}"
+        if not isinstance(section, ConfigDict):
+            raise UserError(f"{where} is a value and has no field {parts[0]!r}")
+        keys = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+        key = next((key for key in keys if key in section), None)
+        if key is None:
+            raise UserError(f"{where} has no field {parts[0]!r}{nearest(parts[0], section)}")
+        section, parts = section[key], parts[key.count(".") + 1 :]
+        path += f'["{key}"]' if "." in key else f".{key}"
+    return f"{dashes}{path}{value}"
+
+
+def _check_values(argv: Iterable[str], values: flags.FlagValues) -> None:
+    """Raises UserError for an option without its value: absl would take the next option for it."""
+    argv = list(argv)
+    for position, arg in enumerate(argv):
+        name = arg.lstrip("-")
+        if not arg.startswith("-") or name not in values or values[name].boolean:
+            continue
+        following = argv[position + 1 : position + 2]
+        if not following or re.match(r"--?[a-zA-Z]", following[0]):
+            raise UserError(f"--{name} has no value; write --{name}=VALUE")
+
+
+def _check_tuples(changed: Mapping[str, Any], usual: ConfigDict) -> None:
+    """Raises UserError for a tuple whose items are of another kind than those it replaces."""
+    for name, value in changed.items():
+        before = config_path.get_value(name, usual)
+        if not isinstance(before, tuple) or not before:
+            continue
+        kinds = (int, float) if isinstance(before[0], int | float) else type(before[0])
+        wrong = [item for item in value if not isinstance(item, kinds)]
+        if wrong or not value:
+            said = f"{wrong[0]!r} in it is another kind of thing" if wrong else "it is empty"
+            raise UserError(f"--config.{name}: {said}; give something like {before}")
+
+
+def _names(values: flags.FlagValues) -> list[str]:
+    own = sorted(name for name in values if not name.startswith("config"))
+    return ["--config", *(f"--{name}" for name in own)]
+
+
+def _help(values: flags.FlagValues) -> str:
+    rows: list[tuple[str, Any]] = [
+        ("--config=FILE[:method=…]", "a config, as configs/ntu.py"),
+        ("--config.x.y=VALUE", "changes one of its fields"),
+    ]
+    for name in sorted(values):
+        flag = values[name]
+        default = f" (default: {flag.value})" if flag.value not in (None, "", False) else ""
+        shown = f"--{name}" if flag.boolean else f"--{name}=…"
+        rows.append((shown, f"{flag.help}{default}"))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(["options:", *(f"  {name:{width}}  {said}" for name, said in rows)])
+
+
+def _first_lines(error: Exception) -> str:
+    return one_line(error.args[0] if error.args else error)

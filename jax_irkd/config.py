@@ -5,6 +5,8 @@ import copy
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
+from jax_irkd.errors import nearest
+
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 # The hyper-parameters of every distiller, so that each can be given as a flag:
 # --config.distillers.mgcam.attention=uniform
@@ -126,15 +128,31 @@ def parse(arg: str, **own):
     for part in filter(None, arg.split(",")):
         name, _, value = part.partition("=")
         if name not in options:
-            raise ValueError(
-                f"unknown option {name!r} after the config; choose from {list(options)}"
-            )
+            raise ValueError(f"unknown option {name!r} after the config{nearest(name, options)}")
         try:
             options[name] = type(defaults[name])(value)
         except ValueError:
             kind = type(defaults[name]).__name__
             raise ValueError(f"option {name}={value!r} should be of type {kind}") from None
     return options
+
+
+def check_method(method: str) -> None:
+    """Raises ValueError, with the nearest names and all of them, for a method there is not.
+
+    A method is a row of `METHODS`, a file in distillers/, or the dotted path of a module.
+    """
+    from jax_irkd import distillers
+
+    if method in METHODS or method in distillers.names():
+        return
+    if "." not in method:
+        known = sorted({*METHODS, *distillers.names()})
+        raise ValueError(
+            f"unknown method {method!r}{nearest(method, known)}, or the dotted path of a module "
+            "with a class Distiller"
+        )
+    distillers.get(method)
 
 
 def distillers_of(method: str, weights: str = "published") -> ConfigDict:
@@ -234,6 +252,7 @@ def paper_setup(
     """
     if temporal not in TEMPORAL:
         raise ValueError(f"option temporal={temporal!r} should be one of {list(TEMPORAL)}")
+    check_method(method)
     config = ConfigDict()
     config.method = method
     config.protocol = protocol

@@ -1,6 +1,8 @@
-"""The one exception for what a user can cause and correct."""
+"""The one exception for what a user can cause and correct, and how it is put in words."""
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: the disk, or the user's part of it, is full
 
@@ -15,3 +17,12 @@ class UserError(Exception):
 def one_line(error: BaseException) -> str:
     """What `error` says, in one line; its class where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The end of a message on an unknown `name`: `; did you mean 'ours'? choose from …`."""
+    known = [str(choice) for choice in choices]
+    lower = {choice.lower(): choice for choice in reversed(known)}
+    close = [lower[c] for c in difflib.get_close_matches(str(name).lower(), lower, n=3)]
+    said = f"; did you mean {' or '.join(map(repr, close))}? Choose" if close else "; choose"
+    return f"{said} from {', '.join(known)}" if known else "; there is nothing to choose from"

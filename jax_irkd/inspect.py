@@ -7,187 +7,22 @@ python -m jax_irkd.inspect config --config=configs/ntu.py:method=at [--config.x.
 python -m jax_irkd.inspect run RUN [RUN ...] [--out=curves.png]
 """
 
-import logging
-import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-from absl import flags
-from ml_collections import ConfigDict
-from PIL import Image
-from rich import box
-from rich.console import Console
-from rich.table import Table
+if __name__ == "inspect":  # a file beside this one was started, and a library asks for Python's
+    raise SystemExit(f"error: start python -m jax_irkd.COMMAND, not the file {sys.argv[0]}")
 
-from jax_irkd.command_line import Arguments, need_config, parse
-from jax_irkd.data import loading
-from jax_irkd.errors import UserError
-from jax_irkd.inspection.sparkline import sparkline
-from jax_irkd.reporting.wording import flatten
+from jax_irkd.errors import UserError, nearest
+from jax_irkd.host import commands
 
-# Commands import what they draw with when they run: `inspect run` needs no JAX.
+SUBJECTS = ("data", "config", "run")
 
 
-def inspect_data(arguments: Arguments, console: Console) -> None:
-    """A contact sheet of RGB–infrared pairs."""
-    from jax_irkd.inspection import contact_sheet
+def define(values) -> None:
+    """The flags beside --config."""
+    from absl import flags
 
-    config, given = need_config(arguments), arguments.flags
-    dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
-    reader = contact_sheet.reader_of(config, dataset, given.split)
-    picture, captions = contact_sheet.contact_sheet(
-        config,
-        reader,
-        dataset.class_names,
-        clips=given.clips,
-        training=not given.split.startswith("test"),
-        augmented=given.augmented,
-        seed=given.seed,
-    )
-    out = _out(given.out or "sheet.png")
-    _save(lambda: Image.fromarray(picture).save(out), out)
-    for caption in captions:
-        console.print(caption, highlight=False, markup=False)
-    seen = "as the network sees them" if given.augmented else "as they are stored"
-    console.print(f"{len(captions)} of {len(reader.records)} clips, {seen}: {out}", soft_wrap=True)
-
-
-def inspect_config(arguments: Arguments, console: Console) -> None:
-    """The resolved config, its learning-rate curves, and what it would cost."""
-    from jax_irkd.inspection import cost
-
-    config, given = need_config(arguments), arguments.flags
-    for name, value in flatten(config.to_dict()):
-        console.print(f"{name} = {value}", highlight=False, markup=False, soft_wrap=True)
-    dataset = _dataset_if_there(config, console)
-    if dataset is None:
-        console.print(
-            f"reckoned with {given.classes} classes and "
-            + (f"{given.train_clips} training clips" if given.train_clips else "no known clips")
-            + "; --train_clips and --classes say otherwise"
-        )
-    plans = cost.plan(config, dataset, clips=given.train_clips, classes=given.classes)
-    console.print(_plans_table(plans))
-    for part in plans:
-        line = sparkline(part.rates.tolist(), 60)
-        ends = f"{part.epochs[-1]:.3g} epochs, peak {part.rates.max():.3g}"
-        console.print(f"learning rate of {part.name}: {line}  {ends}", highlight=False)
-    console.print(
-        "memory: an upper estimate of what training holds a device; distillers add little to it",
-        highlight=False,
-    )
-    if given.out:
-        out = _out(given.out)
-        _save(lambda: _draw_rates(plans, out), out)
-        console.print(f"wrote {out}", soft_wrap=True)
-
-
-def _dataset_if_there(config: ConfigDict, console: Console) -> loading.Dataset | None:
-    try:
-        return loading.open_dataset(config.dataset.name, config.dataset.data_dir)
-    except UserError as error:
-        console.print(str(error), style="yellow", highlight=False, soft_wrap=True, markup=False)
-        return None
-
-
-def _plans_table(plans: Sequence) -> Table:
-    table = Table(box=box.SIMPLE)
-    table.add_column("")
-    for part in plans:
-        table.add_column(f"{part.name} ({part.modality})", justify="right")
-
-    def count(value):
-        return "unknown" if value is None else f"{value:,}"
-
-    rows = {
-        "training clips": lambda p: count(p.clips),
-        "steps an epoch": lambda p: count(p.steps_per_epoch),
-        "steps": lambda p: count(p.num_steps),
-        "clips a step (a device)": lambda p: f"{p.batch_size} ({p.per_device})",
-        "parameters": lambda p: f"{p.cost.parameters:,}",
-        "computed in": lambda p: p.cost.dtype,
-        "FLOPs a clip, forward": lambda p: short_flops(p.cost.forward_flops),
-        "FLOPs a step": lambda p: short_flops(p.update_flops),
-        "FLOPs in all": lambda p: short_flops(p.num_steps and p.update_flops * p.num_steps),
-    }
-    for title, cell in rows.items():
-        table.add_row(title, *map(cell, plans))
-    for title in dict.fromkeys(name for part in plans for name in part.memory):
-        held = [part.memory.get(title) for part in plans]
-        table.add_row(f"memory: {title}", *("–" if h is None else _mebibytes(h) for h in held))
-    table.add_row("memory a device", *(_mebibytes(sum(p.memory.values())) for p in plans))
-    return table
-
-
-def short_flops(flops: float | None) -> str:
-    """Operations in a unit a person can compare: 14.3 G, 2.1 P."""
-    if flops is None:
-        return "unknown"
-    power = min(int(math.log10(max(flops, 1)) / 3), 5)
-    return f"{flops / 1000**power:.4g} {' kMGTP'[power].strip()}".rstrip()
-
-
-def _mebibytes(size: float) -> str:
-    return f"{size / 2**20:,.0f} MiB" if size >= 2**20 else f"{size / 2**20:.2f} MiB"
-
-
-def _draw_rates(plans: Sequence, path: Path) -> None:
-    from jax_irkd.host.files import write_whole
-    from jax_irkd.reporting import charts, pictures
-
-    panels = []
-    for part in plans:
-        steps = f", {part.num_steps:,} steps" if part.num_steps else ""
-        title = f"{part.name}: learning rate by epoch{steps}"
-        line = charts.Series(part.name, "teacher", np.asarray(part.epochs), np.asarray(part.rates))
-        panels.append((title, charts.line_chart([line], label=title)))
-    write_whole(path, pictures.png(charts.sheet(panels, label="learning rates")))
-
-
-def inspect_run(arguments: Arguments, console: Console) -> None:
-    """Figures and curves of several runs, and the settings they differ in."""
-    from jax_irkd.inspection import comparison
-
-    folders = arguments.words[1:]
-    if not folders:
-        raise UserError("which run? python -m jax_irkd.inspect run RUN [RUN ...]")
-    runs = comparison.read(folders)
-    console.print(comparison.table(runs))
-    console.print(comparison.curves(runs))
-    rows = comparison.differences(runs)
-    if rows:
-        table = Table(title="what their configs differ in", box=box.SIMPLE, title_justify="left")
-        table.add_column("setting", overflow="fold")
-        for run in runs:
-            table.add_column(run.name, overflow="fold")
-        for name, values in rows:
-            table.add_row(name, *values)
-        console.print(table)
-    if arguments.flags.out:
-        out = _out(arguments.flags.out)
-        _save(lambda: comparison.draw(runs, out), out)
-        console.print(f"wrote {out}", soft_wrap=True)
-
-
-COMMANDS = {"data": inspect_data, "config": inspect_config, "run": inspect_run}
-
-
-def _out(name: str) -> Path:
-    path = Path(name).expanduser()
-    return path if path.suffix else path.with_suffix(".png")
-
-
-def _save(write, path: Path) -> None:
-    try:
-        write()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot write {path}: {reason}; choose another --out") from error
-
-
-def _define(values: flags.FlagValues) -> None:
     text = {"flag_values": values}
     flags.DEFINE_string("split", "train", "train, test, or one of the dataset's splits", **text)
     flags.DEFINE_bool("augmented", False, "frames as the network sees them", **text)
@@ -198,24 +33,29 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("classes", 10, "without the dataset: how many", lower_bound=2, **text)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs a command and returns its exit code: 0 done, 2 a mistake in the input."""
-    if len(argv) < 2 or {"-h", "--help"} & set(argv[1:]):
-        print(__doc__.strip())
-        return 0 if len(argv) > 1 else 2
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    try:
-        arguments = parse(argv, _define)
-        command = arguments.words[0] if arguments.words else ""
-        if command not in COMMANDS:
-            raise UserError(f"unknown command {command!r}; choose one of {sorted(COMMANDS)}")
-        COMMANDS[command](arguments, console)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def look(argv: list[str]) -> None:
+    """Show what was asked for."""
+    with commands.importing():
+        from jax_irkd import command_line
+
+        asked = command_line.parse(argv, define, __doc__, words=None)
+        if not asked.words:
+            raise UserError(f"look at what? Choose from {', '.join(SUBJECTS)}; --help shows how")
+        subject, *more = asked.words
+        if subject not in SUBJECTS:
+            raise UserError(f"unknown subject {subject!r}{nearest(subject, SUBJECTS)}")
+        if subject != "run" and more:
+            raise UserError(f"{more[0]!r} is one word too many after {subject}")
+
+        from jax_irkd.host.terminal import make_console
+        from jax_irkd.inspection import views
+
+    views.SUBJECTS[subject](asked, make_console(150))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return commands.run(look, argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main())

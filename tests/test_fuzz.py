@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import demo, ntu, pku
 from jax_irkd.config import DISTILLERS, WEIGHTS, distillers_of
+from jax_irkd.configs import demo, ntu, pku
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.pretrained import files

@@ -29,10 +29,10 @@ from jax_irkd.reporting import sections, write
 from jax_irkd.reporting.wording import percent
 from jax_irkd.runs.network import load_network
 from jax_irkd.runs.results import save_results
+from jax_irkd.tfds_builders.pku_mmd_ir import untrimmed
 from jax_irkd.training.evaluation import Network
 from jax_irkd.video import windows
 from jax_irkd.video.decoding import VideoError
-from tfds_builders.pku_mmd_ir import untrimmed
 
 TITLE = "Detection in untrimmed videos"
 FIGURES = ("F1", "AP", "mAP_action", "mAP_video", "2D-AP")

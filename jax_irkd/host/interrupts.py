@@ -1,7 +1,9 @@
 """SIGTERM, SIGINT and SIGUSR1 ask a run to save and stop; a second SIGINT ends it at once."""
 
+import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 
 INTERRUPTED = 75  # exit code: the state is saved, the same command continues (EX_TEMPFAIL)
 
@@ -34,3 +36,16 @@ class StopRequest:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
         print(f"\n{self.requested}: finishing the step and saving", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes started in this block do not hear Ctrl-C, which reaches all of a terminal's.
+
+    It is for their parent to end them; by themselves each would end with a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

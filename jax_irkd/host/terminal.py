@@ -1,11 +1,26 @@
 """The terminal: one console and one progress bar for all commands."""
 
+import errno
+import os
+import sys
 import time
 
 import rich.progress
 from rich.console import Console
 
-console = Console()
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `host.commands` how a command ends whose output nobody reads."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def make_console(width: int) -> Console:
+    """A console on stdout, as wide as the terminal; `width` columns where there is none."""
+    return _Console(width=None if sys.stdout.isatty() else width)
+
+
+console = _Console()
 
 
 class Progress:

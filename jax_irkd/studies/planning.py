@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from jax_irkd import command_line, distillers
-from jax_irkd.config import METHODS
+from jax_irkd import command_line
+from jax_irkd.config import METHODS, check_method
 from jax_irkd.errors import UserError
-
-DEFAULT_METHODS = ("baseline", "st", "at", "sp", "cc", "rkd", "ccskd", "dkd", "mgcam", "ours")
 
 
 class PlannedRun(NamedTuple):
@@ -46,15 +44,10 @@ def read_methods(text: str) -> list[str]:
     if not methods:
         raise UserError(f"--methods is empty; choose from {sorted(METHODS)}")
     for method in methods:
-        if method in METHODS:
-            continue
         try:
-            distillers.get(method)
+            check_method(method)
         except ValueError as error:
-            raise UserError(
-                f"unknown method {method!r}; choose from {sorted(METHODS)}, or give the "
-                "dotted path of a module with a class Distiller"
-            ) from error
+            raise UserError(str(error)) from error
     return methods
 
 
@@ -75,19 +68,18 @@ def read_seeds(text: str) -> list[int]:
 
 def read_settings(argv: Sequence[str]) -> StudySettings:
     """The arguments that name the config, for handing on. Raises UserError for what cannot be."""
-    flags = [arg.lstrip("-") for arg in argv if arg.startswith("-")]
-    given = [flag for flag in flags if flag.removeprefix("no").startswith("config")]
-    files = [arg for arg in given if arg.startswith("config=")]
-    overrides = [arg for arg in given if not arg.startswith("config=")]
-    if len(files) != 1:
-        raise UserError("give the config once, as --config=FILE; try --config=configs/demo.py")
+    given, rest = command_line.take_config(argv)
+    if not given:
+        raise UserError("--config is missing; try --config=configs/demo.py")
+    flags = [arg.lstrip("-") for arg in rest if arg.startswith("-")]
+    overrides = [flag for flag in flags if flag.removeprefix("no").startswith("config.")]
     for override in overrides:
         name = override.partition("=")[0]
         if "=" not in override:
             raise UserError(f"write --{name}=VALUE, with an equals sign")
         if name in ("config.method", "config.seed"):
             raise UserError(f"--{name} is the study's to choose; use --methods and --seeds")
-    file, _, options = files[0].removeprefix("config=").partition(":")
+    file, _, options = given.partition(":")
     parts = tuple(filter(None, options.split(",")))
     chosen = [part for part in parts if part.partition("=")[0] in ("method", "seed")]
     if chosen:
@@ -116,7 +108,7 @@ def _distiller_of(override: str) -> str:
 
 
 def _parse(arguments: Sequence[str]) -> ConfigDict:
-    return command_line.need_config(command_line.parse(["study", *arguments], lambda values: None))
+    return command_line.need_config(command_line.parse(arguments, lambda values: None))
 
 
 def make_tasks(

@@ -19,6 +19,7 @@ Report what comes out as an approximation of TSTDDs; the paper's 72.36 % is quot
 """
 
 import functools
+import importlib.util
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,8 @@ def run(config: ConfigDict, dataset: loading.Dataset, workdir: Path) -> dict:
     if config.eval.detection:
         raise UserError("method=tstdd classifies clips only; leave out --config.eval.detection")
     check(config.tstdd)
+    if importlib.util.find_spec("sklearn") is None:
+        raise UserError("method=tstdd needs scikit-learn: pip install 'jax-irkd[tstdd]'")
     folder = workdir / "tstdd"
 
     def trained():

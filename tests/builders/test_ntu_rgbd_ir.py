@@ -18,7 +18,7 @@ from jax_irkd.data.synthetic.raw_ntu import (
     plant_ntu_faults,
     write_video,
 )
-from tfds_builders.ntu_rgbd_ir import names
+from jax_irkd.tfds_builders.ntu_rgbd_ir import names
 
 
 def run(raw, out, *flags, dataset="ntu_rgbd_ir"):
@@ -194,7 +194,7 @@ def test_too_many_skipped_is_refused_and_the_work_is_kept(spoilt, tmp_path, caps
     assert "44.4% of the clips would be left out, more than --max_skipped=0.01" in error
     assert "no infrared file: 1" in error and "Traceback" not in error
     assert not Path(tmp_path, "ntu_rgbd_ir", "ten", "1.0.0").exists()
-    from tfds_builders._shared import pool
+    from jax_irkd.tfds_builders._shared import pool
 
     encoded = []
     store = pool.encode_into

@@ -20,8 +20,8 @@ from jax_irkd.data.synthetic.raw_pku import (
     write_rows,
     write_split,
 )
-from tfds_builders.pku_mmd_ir import videos
-from tfds_builders.pku_mmd_ir.annotations import (
+from jax_irkd.tfds_builders.pku_mmd_ir import videos
+from jax_irkd.tfds_builders.pku_mmd_ir.annotations import (
     CLASSES,
     Instance,
     looks_like_labels,

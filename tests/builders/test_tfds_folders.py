@@ -2,11 +2,11 @@
 
 import pytest
 
+from jax_irkd.tfds_builders.ntu_rgbd_ir.ntu_rgbd_ir_dataset_builder import Builder as Ntu
+from jax_irkd.tfds_builders.ntu_rgbd_ir.ntu_rgbd_ir_dataset_builder_test import *  # noqa: F403
+from jax_irkd.tfds_builders.pku_mmd_ir.pku_mmd_ir_dataset_builder import Builder as Pku
+from jax_irkd.tfds_builders.pku_mmd_ir.pku_mmd_ir_dataset_builder_test import *  # noqa: F403
 from tests.helpers import ROOT
-from tfds_builders.ntu_rgbd_ir.ntu_rgbd_ir_dataset_builder import Builder as Ntu
-from tfds_builders.ntu_rgbd_ir.ntu_rgbd_ir_dataset_builder_test import *  # noqa: F403
-from tfds_builders.pku_mmd_ir.pku_mmd_ir_dataset_builder import Builder as Pku
-from tfds_builders.pku_mmd_ir.pku_mmd_ir_dataset_builder_test import *  # noqa: F403
 
 BUILDERS = ROOT / "tfds_builders"
 

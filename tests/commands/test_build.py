@@ -16,11 +16,11 @@ import tensorflow_datasets as tfds
 from jax_irkd import build
 from jax_irkd.data.synthetic.raw_ntu import ntu_tree
 from jax_irkd.errors import UserError
+from jax_irkd.tfds_builders._shared import pool
+from jax_irkd.tfds_builders._shared.cache import Cache, EncodingResult, EncodingTask, Record, Skip
+from jax_irkd.tfds_builders._shared.lock import locked
+from jax_irkd.tfds_builders._shared.options import VARIABLE, BuildOptions
 from tests.helpers import ROOT
-from tfds_builders._shared import pool
-from tfds_builders._shared.cache import Cache, EncodingResult, EncodingTask, Record, Skip
-from tfds_builders._shared.lock import locked
-from tfds_builders._shared.options import VARIABLE, BuildOptions
 
 TFDS = Path(sys.executable).with_name("tfds")
 HAS_TFDS_CLI = TFDS.exists() and all(
@@ -158,7 +158,7 @@ def test_a_full_disk_is_a_message_and_the_next_run_continues(
 
 def test_too_little_space_for_the_records_is_a_message(raw, tmp_path, monkeypatch, capsys):
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("tfds_builders._shared.builder.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("jax_irkd.tfds_builders._shared.builder.shutil.disk_usage", lambda _: usage)
     assert run(raw, tmp_path, "--workers=1") == 2
     assert "the disk is full: the records need" in capsys.readouterr().err
     monkeypatch.undo()
@@ -180,8 +180,8 @@ def test_one_build_at_a_time(raw, tmp_path, capsys):
 
 def test_mistakes_in_the_command_are_one_line(raw, tmp_path, capsys):
     for flags, words in [
-        (["ntu_rgbd"], "unknown dataset 'ntu_rgbd'; choose one of ['folder_ir', 'ntu_rgb"),
-        (["ntu_rgbd_ir/five"], "choose one of ['ntu_rgbd_ir/ten', 'ntu_rgbd_ir/sixty']"),
+        (["ntu_rgbd"], "unknown dataset 'ntu_rgbd'; did you mean 'ntu_rgbd_ir'? Choose from fold"),
+        (["ntu_rgbd_ir/five"], "hoose from ntu_rgbd_ir/ten, ntu_rgbd_ir/sixty"),
         (["ntu_rgbd_ir"], "--manual_dir=FOLDER with the raw files is missing"),
         (["ntu_rgbd_ir", "--quality=0"], "quality is 0; choose a value from 1 to 100"),
         (["ntu_rgbd_ir", "--max_skipped=1.5"], "max_skipped is 1.5"),

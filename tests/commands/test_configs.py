@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import custom, demo, ntu, pku
 from jax_irkd import distillers
 from jax_irkd.config import (
     DISTILLERS,
@@ -17,6 +16,7 @@ from jax_irkd.config import (
     WEIGHTS,
     distillers_of,
 )
+from jax_irkd.configs import custom, demo, ntu, pku
 from jax_irkd.models import temporal
 from jax_irkd.pretrained.start import start_from
 from jax_irkd.training import setup
@@ -120,7 +120,7 @@ def test_ntu_protocols_are_the_standard_ones():
 @pytest.mark.parametrize(
     ("arg", "message"),
     [
-        ("metod=at", r"unknown option 'metod'.*choose from \['method', 'protocol', 'seed'"),
+        ("metod=at", r"unknown option 'metod'.*did you mean 'method'.*method, protocol, seed"),
         ("temporal=shfit", r"option temporal='shfit' should be one of \['none', 'shift', 'causal"),
         ("weights=best", r"option weights='best' should be one of \['published', 'balanced'\]"),
         ("seed=two", r"option seed='two' should be of type int"),

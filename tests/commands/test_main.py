@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from jax_irkd import main
+from jax_irkd import algorithm
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.runs.results import finished
@@ -22,7 +22,7 @@ def small(monkeypatch):
 
     monkeypatch.setattr(setup, "make_model", tiny)
     # Grad-CAM reads a TSN's head; test_closeups has it.
-    monkeypatch.setattr(main.examples, "closeups", lambda *args, **kwargs: [])
+    monkeypatch.setattr(algorithm.examples, "closeups", lambda *args, **kwargs: [])
     monkeypatch.setattr(loading, "open_dataset", lambda name, data_dir: fakes.dataset())
 
 
@@ -36,8 +36,8 @@ def config(method, **training):
 @pytest.mark.slow
 def test_algorithm_one(tmp_path):
     """Teacher once, baseline and distilled student beside it, everything written."""
-    baseline = main.run(config("baseline"), tmp_path)
-    ours = main.run(config("ours"), tmp_path)
+    baseline = algorithm.run(config("baseline"), tmp_path)
+    ours = algorithm.run(config("ours"), tmp_path)
     teacher = json.loads((tmp_path / "teacher" / "results.json").read_text())
     assert baseline["teacher"] is None
     assert ours["teacher"] == teacher["metrics"]
@@ -57,103 +57,105 @@ def test_algorithm_one(tmp_path):
 
 @pytest.mark.slow
 def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
-    first = main.run(config("dkd"), tmp_path)
-    monkeypatch.setattr(main, "Trainer", None)
-    assert main.run(config("dkd"), tmp_path) == first
+    first = algorithm.run(config("dkd"), tmp_path)
+    monkeypatch.setattr(algorithm, "Trainer", None)
+    assert algorithm.run(config("dkd"), tmp_path) == first
 
 
 @pytest.mark.slow
 def test_a_page_that_was_never_written_is_written_by_the_same_command(tmp_path, monkeypatch):
     """Killed between results.json and report.html, the teacher's page and the student's."""
-    honest, killed = main.write.write_report, []
+    honest, killed = algorithm.write.write_report, []
 
     def kill(workdir, names, sections):
         killed.append(names)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main.write, "write_report", kill)
+    monkeypatch.setattr(algorithm.write, "write_report", kill)
     for _ in range(2):  # The second call finds the teacher trained and is killed again there.
         with pytest.raises(KeyboardInterrupt):
-            main.run(config("dkd"), tmp_path)
+            algorithm.run(config("dkd"), tmp_path)
     assert killed == [["teacher"]] * 2 and finished(tmp_path / "teacher")
-    monkeypatch.setattr(main.write, "write_report", honest)
-    main.run(config("dkd"), tmp_path)
+    monkeypatch.setattr(algorithm.write, "write_report", honest)
+    algorithm.run(config("dkd"), tmp_path)
     pages = [folder / "report.html" for folder in (tmp_path / "dkd", tmp_path)]
     for page in pages:
         page.unlink()
-    monkeypatch.setattr(main, "Trainer", None)
+    monkeypatch.setattr(algorithm, "Trainer", None)
     taught = []
-    monkeypatch.setattr(main.examples, "closeups", lambda *_, teacher: taught.append(teacher) or [])
-    main.run(config("dkd"), tmp_path)
+    monkeypatch.setattr(
+        algorithm.examples, "closeups", lambda *_, teacher: taught.append(teacher) or []
+    )
+    algorithm.run(config("dkd"), tmp_path)
     assert all(page.exists() for page in pages) and len(taught) == 1
     assert taught[0].model.width == 6  # The closeups get the teacher, as after training.
-    main.run(config("dkd"), tmp_path)
+    algorithm.run(config("dkd"), tmp_path)
     assert len(taught) == 1
 
 
 @pytest.mark.slow
 def test_a_baseline_that_comes_later_is_named_on_the_earlier_pages(tmp_path):
-    main.run(config("dkd"), tmp_path)
+    algorithm.run(config("dkd"), tmp_path)
     alone = "No infrared-only run lies beside this one"
     assert alone in (tmp_path / "dkd" / "report.html").read_text()
-    main.run(config("baseline"), tmp_path)
+    algorithm.run(config("baseline"), tmp_path)
     assert alone not in (tmp_path / "dkd" / "report.html").read_text()
 
 
 @pytest.mark.slow
 def test_all_methods_share_one_teacher(tmp_path):
-    main.run(config("dkd"), tmp_path)
+    algorithm.run(config("dkd"), tmp_path)
     written = (tmp_path / "teacher" / "metrics.jsonl").read_text()
-    main.run(config("st"), tmp_path)
+    algorithm.run(config("st"), tmp_path)
     assert (tmp_path / "teacher" / "metrics.jsonl").read_text() == written
 
 
 @pytest.mark.slow
 def test_another_configuration_is_refused_unless_told_otherwise(tmp_path):
-    main.run(config("baseline"), tmp_path)
+    algorithm.run(config("baseline"), tmp_path)
     with pytest.raises(
         UserError, match=r"training.learning_rate is 0.05, asked for 0.1\); use ano"
     ):
-        main.run(config("baseline", learning_rate=0.1), tmp_path)
+        algorithm.run(config("baseline", learning_rate=0.1), tmp_path)
     moved = config("baseline")
     moved.dataset.data_dir, moved.input.threads = "/elsewhere", 1
-    main.run(moved, tmp_path)
-    main.run(config("baseline", learning_rate=0.1), tmp_path, restart=True)
+    algorithm.run(moved, tmp_path)
+    algorithm.run(config("baseline", learning_rate=0.1), tmp_path, restart=True)
 
 
 @pytest.mark.slow
 def test_a_teacher_from_elsewhere(tmp_path):
-    main.run(config("teacher"), tmp_path / "first")
+    algorithm.run(config("teacher"), tmp_path / "first")
     borrowed = config("dkd")
     borrowed.teacher = str(tmp_path / "first" / "teacher")
-    results = main.run(borrowed, tmp_path / "second")
+    results = algorithm.run(borrowed, tmp_path / "second")
     assert not (tmp_path / "second" / "teacher").exists()
     assert 0 <= results["teacher"]["top1"] <= 1
 
 
 def test_a_teacher_that_cannot_teach_is_refused(tmp_path, monkeypatch):
-    main.run(config("baseline"), tmp_path)
+    algorithm.run(config("baseline"), tmp_path)
     wrong = config("dkd")
     wrong.teacher = str(tmp_path / "baseline")
     with pytest.raises(UserError, match="reads infrared, but a teacher reads rgb"):
-        main.run(wrong, tmp_path / "other")
+        algorithm.run(wrong, tmp_path / "other")
     wrong.teacher = str(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no run"):
-        main.run(wrong, tmp_path / "other")
-    main.run(config("teacher"), tmp_path)
+        algorithm.run(wrong, tmp_path / "other")
+    algorithm.run(config("teacher"), tmp_path)
     data = fakes.dataset()
     four = loading.Dataset(data.name, (*fakes.CLASSES, "up"), data.splits, "four")
     monkeypatch.setattr(loading, "open_dataset", lambda name, data_dir: four)
     wrong.teacher = str(tmp_path / "teacher")
     with pytest.raises(UserError, match=r"knows 3 classes .*fake/three has 4"):
-        main.run(wrong, tmp_path / "other")
+        algorithm.run(wrong, tmp_path / "other")
 
 
 def test_a_weak_teacher_stops_the_run(tmp_path):
     weak = config("dkd", num_epochs=0.1, learning_rate=0.0)
     weak.allow_weak_teacher = False
     with pytest.raises(UserError, match=r"chance is 33.3%; it has nothing to teach"):
-        main.run(weak, tmp_path)
+        algorithm.run(weak, tmp_path)
 
 
 def test_a_new_method_is_one_new_file(tmp_path, monkeypatch):
@@ -172,7 +174,7 @@ def test_a_new_method_is_one_new_file(tmp_path, monkeypatch):
     (tmp_path / "my_method.py").rename(package / "squares.py")
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
-    main.run(config("methods_of_mine.squares"), tmp_path)
+    algorithm.run(config("methods_of_mine.squares"), tmp_path)
     lines = (tmp_path / "methods_of_mine.squares" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["mine"] > 0
 
@@ -191,7 +193,7 @@ def test_bad_distillers_are_named(tmp_path, change, message):
     bad = config("baseline")
     bad.distillers.update(change)
     with pytest.raises(UserError, match=message):
-        main.run(bad, tmp_path)
+        algorithm.run(bad, tmp_path)
     assert not (tmp_path / "teacher").exists(), "a teacher was trained for nothing"
 
 
@@ -201,12 +203,15 @@ def test_no_write_permission(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     with pytest.raises(UserError, match=r"cannot write to .*Permission denied; use another"):
-        main.run(config("baseline"), tmp_path / "locked")
+        algorithm.run(config("baseline"), tmp_path / "locked")
 
 
 MISTAKES = [
-    (["--config=configs/demo.py:method=spp"], ["'spp'", "choose one of", "mgcam"]),
-    (["--config=configs/demo.py:metod=at"], ["'metod'", "'method', 'protocol', 'seed'"]),
+    (["--config=configs/demo.py:method=spp"], ["'spp'; did you mean 'sp'?", "mgcam, ours"]),
+    (
+        ["--config=configs/demo.py:metod=at"],
+        ["'metod'", "did you mean 'method'?", "protocol, seed"],
+    ),
     (["--config=configs/demo.py", "--config.inptu.threads=1"], ["inptu"]),
     (["--config=configs/demo.py", "--config.seed=x"], ["seed", "x"]),
     (["--config=configs/nowhere.py"], ["nowhere"]),
@@ -236,12 +241,12 @@ def test_training_imports_no_tensorflow(tmp_path):
     script = (
         "import pathlib, sys\n"
         "from tests.helpers import fakes\n"
-        "from jax_irkd import main\n"
+        "from jax_irkd import algorithm\n"
         "from jax_irkd.data import loading\n"
         "from jax_irkd.training import setup\n"
         "setup.make_model = lambda *args, **kwargs: fakes.TinyModel()\n"
         "loading.open_dataset = lambda *args: fakes.dataset()\n"
-        f"main.run(fakes.config(), pathlib.Path({str(tmp_path)!r}))\n"
+        f"algorithm.run(fakes.config(), pathlib.Path({str(tmp_path)!r}))\n"
         "assert 'tensorflow_datasets' in sys.modules\n"
         "print([name for name in sys.modules if name.split('.')[0] == 'tensorflow'])\n"
     )

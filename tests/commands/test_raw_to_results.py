@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from configs import ntu
-from jax_irkd import build, main
+from jax_irkd import algorithm, build
+from jax_irkd.configs import ntu
 from jax_irkd.data.synthetic.raw_ntu import ntu_tree
 from jax_irkd.training import setup
 from tests.helpers import fakes
@@ -17,7 +17,7 @@ def small(monkeypatch):
     monkeypatch.setattr(
         setup, "make_model", lambda section, classes, *_, **__: fakes.TinyModel(classes)
     )
-    monkeypatch.setattr(main.examples, "closeups", lambda *args, **kwargs: [])
+    monkeypatch.setattr(algorithm.examples, "closeups", lambda *args, **kwargs: [])
 
 
 def test_other_codecs_sizes_and_lengths_train(tmp_path):
@@ -38,7 +38,7 @@ def test_other_codecs_sizes_and_lengths_train(tmp_path):
         config.dataset.data_dir, config.num_devices = str(tmp_path), 1
         config.dataset.infrared_size, config.input = (32, 40), shrunk.input
         config.student_training.batch_size = config.student_training.num_epochs = 3
-        results = main.run(config, tmp_path / protocol)
+        results = algorithm.run(config, tmp_path / protocol)
         folder = tmp_path / protocol / "baseline"
         scores = np.load(folder / "scores.npz")
         tested = [key for key in keys if held_out in key]

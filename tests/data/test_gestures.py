@@ -5,12 +5,12 @@ import colorsys
 import numpy as np
 import pytest
 
-from jax_irkd.data.synthetic import actors, gestures
-from tfds_builders.folder_ir import clips
+from jax_irkd.data.synthetic import actors, gestures, hands
+from jax_irkd.tfds_builders.folder_ir import clips
 
 
 def acted(name, seed=0):
-    return gestures.GESTURES[name](np.linspace(0, 1, 40), np.random.default_rng(seed))
+    return hands.GESTURES[name](np.linspace(0, 1, 40), np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -33,7 +33,7 @@ def test_hands_do_what_their_class_says(seed):
 def test_a_folded_finger_is_shorter_and_nearer():
     look = actors.subject(np.random.default_rng(0))
     pose = acted("fist")
-    tips = np.stack([solid.centres[:, 1] for solid in gestures.hand(look, pose)[3::2]], axis=1)
+    tips = np.stack([solid.centres[:, 1] for solid in hands.hand(look, pose)[3::2]], axis=1)
     folded = pose.curl[:, 0].argmax()
     open_ = pose.curl[:, 0].argmin()
     assert (tips[folded, 1:, 1] < tips[open_, 1:, 1] - 0.2).all()
@@ -42,8 +42,8 @@ def test_a_folded_finger_is_shorter_and_nearer():
 
 def test_colours_do_not_name_the_gesture():
     hues = {}
-    for name in gestures.GESTURES:
-        rgb, infrared = gestures.film(name, 3, 1, 0)
+    for name in hands.GESTURES:
+        rgb, infrared = hands.film(name, 3, 1, 0)
         assert rgb.dtype == infrared.dtype == np.uint8 and len(rgb) != len(infrared)
         hues[name] = colorsys.rgb_to_hsv(*rgb.mean(axis=(0, 1, 2)) / 255)[1]
     assert max(hues.values()) - min(hues.values()) < 0.15
@@ -54,7 +54,7 @@ def test_the_files_are_pairs_of_people_that_train_or_test(tmp_path, capsys):
     assert gestures.main(arguments) == 0
     assert "16 pairs of 8 gestures" in capsys.readouterr().out
     found = clips.scan(tmp_path)
-    assert list(found.class_names) == sorted(gestures.GESTURES)
+    assert list(found.class_names) == sorted(hands.GESTURES)
     files = {path: path.read_bytes() for path in tmp_path.rglob("*.avi")}
     assert len(files) == 32
     lost = tmp_path / "test" / "rgb" / "wave" / "P002__T1.avi"

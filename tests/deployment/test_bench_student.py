@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jax_irkd import bench_student, export
+from jax_irkd.deployment import timing
 from jax_irkd.training import setup
 from tests.helpers import student_runs
 
@@ -28,13 +29,13 @@ class Counter:
 def test_networks_take_turns():
     calls = []
     networks = {name: Counter(calls, name) for name in ("first", "second")}
-    timings = bench_student.measure(networks, batch=3, repeats=4)
+    timings = timing.measure(networks, batch=3, repeats=4)
     assert calls == ["first", "second"] * 5
-    for timing in timings:
-        assert timing.kind == "jax int8" and timing.parameters == 5_000_000
-        np.testing.assert_allclose(timing.clips_per_second, 1e3 / timing.milliseconds)
-        assert timing.slow_milliseconds >= timing.milliseconds
-    assert "5.00     2.00" in bench_student.table(timings)
+    for measured in timings:
+        assert measured.kind == "jax int8" and measured.parameters == 5_000_000
+        np.testing.assert_allclose(measured.clips_per_second, 1e3 / measured.milliseconds)
+        assert measured.slow_milliseconds >= measured.milliseconds
+    assert "5.00     2.00" in timing.table(timings)
 
 
 def test_a_run_beside_its_export(tmp_path, capsys, monkeypatch):

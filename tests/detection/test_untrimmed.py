@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from configs import pku
-from jax_irkd import build, main
+from jax_irkd import algorithm, build
+from jax_irkd.configs import pku
 from jax_irkd.data import augment
 from jax_irkd.data.synthetic.raw_ntu import truncate, write_video
 from jax_irkd.data.synthetic.raw_pku import LABELS, pku_tree, video_path
@@ -45,7 +45,7 @@ def small(monkeypatch):
         return fakes.TinyModel(num_classes, width=6 if section.depth == 50 else 4)
 
     monkeypatch.setattr(setup, "make_model", tiny)
-    monkeypatch.setattr(main.examples, "closeups", lambda *args, **kwargs: [])
+    monkeypatch.setattr(algorithm.examples, "closeups", lambda *args, **kwargs: [])
 
 
 def config(raw, built, protocol="cross_subject", method="baseline", detect=True):
@@ -66,7 +66,7 @@ def config(raw, built, protocol="cross_subject", method="baseline", detect=True)
 @pytest.mark.parametrize("protocol", VIDEOS)
 def test_from_raw_files_to_both_figures(raw, built, protocol, tmp_path):
     """Both protocols from one build; each figure against a library or the files that were left."""
-    results = main.run(config(raw, built, protocol), tmp_path)
+    results = algorithm.run(config(raw, built, protocol), tmp_path)
     folder = tmp_path / "baseline"
     assert json.loads((folder / "results.json").read_text()) == results
     scores = np.load(folder / "scores.npz")
@@ -91,27 +91,27 @@ def test_from_raw_files_to_both_figures(raw, built, protocol, tmp_path):
 
 
 def test_detection_asked_for_later_trains_nothing(raw, built, tmp_path, monkeypatch):
-    alone = main.run(config(raw, built, detect=False), tmp_path)
+    alone = algorithm.run(config(raw, built, detect=False), tmp_path)
     assert "detection" not in alone
-    monkeypatch.setattr(main, "Trainer", None)
-    results = main.run(config(raw, built), tmp_path)
+    monkeypatch.setattr(algorithm, "Trainer", None)
+    results = algorithm.run(config(raw, built), tmp_path)
     assert {**alone, "detection": results["detection"]} == results
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "detect", None)
-        assert main.run(config(raw, built), tmp_path) == results  # held, not sought again
+        assert algorithm.run(config(raw, built), tmp_path) == results  # held, not sought again
         for name in ("report.html", "report_sections.json"):  # as if killed before its page
             (tmp_path / "baseline" / name).unlink()
-        assert main.run(config(raw, built), tmp_path) == results
+        assert algorithm.run(config(raw, built), tmp_path) == results
     assert "mAP of trimmed" in (tmp_path / "baseline" / "report.html").read_text()
     stricter = config(raw, built)
     stricter.eval.overlap = 1.0
-    other = main.run(stricter, tmp_path)["detection"]
+    other = algorithm.run(stricter, tmp_path)["detection"]
     assert other["F1"] <= results["detection"]["F1"] and other["overlap"] == 1.0
     assert (tmp_path / "baseline" / "report.html").read_text().count("mAP of trimmed") == 1
 
 
 def test_an_rgb_network_watches_the_rgb_videos(raw, built, tmp_path):
-    results = main.run(config(raw, built, "cross_view", "teacher"), tmp_path)
+    results = algorithm.run(config(raw, built, "cross_view", "teacher"), tmp_path)
     assert results["modality"] == "rgb" and results["detection"]["videos"] == 2
 
 
@@ -192,7 +192,7 @@ def test_mistakes_are_named_before_training(raw, built, tmp_path, field, value, 
     wrong = config(raw, built)
     wrong.eval[field] = value
     with pytest.raises(UserError, match=message):
-        main.run(wrong, tmp_path)
+        algorithm.run(wrong, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -200,4 +200,4 @@ def test_other_data_sets_have_no_untrimmed_videos(raw, built, tmp_path):
     wrong = config(raw, built)
     wrong.dataset.name = "ntu_rgbd_ir/ten"
     with pytest.raises(UserError, match=r"defined for pku_mmd_ir, not for 'ntu_rgbd_ir/ten'"):
-        main.run(wrong, tmp_path)
+        algorithm.run(wrong, tmp_path)

@@ -31,7 +31,7 @@ def terms(method, *fields, epoch=1.0):
     """The terms of `method` with flags such as `st.weight=0.9`, and its variables."""
     flags = [f"--config.distillers.{field}" for field in fields]
     parsed = command_line.parse(
-        ["x", f"--config=configs/demo.py:method={method},weights=published", *flags],
+        [f"--config=configs/demo.py:method={method},weights=published", *flags],
         lambda values: None,
     )
     distiller = setup.make_distillers(parsed.config.distillers)[method]

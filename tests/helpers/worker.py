@@ -17,7 +17,7 @@ def main() -> int:
     parser.add_argument("--num_devices", type=int, default=0)
     arguments = parser.parse_args()
 
-    from jax_irkd import main
+    from jax_irkd import algorithm
     from jax_irkd.data import loading
     from jax_irkd.errors import FULL, UserError
     from jax_irkd.host import devices
@@ -40,7 +40,7 @@ def main() -> int:
     config.num_devices, config.input.eval_batch_size = arguments.num_devices, 8
     config.allow_weak_teacher = True
     try:
-        main.run(config, arguments.workdir)
+        algorithm.run(config, arguments.workdir)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return INTERRUPTED

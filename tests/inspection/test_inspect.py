@@ -31,7 +31,7 @@ def tiny(monkeypatch):
 
 
 def command(*words):
-    return inspect.main(["inspect", *words])
+    return inspect.main([*words])
 
 
 def test_sparkline():
@@ -189,9 +189,9 @@ def test_config_command(tiny, tmp_path, capsys):
         (["config", "--config=configs/none.py"], "configs/none.py does not exist"),
         (["config", "--config=configs/demo.py:metod=at"], "unknown option 'metod'"),
         (["config", "--config=configs/demo.py", "--config.seeds=1"], "seeds"),
-        (["date"], "unknown command 'date'; choose one of ['config', 'data', 'run']"),
+        (["date"], "unknown subject 'date'; did you mean 'data'? Choose from data, config, run"),
         (["run"], "which run?"),
-        (["data", "--clip=3"], "Unknown command line flag 'clip'"),
+        (["data", "--clip=3"], "unknown option --clip; did you mean '--clips'"),
         (["run", "/nowhere"], "/nowhere holds no run"),
     ],
 )

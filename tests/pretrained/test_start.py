@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_irkd import main
+from jax_irkd import algorithm
 from jax_irkd.config import paper_setup
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
@@ -113,13 +113,13 @@ def test_training_starts_at_step_zero_with_the_runs_parameters(run, tmp_path, mo
     def caught(phase, config, dataset, *rest):
         raise Caught(phase, dataset)
 
-    monkeypatch.setattr(main, "train", caught)
+    monkeypatch.setattr(algorithm, "train", caught)
     config = fakes.config("baseline")
     config.weights.student = run
     with pytest.raises(Caught) as found:
-        main.run(config, tmp_path)
+        algorithm.run(config, tmp_path)
     phase, dataset = found.value.args
-    trainer = main.Trainer(phase, config, dataset, tmp_path / "new")
+    trainer = algorithm.Trainer(phase, config, dataset, tmp_path / "new")
     fresh = variables(len(dataset.class_names), seed=2, input_offset=True)
     monkeypatch.setattr(
         "jax_irkd.training.steps.init_state",

@@ -16,7 +16,7 @@ from jax_irkd.errors import UserError
 from jax_irkd.host import room
 from jax_irkd.metrics import classification
 from jax_irkd.runs.results import Run
-from jax_irkd.studies import analysis, board, planning, processes, tables
+from jax_irkd.studies import analysis, board, outputs, planning, processes, tables
 from jax_irkd.studies.planning import PlannedRun
 from jax_irkd.studies.processes import DONE, FAILED, STOPPED, WAITING, Status
 from tests.helpers.generated_runs import write_run
@@ -104,7 +104,7 @@ def done(predictions):
 
 def test_figures_by_hand(tmp_path):
     generated(tmp_path, PREDICTIONS, LABELS)
-    found = study.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
+    found = outputs.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
     ours = found["methods"]["ours"]
     assert ours["metrics"]["top1"]["mean"] == pytest.approx(0.7)
     assert found["methods"]["baseline"]["metrics"]["top1"]["std"] == 0
@@ -125,7 +125,7 @@ def test_figures_by_hand(tmp_path):
 
 def test_the_interval_against_a_plain_bootstrap(tmp_path):
     generated(tmp_path, PREDICTIONS, LABELS)
-    found = study.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
+    found = outputs.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
     interval = found["methods"]["ours"]["difference"]
     right = {key: np.array(p) == LABELS for key, p in PREDICTIONS.items()}
     gain = np.array([right[s, "ours"].astype(float) - right[s, "baseline"] for s in (0, 1)])
@@ -141,7 +141,7 @@ def test_the_interval_against_a_plain_bootstrap(tmp_path):
 
 def test_what_is_written(tmp_path):
     generated(tmp_path, PREDICTIONS, LABELS)
-    study.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
+    outputs.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
     text = (tmp_path / "study.md").read_text()
     assert "| Ours (DKD + MGCAM) | 2 | 70.0 ± 0.0 % |" in text
     assert "p = 0.62 (3 won, 1 lost, seed 0)" in text
@@ -158,7 +158,7 @@ def test_a_partial_study_gives_partial_tables(tmp_path):
     some = {key: value for key, value in some.items() if key != (0, "teacher")}
     generated(tmp_path, some, LABELS)
     status = done(some) | {(1, "ours"): Status(FAILED, "exit code 2: no disk")}
-    found = study.write_outputs(tmp_path, plan(tmp_path), status)
+    found = outputs.write_outputs(tmp_path, plan(tmp_path), status)
     ours = found["methods"]["ours"]
     assert ours["seeds"] == [0] and ours["metrics"]["top1"]["std"] is None
     assert ours["gap_closed"] is None and ours["agreement"]["mean"] is None
@@ -169,16 +169,18 @@ def test_a_partial_study_gives_partial_tables(tmp_path):
     assert "| seed1/ours | failed | exit code 2: no disk |" in (tmp_path / "study.md").read_text()
     alone = {(0, "ours"): PREDICTIONS[0, "ours"]}
     generated(tmp_path / "alone", alone, LABELS)
-    found = study.write_outputs(tmp_path / "alone", plan(tmp_path), done(alone))
+    found = outputs.write_outputs(tmp_path / "alone", plan(tmp_path), done(alone))
     assert found["methods"]["ours"]["difference"] is None
-    nothing = study.write_outputs(tmp_path, plan(tmp_path, seeds=()), {(7, "at"): Status(WAITING)})
+    nothing = outputs.write_outputs(
+        tmp_path, plan(tmp_path, seeds=()), {(7, "at"): Status(WAITING)}
+    )
     assert nothing["methods"] == {} and len(nothing["unfinished"]) == 1
 
 
 def test_results_that_cannot_be_read_are_named(tmp_path):
     generated(tmp_path, PREDICTIONS, LABELS)
     (tmp_path / "seed1" / "ours" / "scores.npz").write_bytes(b"PK\x03\x04 cut short")
-    found = study.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
+    found = outputs.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
     assert found["methods"]["ours"]["seeds"] == [0]
     assert found["unfinished"][0]["reason"].startswith("results cannot be read")
 
@@ -197,7 +199,7 @@ def test_clips_only_some_runs_could_read_are_left_out(tmp_path):
         logits_of(PREDICTIONS[0, "ours"][:9][::-1]),
         60,
     )
-    found = study.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
+    found = outputs.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
     ours = found["methods"]["ours"]
     assert ours["difference"]["clips"] == 9
     assert ours["mcnemar"]["0"] == {"won": 3, "lost": 0, "p_value": pytest.approx(2 / 8)}
@@ -207,12 +209,12 @@ def test_runs_on_other_data_are_refused(tmp_path):
     generated(tmp_path, PREDICTIONS, LABELS)
     generated(tmp_path, {(1, "ours"): PREDICTIONS[1, "ours"]}, LABELS, "another/three")
     with pytest.raises(UserError, match=r"'another/three'.*a study compares runs on the same data"):
-        study.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
+        outputs.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
 
 
 def test_the_papers_figure_is_labelled_another_dataset(tmp_path):
     generated(tmp_path, PREDICTIONS, LABELS, "ntu_rgbd_ir/ten")
-    found = study.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
+    found = outputs.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
     ours = {row["method"]: row for row in found["paper"]["rows"]}["ours"]
     assert (ours["paper"], ours["ours"]) == (0.8086, pytest.approx(0.7))
     text = (tmp_path / "study.md").read_text()
@@ -221,7 +223,7 @@ def test_the_papers_figure_is_labelled_another_dataset(tmp_path):
 
 def test_mean_average_precision_leads_on_pku(tmp_path):
     generated(tmp_path, PREDICTIONS, LABELS, "pku_mmd_ir")
-    found = study.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
+    found = outputs.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
     means = {
         name: np.mean(
             [
@@ -403,7 +405,7 @@ def test_the_configs_of_a_study(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--config=configs/demo.py", "--methods=spp"], r"unknown method 'spp'; choose from \['at"),
+        (["--config=configs/demo.py", "--methods=spp"], "unknown method 'spp'; did you mean 'sp'"),
         (["--config=configs/demo.py", "--methods="], "--methods is empty"),
         (["--config=configs/demo.py", "--seeds=0"], "--seeds='0' names no seeds; give a count"),
         (["--config=configs/demo.py", "--seeds=1,1"], "different seeds"),
@@ -421,7 +423,7 @@ def test_the_configs_of_a_study(tmp_path):
     ],
 )
 def test_mistakes_are_named_before_anything_runs(tmp_path, capsys, argv, message):
-    assert study.main(["study", *argv, f"--workdir={tmp_path}"]) == 2
+    assert study.main([*argv, f"--workdir={tmp_path}"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and re.search(message, said), said
     assert not list(tmp_path.iterdir())
@@ -450,13 +452,13 @@ def test_the_command_from_plan_to_tables(tmp_path, monkeypatch, capsys):
         return {task.key: Status(DONE) for task in tasks} | {(1, "ours"): Status(FAILED, "why")}
 
     monkeypatch.setattr(study, "run", fake)
-    argv = ["study", "--config=configs/demo.py", "--methods=baseline,ours", "--seeds=2"]
+    argv = ["--config=configs/demo.py", "--methods=baseline,ours", "--seeds=2"]
     assert study.main([*argv, f"--workdir={tmp_path}"]) == 1
     assert "seed1/ours failed: why" in capsys.readouterr().out
     first = json.loads((tmp_path / "study.json").read_text())
     assert first["command"].endswith(f"--seeds=2 --workdir={tmp_path}")
     generated(tmp_path, PREDICTIONS, LABELS)
-    assert study.main(["study", "--report_only", f"--workdir={tmp_path}"]) == 0
+    assert study.main(["--report_only", f"--workdir={tmp_path}"]) == 0
     second = json.loads((tmp_path / "study.json").read_text())
     assert second["command"] == first["command"] and second["unfinished"] == []
     assert second["methods"]["ours"]["seeds"] == [0, 1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jax_irkd import main
+from jax_irkd import algorithm, main
 from jax_irkd.training.events import Events
 from jax_irkd.training.logs import RunLog, read_log
 from tests.helpers import chaos
@@ -43,9 +43,9 @@ def test_a_full_disk_ends_a_command_in_one_line(tmp_path, monkeypatch, capsys):
     def run(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/demo/ours/results.json")
 
-    monkeypatch.setattr(main, "run", run)
+    monkeypatch.setattr(algorithm, "run", run)
     workdir = f"--workdir={tmp_path}"
-    assert main.main(["main", "--config=configs/demo.py", workdir, "--distributed=off"]) == 2
+    assert main.main(["--config=configs/demo.py", workdir, "--distributed=off"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "the disk is full (runs/demo/ours/results.json); free space" in error

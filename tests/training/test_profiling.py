@@ -1,6 +1,6 @@
 import pytest
 
-from jax_irkd import main
+from jax_irkd import algorithm
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.training import setup
@@ -52,15 +52,15 @@ def test_main_refuses_what_has_no_steps_and_passes_the_flag_on(tmp_path, monkeyp
         asked.append(profile)
         raise UserError("that is enough")
 
-    monkeypatch.setattr(main, "Trainer", trainer)
+    monkeypatch.setattr(algorithm, "Trainer", trainer)
     for method in ("baseline", "teacher"):
         with pytest.raises(UserError, match="that is enough"):
-            main.run(fakes.config(method), tmp_path, profile=True)
+            algorithm.run(fakes.config(method), tmp_path, profile=True)
     assert asked == [True, True]
     for restart in (True, False):
         with pytest.raises(UserError, match=r"--profile traces .* tstdd has its own"):
-            main.run(fakes.config("tstdd"), tmp_path, restart, profile=True)
+            algorithm.run(fakes.config("tstdd"), tmp_path, restart, profile=True)
     (tmp_path / "baseline" / "results.json").write_text("{}")
     with pytest.raises(UserError, match=r"baseline has ended.*--restart to begin it anew"):
-        main.run(fakes.config("baseline"), tmp_path, profile=True)
+        algorithm.run(fakes.config("baseline"), tmp_path, profile=True)
     assert asked == [True, True]

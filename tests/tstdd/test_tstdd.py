@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_irkd import main
+from jax_irkd import algorithm
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.host.interrupts import Interrupted, StopRequest
@@ -254,10 +254,10 @@ def test_from_frames_to_results(tmp_path, data, monkeypatch):
 
     monkeypatch.setattr(training.StreamTrainer, "_observe", stop_once)
     with pytest.raises(Interrupted, match="saved step 4 of 12 of the local stream"):
-        main.run(made, tmp_path / "runs")
+        algorithm.run(made, tmp_path / "runs")
     assert not (tmp_path / "runs" / "tstdd" / "results.json").exists()
     monkeypatch.setattr(training.StreamTrainer, "_observe", observe)
-    results = main.run(made, tmp_path / "runs")
+    results = algorithm.run(made, tmp_path / "runs")
     assert results["metrics"]["top1"] >= 0.7  # of three classes
     assert results["method"] == "tstdd" and results["modality"] == "infrared"
     assert set(results["streams"]) == {"local", "history", "difference"}
@@ -272,7 +272,7 @@ def test_from_frames_to_results(tmp_path, data, monkeypatch):
     assert list((tmp_path / "data" / "flow").rglob("*.npz"))
     monkeypatch.setattr(pipeline, "_train_and_test", None)
     (folder / "report.html").unlink()  # as if killed before it
-    assert main.run(made, tmp_path / "runs") == results
+    assert algorithm.run(made, tmp_path / "runs") == results
     assert "Streams" in (folder / "report.html").read_text()
 
 
@@ -316,7 +316,7 @@ def test_bad_fields_are_named(tmp_path, data, field, value, message):
     made.dataset.data_dir = str(tmp_path)
     made.tstdd[field] = value
     with pytest.raises(UserError, match=message):
-        main.run(made, tmp_path)
+        algorithm.run(made, tmp_path)
 
 
 def test_tvl1_needs_the_contributed_modules(monkeypatch):

@@ -15,9 +15,9 @@ from jax_irkd.data.synthetic.raw_ntu import (
     without_frames,
     write_video,
 )
+from jax_irkd.tfds_builders._shared import encoding
 from jax_irkd.video import decoding
 from jax_irkd.video.archives import Member, find_files
-from tfds_builders._shared import encoding
 
 
 def _numbers(frames):

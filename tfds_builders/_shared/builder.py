@@ -8,6 +8,7 @@ step of the pipeline and encodes the clips it finds no cached result for.
 import abc
 import functools
 import hashlib
+import inspect
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +18,17 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 
 from jax_irkd.errors import UserError
-from tfds_builders._shared.cache import Cache, EncodingResult, EncodingSummary, EncodingTask
-from tfds_builders._shared.inventory import Inventory
-from tfds_builders._shared.lock import locked
-from tfds_builders._shared.options import BuildOptions
-from tfds_builders._shared.pool import encode_all, progress_bar
-from tfds_builders._shared.report import NO_COLOUR, Report
+from jax_irkd.tfds_builders._shared.cache import (
+    Cache,
+    EncodingResult,
+    EncodingSummary,
+    EncodingTask,
+)
+from jax_irkd.tfds_builders._shared.inventory import Inventory
+from jax_irkd.tfds_builders._shared.lock import locked
+from jax_irkd.tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders._shared.pool import encode_all, progress_bar
+from jax_irkd.tfds_builders._shared.report import NO_COLOUR, Report
 
 SHARD_BYTES = 128 << 20
 COLOURLESS_SHARE = 0.9
@@ -48,6 +54,12 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     SPLITS: Sequence[str] = ()
     TASKS_PER_SHARD = 64  # With Beam, where sizes are not known beforehand.
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # TFDS infers both from the module's name, which in a checkout does not tell the folder.
+        cls.code_path = tfds.core.Path(inspect.getfile(cls))
+        cls.pkg_dir_path = cls.code_path.parent
+        super().__init_subclass__(**kwargs)
 
     def __init__(self, *, options: BuildOptions | None = None, file_format=None, **kwargs: Any):
         self.options = options or BuildOptions.from_environment()

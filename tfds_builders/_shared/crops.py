@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from jax_irkd.errors import UserError
-from tfds_builders._shared.encoding import CameraCrop
+from jax_irkd.tfds_builders._shared.encoding import CameraCrop
 
 
 def crops_digest(path: str) -> str:

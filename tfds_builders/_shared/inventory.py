@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from jax_irkd.tfds_builders._shared.cache import Skip
+from jax_irkd.tfds_builders._shared.encoding import encode_jpeg
+from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.video.archives import Found, name_of
 from jax_irkd.video.avi import Header, read_header
 from jax_irkd.video.decoding import VideoError, iterate_frames, resize
-from tfds_builders._shared.cache import Skip
-from tfds_builders._shared.encoding import encode_jpeg
-from tfds_builders._shared.options import BuildOptions
 
 SAMPLES, SAMPLE_FRAMES = 3, 48
 USUAL_RATE = (29.0, 31.0)

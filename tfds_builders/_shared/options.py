@@ -6,7 +6,6 @@ import json
 import os
 
 from jax_irkd.errors import UserError
-from tfds_builders._shared.crops import crops_digest
 
 VARIABLE = "JAX_IRKD_BUILD"
 
@@ -57,6 +56,8 @@ class BuildOptions:
     @property
     def stored(self) -> dict[str, int | str]:
         """What decides the stored bytes."""
+        from jax_irkd.tfds_builders._shared.crops import crops_digest  # reads pictures: heavy
+
         crop = crops_digest(self.crop_file) if self.crop_file else ""
         return {
             "max_frames": self.max_frames,

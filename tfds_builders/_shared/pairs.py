@@ -3,13 +3,13 @@
 import functools
 from collections.abc import Mapping
 
+from jax_irkd.tfds_builders._shared.cache import EncodingResult, Record, Skip
+from jax_irkd.tfds_builders._shared.crops import crop_for
+from jax_irkd.tfds_builders._shared.encoding import encode_clip
+from jax_irkd.tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders._shared.report import NO_COLOUR
 from jax_irkd.video.archives import Found, Source, name_of
 from jax_irkd.video.decoding import COLOURLESS, VideoError
-from tfds_builders._shared.cache import EncodingResult, Record, Skip
-from tfds_builders._shared.crops import crop_for
-from tfds_builders._shared.encoding import encode_clip
-from tfds_builders._shared.options import BuildOptions
-from tfds_builders._shared.report import NO_COLOUR
 
 FRAMES = {"rgb": "rgb_frames", "infrared": "infrared_frames"}
 SHORT_CLIP = 8  # Frames; fewer than the segments of the paper's sampling.

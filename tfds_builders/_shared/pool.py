@@ -14,8 +14,15 @@ import cv2
 import pebble
 from rich import progress as rich_progress
 
+from jax_irkd.host.interrupts import deaf_children
 from jax_irkd.host.memory import keep_freed_memory
-from tfds_builders._shared.cache import Cache, EncodingResult, EncodingSummary, EncodingTask, Skip
+from jax_irkd.tfds_builders._shared.cache import (
+    Cache,
+    EncodingResult,
+    EncodingSummary,
+    EncodingTask,
+    Skip,
+)
 
 Encode = Callable[[EncodingTask], EncodingResult]
 ATTEMPTS = 2  # of a task whose process dies: memory may have been short
@@ -69,7 +76,8 @@ def _run(
         while waiting or running:
             while waiting and len(running) < 3 * workers:
                 task, attempt = waiting.popleft()
-                running[pool.schedule(step, args=(task,))] = task, attempt
+                with deaf_children():  # the first task starts the workers
+                    running[pool.schedule(step, args=(task,))] = task, attempt
             for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
                 task, attempt = running.pop(future)
                 try:

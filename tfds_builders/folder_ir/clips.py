@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jax_irkd.errors import UserError
+from jax_irkd.tfds_builders._shared.cache import EncodingResult, EncodingTask, Skip
+from jax_irkd.tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders._shared.pairs import FRAMES, encode_pair, unpaired
 from jax_irkd.video.archives import ARCHIVE_SUFFIX, Found, Source, find_files, name_of
-from tfds_builders._shared.cache import EncodingResult, EncodingTask, Skip
-from tfds_builders._shared.options import BuildOptions
-from tfds_builders._shared.pairs import FRAMES, encode_pair, unpaired
 
 SPLITS = ("train", "test")
 MODALITIES = {"rgb": "rgb", "infrared": "infrared", "ir": "infrared"}

@@ -12,11 +12,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jax_irkd.errors import UserError
-from tfds_builders._shared.builder import BuildPlan, PairedBuilder, jpeg_frames
-from tfds_builders._shared.inventory import Inventory
-from tfds_builders._shared.pairs import FRAMES
-from tfds_builders._shared.report import Report
-from tfds_builders.folder_ir import clips, inventory
+from jax_irkd.tfds_builders._shared.builder import BuildPlan, PairedBuilder, jpeg_frames
+from jax_irkd.tfds_builders._shared.inventory import Inventory
+from jax_irkd.tfds_builders._shared.pairs import FRAMES
+from jax_irkd.tfds_builders._shared.report import Report
+from jax_irkd.tfds_builders.folder_ir import clips, inventory
 
 
 class Builder(PairedBuilder):

@@ -6,8 +6,8 @@ TFDS's own DatasetBuilderTestCase reads through TensorFlow, which has no reader 
 import tensorflow_datasets as tfds
 
 from jax_irkd.data.synthetic.raw_ntu import write_video
-from tfds_builders._shared.options import BuildOptions
-from tfds_builders.folder_ir.folder_ir_dataset_builder import Builder
+from jax_irkd.tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders.folder_ir.folder_ir_dataset_builder import Builder
 
 
 def test_folder_ir_builds_from_dummy_data(tmp_path):

@@ -3,12 +3,12 @@
 import collections
 from pathlib import Path
 
+from jax_irkd.tfds_builders._shared.cache import Skip
+from jax_irkd.tfds_builders._shared.inventory import MODALITIES, Inventory, estimate
+from jax_irkd.tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders.folder_ir import clips
 from jax_irkd.video.archives import Found, name_of
 from jax_irkd.video.decoding import VideoError, nominal_frames
-from tfds_builders._shared.cache import Skip
-from tfds_builders._shared.inventory import MODALITIES, Inventory, estimate
-from tfds_builders._shared.options import BuildOptions
-from tfds_builders.folder_ir import clips
 
 SAMPLES = 20  # Files of each modality whose headers tell the usual length.
 

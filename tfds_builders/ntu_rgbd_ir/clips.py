@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jax_irkd.errors import UserError
+from jax_irkd.tfds_builders._shared.cache import EncodingResult, EncodingTask, Skip
+from jax_irkd.tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders._shared.pairs import encode_pair, unpaired
+from jax_irkd.tfds_builders.ntu_rgbd_ir.names import ClipName, parse
 from jax_irkd.video.archives import Found, base_name, find_files, name_of
-from tfds_builders._shared.cache import EncodingResult, EncodingTask, Skip
-from tfds_builders._shared.options import BuildOptions
-from tfds_builders._shared.pairs import encode_pair, unpaired
-from tfds_builders.ntu_rgbd_ir.names import ClipName, parse
 
 
 class NtuScan(NamedTuple):

@@ -3,17 +3,17 @@
 import collections
 from pathlib import Path
 
-from tfds_builders._shared.cache import Skip
-from tfds_builders._shared.inventory import (
+from jax_irkd.tfds_builders._shared.cache import Skip
+from jax_irkd.tfds_builders._shared.inventory import (
     MODALITIES,
     Inventory,
     estimate,
     odd_headers,
     read_headers,
 )
-from tfds_builders._shared.options import BuildOptions
-from tfds_builders._shared.pairs import SHORT_CLIP
-from tfds_builders.ntu_rgbd_ir import clips, names
+from jax_irkd.tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders._shared.pairs import SHORT_CLIP
+from jax_irkd.tfds_builders.ntu_rgbd_ir import clips, names
 
 
 def take(folder: Path, config: str, classes: int, options: BuildOptions, out: Path) -> Inventory:

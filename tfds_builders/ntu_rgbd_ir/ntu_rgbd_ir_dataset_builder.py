@@ -11,10 +11,10 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders._shared.builder import BuildPlan, PairedBuilder, jpeg_frames
-from tfds_builders._shared.inventory import Inventory
-from tfds_builders._shared.report import Report
-from tfds_builders.ntu_rgbd_ir import clips, inventory, names
+from jax_irkd.tfds_builders._shared.builder import BuildPlan, PairedBuilder, jpeg_frames
+from jax_irkd.tfds_builders._shared.inventory import Inventory
+from jax_irkd.tfds_builders._shared.report import Report
+from jax_irkd.tfds_builders.ntu_rgbd_ir import clips, inventory, names
 
 
 @dataclasses.dataclass(kw_only=True)

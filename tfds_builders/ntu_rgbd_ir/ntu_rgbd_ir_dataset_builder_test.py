@@ -6,8 +6,8 @@ TFDS's own DatasetBuilderTestCase reads through TensorFlow, which has no reader 
 import tensorflow_datasets as tfds
 
 from jax_irkd.data.synthetic.raw_ntu import ntu_tree
-from tfds_builders._shared.options import BuildOptions
-from tfds_builders.ntu_rgbd_ir.ntu_rgbd_ir_dataset_builder import Builder
+from jax_irkd.tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders.ntu_rgbd_ir.ntu_rgbd_ir_dataset_builder import Builder
 
 
 def test_ntu_rgbd_ir_builds_from_dummy_data(tmp_path):

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from tfds_builders._shared.cache import Skip
-from tfds_builders._shared.inventory import (
+from jax_irkd.tfds_builders._shared.cache import Skip
+from jax_irkd.tfds_builders._shared.inventory import (
     MODALITIES,
     Inventory,
     estimate,
     odd_headers,
     read_headers,
 )
-from tfds_builders._shared.options import BuildOptions
-from tfds_builders.pku_mmd_ir import videos
+from jax_irkd.tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders.pku_mmd_ir import videos
 
 VIDEOS, INSTANCES, MEAN_FRAMES, MEAN_INSTANCE = 1_076, 21_545, 4_937, 115
 SHORT_VIDEO = 300

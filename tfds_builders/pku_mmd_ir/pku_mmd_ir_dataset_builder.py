@@ -11,11 +11,11 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders._shared.builder import BuildPlan, PairedBuilder, jpeg_frames
-from tfds_builders._shared.cache import Skip
-from tfds_builders._shared.inventory import Inventory
-from tfds_builders._shared.report import Report
-from tfds_builders.pku_mmd_ir import annotations, inventory, videos
+from jax_irkd.tfds_builders._shared.builder import BuildPlan, PairedBuilder, jpeg_frames
+from jax_irkd.tfds_builders._shared.cache import Skip
+from jax_irkd.tfds_builders._shared.inventory import Inventory
+from jax_irkd.tfds_builders._shared.report import Report
+from jax_irkd.tfds_builders.pku_mmd_ir import annotations, inventory, videos
 
 
 class Builder(PairedBuilder):

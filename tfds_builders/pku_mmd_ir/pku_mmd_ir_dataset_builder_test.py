@@ -6,8 +6,8 @@ TFDS's own DatasetBuilderTestCase reads through TensorFlow, which has no reader 
 import tensorflow_datasets as tfds
 
 from jax_irkd.data.synthetic.raw_pku import pku_tree
-from tfds_builders._shared.options import BuildOptions
-from tfds_builders.pku_mmd_ir.pku_mmd_ir_dataset_builder import Builder
+from jax_irkd.tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders.pku_mmd_ir.pku_mmd_ir_dataset_builder import Builder
 
 
 def test_pku_mmd_ir_builds_from_dummy_data(tmp_path):

@@ -45,7 +45,7 @@ def pku_annotations(
 
 def infrared_rate(video: UntrimmedVideo) -> float:
     """Infrared frames for one RGB frame, by whose numbers the annotation goes; 1 on one clock."""
-    from tfds_builders.pku_mmd_ir.videos import clock_ratio
+    from jax_irkd.tfds_builders.pku_mmd_ir.videos import clock_ratio
 
     return clock_ratio(nominal_frames(video.rgb), nominal_frames(video.infrared))
 
@@ -53,7 +53,7 @@ def infrared_rate(video: UntrimmedVideo) -> float:
 def _annotated(folder: str | Path, protocol: str, part: str):
     """A scan of the folder, and the rows by video."""
     # Knowledge of the raw layout lives with the builder; nothing else here needs it.
-    from tfds_builders.pku_mmd_ir.videos import scan
+    from jax_irkd.tfds_builders.pku_mmd_ir.videos import scan
 
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol {protocol!r}; choose one of {sorted(PROTOCOLS)}")

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jax_irkd.errors import UserError
-from jax_irkd.video.archives import Found, base_name, find_files, name_of, open_source
-from jax_irkd.video.decoding import COLOURLESS, VideoError, nominal_frames
-from tfds_builders._shared.cache import EncodingResult, EncodingTask, Record, Skip
-from tfds_builders._shared.crops import crop_for
-from tfds_builders._shared.encoding import EncodedClip, encode_ranges
-from tfds_builders._shared.options import BuildOptions
-from tfds_builders._shared.report import NO_COLOUR
-from tfds_builders.pku_mmd_ir.annotations import (
+from jax_irkd.tfds_builders._shared.cache import EncodingResult, EncodingTask, Record, Skip
+from jax_irkd.tfds_builders._shared.crops import crop_for
+from jax_irkd.tfds_builders._shared.encoding import EncodedClip, encode_ranges
+from jax_irkd.tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders._shared.report import NO_COLOUR
+from jax_irkd.tfds_builders.pku_mmd_ir.annotations import (
     CLASSES,
     Instance,
     Labels,
@@ -22,6 +20,8 @@ from tfds_builders.pku_mmd_ir.annotations import (
     parse_split,
     read_actions,
 )
+from jax_irkd.video.archives import Found, base_name, find_files, name_of, open_source
+from jax_irkd.video.decoding import COLOURLESS, VideoError, nominal_frames
 
 VIDEO = re.compile(r"^(\d{4}-[LMR])(-infrared)?\.(avi|mp4|mkv)$", re.IGNORECASE)
 LABEL = re.compile(r"^(\d{4}-[LMR])\.(txt|label)$", re.IGNORECASE)

@@ -1,45 +1,54 @@
-"""The command: `python -m jax_irkd.data.synthetic --out=FOLDER`."""
+"""A raw demo dataset in NTU RGB+D's layout: people acting its first ten classes.
 
-import argparse
+    python -m jax_irkd.data.synthetic --out=FOLDER [--subjects=1-20] [--workers=2]
+
+The same command again continues an interrupted one.
+"""
+
 import sys
+from collections.abc import Sequence
 
-from jax_irkd.data.synthetic.filming import generate
-from jax_irkd.errors import UserError
+from jax_irkd.host import commands
 
 
-def _listed(text: str) -> list[int]:
+def numbers(text: str) -> list[int]:
     """Numbers from `1,2,5-8`."""
-    numbers = []
+    found = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        numbers += range(int(first), int(last or first) + 1)
-    return numbers
+        found += range(int(first), int(last or first) + 1)
+    return found
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m jax_irkd.data.synthetic",
-        description="Write a raw demo dataset in NTU RGB+D's layout.",
-    )
-    parser.add_argument("--out", required=True, help="an empty folder, or one of an earlier run")
-    parser.add_argument("--subjects", default="1-20", type=_listed, help="such as 1-20 or 1,3,6")
-    parser.add_argument("--cameras", default="1-3", type=_listed)
-    parser.add_argument("--repetitions", default="1", type=_listed, help="such as 1 or 1-2")
-    parser.add_argument("--classes", default="1-10", type=_listed)
-    parser.add_argument("--seed", default=0, type=int)
-    parser.add_argument("--workers", type=int, help="processes; all cores unless given")
-    parser.add_argument("--codec", default="h264", help="of the RGB files: h264 or mpeg4")
-    options = vars(parser.parse_args(arguments))
-    try:
-        summary = generate(options.pop("out"), **options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def parse(argv: Sequence[str]):
+    parser = commands.parser("jax_irkd.data.synthetic", __doc__)
+    add = parser.add_argument
+    add("--out", required=True, help="an empty folder, or one of an earlier run")
+    add("--subjects", default="1-20", type=numbers, help="such as 1-20 or 1,3,6")
+    add("--cameras", default="1-3", type=numbers)
+    add("--repetitions", default="1", type=numbers, help="such as 1 or 1-2")
+    add("--classes", default="1-10", type=numbers)
+    add("--seed", default=0, type=int)
+    add("--workers", type=int, help="processes; all cores unless given")
+    add("--codec", default="h264", help="of the RGB files: h264 or mpeg4")
+    return parser.parse_args(argv)
+
+
+def film(argv: list[str]) -> None:
+    """Write the clips and say how many."""
+    options = vars(parse(argv))
+    with commands.importing():
+        from jax_irkd.data.synthetic.filming import generate
+
+    summary = generate(options.pop("out"), **options)
     print(
         f"{summary.clips} clips in {summary.root}: {summary.written} written now "
         f"({summary.rgb_frames} RGB and {summary.infrared_frames} infrared frames)"
     )
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return commands.run(film, argv, resumes=True)
 
 
 if __name__ == "__main__":

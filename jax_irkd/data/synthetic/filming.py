@@ -31,6 +31,7 @@ from jax_irkd.data.synthetic import recording, staging
 from jax_irkd.data.synthetic.staging import Clip
 from jax_irkd.errors import UserError
 from jax_irkd.host.files import read_json, write_whole
+from jax_irkd.host.interrupts import deaf_children
 
 SUBJECTS_PER_SETUP = 8  # as in NTU RGB+D's first setup: P001 to P008
 
@@ -167,7 +168,9 @@ def _made(
         workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:
         try:
-            yield from pool.map(make, clips, chunksize=4)
+            with deaf_children():
+                made = pool.map(make, clips, chunksize=4)
+            yield from made
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

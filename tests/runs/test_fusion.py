@@ -8,6 +8,7 @@ import scipy.special
 from jax_irkd import fuse
 from jax_irkd.errors import UserError
 from jax_irkd.metrics import classification
+from jax_irkd.runs import fusion
 from tests.helpers.generated_runs import generate_runs
 
 
@@ -33,10 +34,10 @@ def problem(seed=0, clips=80, classes=4):
 def test_fused_probabilities_are_the_weighted_mean():
     logits, _ = problem()
     p = scipy.special.softmax(logits, axis=-1)
-    fused = np.exp(fuse.fuse(logits, np.array([1.0, 3.0])))
+    fused = np.exp(fusion.fuse(logits, np.array([1.0, 3.0])))
     np.testing.assert_allclose(fused, 0.25 * p[0] + 0.75 * p[1], rtol=1e-12)
-    np.testing.assert_allclose(np.exp(fuse.fuse(logits, np.array([0.0, 2.0]))), p[1], rtol=1e-12)
-    assert np.isfinite(fuse.fuse(logits * 1e4, np.ones(2))).all()
+    np.testing.assert_allclose(np.exp(fusion.fuse(logits, np.array([0.0, 2.0]))), p[1], rtol=1e-12)
+    assert np.isfinite(fusion.fuse(logits * 1e4, np.ones(2))).all()
 
 
 def test_tuned_weights_are_those_of_a_general_optimiser():
@@ -45,7 +46,7 @@ def test_tuned_weights_are_those_of_a_general_optimiser():
     best = scipy.optimize.minimize_scalar(
         lambda w: -np.log(w * p[0] + (1 - w) * p[1]).sum(), bounds=(0, 1), method="bounded"
     )
-    np.testing.assert_allclose(fuse.tune(logits, labels), [best.x, 1 - best.x], atol=1e-3)
+    np.testing.assert_allclose(fusion.tune(logits, labels), [best.x, 1 - best.x], atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_tuned_weights_are_those_of_a_general_optimiser():
     ],
 )
 def test_halves_keep_groups_together(ids, kind, groups):
-    by, tuning, chosen = fuse.halves(ids)
+    by, tuning, chosen = fusion.halves(ids)
     assert by == kind and len(chosen) == groups and 0 < tuning.sum() < len(ids)
     keys = [i.split("-")[0] if "-" in i else i.split("/")[-1].split("__")[0] for i in ids]
     keys = [key[8:12] if kind == "subjects" else key for key in keys]
@@ -82,9 +83,9 @@ def test_tuned_weights_are_measured_on_other_clips(tmp_path):
     }
     measured = np.array([int(i[9:12]) % 2 == 0 for i in ids])
     float32 = logits.astype(np.float32)
-    weights = fuse.tune(float32[:, ~measured], labels[~measured])
+    weights = fusion.tune(float32[:, ~measured], labels[~measured])
     np.testing.assert_allclose(list(results["weights"].values()), weights, rtol=1e-6)
-    fused = fuse.fuse(float32, weights)[measured]
+    fused = fusion.fuse(float32, weights)[measured]
     expected = classification.summarize(fused, labels[measured], 4)
     for name, value in expected.items():
         np.testing.assert_allclose(results["fused"][name], value, rtol=1e-6)
@@ -124,7 +125,7 @@ def test_runs_that_do_not_fit_are_refused(tmp_path):
     }
     for message, folder in others.items():
         with pytest.raises(UserError, match=message):
-            fuse.fused_results([fuse.read_scored(good), fuse.read_scored(folder)])
+            fusion.fused_results([fusion.read_scored(good), fusion.read_scored(folder)])
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):

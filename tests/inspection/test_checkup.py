@@ -3,8 +3,8 @@ from packaging.requirements import Requirement
 
 from jax_irkd import doctor
 from jax_irkd.data import loading
-from jax_irkd.doctor import GREEN, RED, YELLOW, Line
-from jax_irkd.inspection import compilation
+from jax_irkd.inspection import checkup, compilation
+from jax_irkd.inspection.checkup import GREEN, RED, YELLOW, Line
 from jax_irkd.inspection.compilation import Finding
 from tests.helpers import fakes
 
@@ -14,7 +14,7 @@ def colours(lines):
 
 
 def test_two_steps_of_training():
-    (line,) = doctor.check_training()
+    (line,) = checkup.check_training()
     assert line.colour == GREEN and "2 steps, loss 0." in line.text, line
 
 
@@ -22,89 +22,89 @@ def test_training_that_fails_is_a_red_line(monkeypatch):
     def fail(folder):
         raise RuntimeError("no kernel image\n is available")
 
-    monkeypatch.setattr(doctor, "_train_two_steps", fail)
-    (line,) = doctor.check_training()
+    monkeypatch.setattr(checkup, "_train_two_steps", fail)
+    (line,) = checkup.check_training()
     assert line.colour == RED and line.text == "RuntimeError: no kernel image is available"
     assert "JAX_PLATFORMS=cpu" in line.remedy
 
 
 def test_versions():
-    lines = doctor.check_versions()
+    lines = checkup.check_versions()
     topics = [line.topic for line in lines]
     assert topics[:3] == ["python", "jax", "jaxlib"] and "av" in topics
     assert RED not in colours(lines)
-    jax = doctor.check_distribution("jax", "jax", Requirement("jax>=99"))
+    jax = checkup.check_distribution("jax", "jax", Requirement("jax>=99"))
     assert (jax.colour, jax.remedy) == (YELLOW, "pip install 'jax>=99'")
     assert "but >=99 is asked for" in jax.text
-    absent = doctor.check_distribution("no-such-thing", None, Requirement("no-such-thing>=2"))
+    absent = checkup.check_distribution("no-such-thing", None, Requirement("no-such-thing>=2"))
     assert absent[:3] == (RED, "no-such-thing", "is not installed")
-    broken = doctor.check_distribution("jax", "jax_with_a_typo", None)
+    broken = checkup.check_distribution("jax", "jax_with_a_typo", None)
     assert broken.colour == RED and "cannot be imported (ModuleNotFoundError" in broken.text
 
 
 def test_disk_and_memory(tmp_path, monkeypatch):
-    (line,) = doctor.check_disk({"workdir": tmp_path / "not" / "yet"})
+    (line,) = checkup.check_disk({"workdir": tmp_path / "not" / "yet"})
     assert "GB free for" in line.text and line.topic == "disk of workdir"
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: fakes_usage(1e9))
-    (line,) = doctor.check_disk({"workdir": tmp_path})
+    monkeypatch.setattr(checkup.shutil, "disk_usage", lambda path: fakes_usage(1e9))
+    (line,) = checkup.check_disk({"workdir": tmp_path})
     assert (line.colour, line.text) == (YELLOW, f"1.0 GB free for {tmp_path}")
     assert line.remedy == "free some space, or choose another workdir"
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: fakes_usage(1e8))
-    assert doctor.check_disk({"workdir": tmp_path})[0].colour == RED
-    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
-    assert "is not writable" in doctor.check_disk({"workdir": tmp_path})[0].text
+    monkeypatch.setattr(checkup.shutil, "disk_usage", lambda path: fakes_usage(1e8))
+    assert checkup.check_disk({"workdir": tmp_path})[0].colour == RED
+    monkeypatch.setattr(checkup.os, "access", lambda path, mode: False)
+    assert "is not writable" in checkup.check_disk({"workdir": tmp_path})[0].text
     for size, colour in ((1e9, RED), (4e9, YELLOW), (4e10, GREEN)):
-        monkeypatch.setattr(doctor, "_free_memory", lambda size=size: int(size))
-        assert doctor.check_memory()[0].colour == colour
+        monkeypatch.setattr(checkup, "_free_memory", lambda size=size: int(size))
+        assert checkup.check_memory()[0].colour == colour
 
 
 def fakes_usage(free):
-    return doctor.shutil._ntuple_diskusage(int(2 * free), int(free), int(free))
+    return checkup.shutil._ntuple_diskusage(int(2 * free), int(free), int(free))
 
 
 def test_devices(monkeypatch):
     config = fakes.config()
     config.num_devices = 4
     config.teacher_training.batch_size = 8
-    lines = doctor.check_devices(config)
+    lines = checkup.check_devices(config)
     assert "8 x cpu (cpu)" in lines[0].text
     (line,) = lines[1:]  # Six clips on four devices.
     assert line.colour == RED and line.topic == "student batch"
     assert "a batch of 6 clips cannot be divided by 4 devices" in line.text
-    monkeypatch.setattr(doctor, "_has_nvidia", lambda: True)
-    (line,) = doctor.check_devices(None)
+    monkeypatch.setattr(checkup, "_has_nvidia", lambda: True)
+    (line,) = checkup.check_devices(None)
     assert line.colour == YELLOW and "cuda12" in line.remedy
 
 
 def test_cache(tmp_path, monkeypatch):
     import jax
 
-    assert colours(doctor.check_cache()) == [GREEN]
+    assert colours(checkup.check_cache()) == [GREEN]
     folder = jax.config.jax_compilation_cache_dir
     (tmp_path / "file").write_text("in the way")
     try:
         jax.config.update("jax_compilation_cache_dir", str(tmp_path / "file"))
-        (line,) = doctor.check_cache()
+        (line,) = checkup.check_cache()
     finally:
         jax.config.update("jax_compilation_cache_dir", folder)
     assert line.colour == YELLOW and "XDG_CACHE_HOME" in line.remedy
 
 
 def test_data(monkeypatch):
-    assert doctor.check_data(None)[0].colour == YELLOW
+    assert checkup.check_data(None)[0].colour == YELLOW
     config = fakes.config()
     config.dataset.name, config.dataset.data_dir = "ntu_rgbd_ir/ten", "/nowhere"
-    (line,) = doctor.check_data(config)
+    (line,) = checkup.check_data(config)
     assert line.colour == RED and line.text.startswith("no dataset ntu_rgbd_ir/ten under /nowhere")
     assert line.remedy.startswith("build it: python -m jax_irkd.build ntu_rgbd_ir/ten")
     monkeypatch.setattr(loading, "open_dataset", lambda name, data_dir: fakes.dataset())
-    (line,) = doctor.check_data(config)
+    (line,) = checkup.check_data(config)
     assert line == Line(GREEN, "data", "fake/three: 18 train clips, 7 test clips, 3 classes")
     damaged = fakes.dataset()
     for split in damaged.splits.values():
         split[0]["infrared"] = [b"no picture"]
     monkeypatch.setattr(loading, "open_dataset", lambda name, data_dir: damaged)
-    (line,) = doctor.check_data(config)
+    (line,) = checkup.check_data(config)
     assert line.colour == RED and "first train clip cannot be decoded" in line.text
 
 
@@ -117,8 +117,8 @@ def test_data(monkeypatch):
     ],
 )
 def test_exit_codes(monkeypatch, capsys, found, code, verdict):
-    monkeypatch.setattr(doctor, "examine", lambda config, workdir, argv: [lambda: found])
-    assert doctor.main(["doctor"]) == code
+    monkeypatch.setattr(checkup, "examine", lambda config, workdir, argv: [lambda: found])
+    assert doctor.main([]) == code
     text = capsys.readouterr().out
     assert verdict in text and all(line.remedy in text for line in found)
 
@@ -128,20 +128,20 @@ def test_a_check_that_breaks_hides_no_other(monkeypatch, capsys):
         raise ImportError("libGL.so.1")
 
     checks = [broken, lambda: [Line(GREEN, "next", "fine")]]
-    monkeypatch.setattr(doctor, "examine", lambda config, workdir, argv: checks)
-    assert doctor.main(["doctor", "--config=configs/demo.py"]) == 1
+    monkeypatch.setattr(checkup, "examine", lambda config, workdir, argv: checks)
+    assert doctor.main(["--config=configs/demo.py"]) == 1
     text = capsys.readouterr().out
     assert "ImportError: libGL.so.1" in text and "next: fine" in text
-    assert doctor.main(["doctor", "--conf=x"]) == 2
+    assert doctor.main(["--conf=x"]) == 2
 
 
 def test_programs_are_compiled_where_there_is_a_gpu(monkeypatch):
-    assert doctor.check_programs(["doctor", "--config=configs/ntu.py"]) == []
+    assert checkup.check_programs(["--config=configs/ntu.py"]) == []
     asked = []
     found = [Finding(True, "teacher", "compiled"), Finding(False, "student", "no tiles", "a flag")]
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")
     monkeypatch.setattr(compilation, "in_a_process", lambda command: asked.append(command) or found)
-    lines = doctor.check_programs(["doctor", "--config=configs/ntu.py"])
+    lines = checkup.check_programs(["--config=configs/ntu.py"])
     assert lines == [
         Line(GREEN, "teacher", "compiled"),
         Line(RED, "student", "no tiles", "a flag"),

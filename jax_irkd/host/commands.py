@@ -1,0 +1,209 @@
+"""How every command starts and ends: its exit code, its last words, and Ctrl-C at any moment.
+
+| exit code | |
+| --- | --- |
+| 0 | done |
+| 1 | a part failed; with a traceback: a fault of this package |
+| 2 | a mistake of the user, or a full disk: one line says which |
+| 75 | interrupted and saved: the same command continues |
+| 130 | interrupted by Ctrl-C |
+| 141 | whoever read the output has gone (`… | head`) |
+
+Nothing heavy is imported here: a command's file needs only this, so that `--help` is quick.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+
+from jax_irkd.errors import FULL, UserError, nearest
+from jax_irkd.host.interrupts import INTERRUPTED, Interrupted
+
+MISTAKE, CTRL_C, NOBODY_READS = 2, 130, 141
+AGAIN = "run the same command again to continue"
+
+
+def run(
+    body: Callable[[list[str]], int | None],
+    argv: Sequence[str] | None = None,
+    *,
+    resumes: bool = False,
+) -> int:
+    """Carry out `body(argv)`; the exit code, after one line on stderr if it did not go well.
+
+    `argv` is without the program's name; None takes the process's. `resumes` says that the same
+    command goes on where it was stopped. Errors that no user can cause pass through.
+    """
+    pressed = _CtrlC()
+    try:
+        with pressed.heard():
+            code = _carry_out(body, sys.argv[1:] if argv is None else list(argv))
+    except BaseException as error:
+        code = _last_words(error, pressed.seen, f"; {AGAIN}" if resumes else "")
+        if code is None:
+            raise
+    if argv is None:  # the process ends now, and nothing is left to be saved
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return code
+
+
+def _carry_out(body: Callable[[list[str]], int | None], argv: list[str]) -> int:
+    main = sys.modules["__main__"]
+    started = os.path.abspath(getattr(main, "__file__", None) or "")
+    if getattr(main, "__spec__", None) is None and os.path.dirname(started) == _PACKAGE:
+        name = os.path.basename(started).removesuffix(".py")
+        raise UserError(f"start python -m jax_irkd.{name}, not the file {main.__file__}")
+    if "--version" in argv:
+        print(version())
+        return 0
+    code = body(argv) or 0
+    sys.stdout.flush()
+    return code
+
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def version() -> str:
+    """The versions of this package, of JAX and of Python, in one line."""
+    import importlib.metadata
+    import platform
+
+    import jax_irkd
+
+    jax = importlib.metadata.version("jax")
+    return f"jax_irkd {jax_irkd.__version__}, jax {jax}, Python {platform.python_version()}"
+
+
+def _last_words(error: BaseException, interrupted: bool, again: str) -> int | None:
+    """Say why a command ended; its exit code, None for what no user can cause."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    if isinstance(error, Interrupted):
+        _say(str(error))
+        return INTERRUPTED
+    if isinstance(error, UserError):
+        _say(f"error: {error}")
+        return MISTAKE
+    if isinstance(error, KeyboardInterrupt) or interrupted:  # some libraries make it another error
+        _say(f"interrupted{again}")
+        return CTRL_C
+    if isinstance(error, BrokenPipeError):
+        _leave_output()
+        return NOBODY_READS
+    if isinstance(error, OSError) and error.errno in FULL:
+        _leave_output()
+        where = f" ({error.filename})" if error.filename else ""
+        _say(f"error: the disk is full{where}; free space{again or ' and try again'}")
+        return MISTAKE
+    if isinstance(error, OSError) and error.filename:
+        _say(f"error: {error.filename}: {error.strerror or error}")
+        return MISTAKE
+    if isinstance(error, ModuleNotFoundError) and not f"{error.name}.".startswith("jax_irkd."):
+        _say(
+            f"error: the module {error.name} is not installed; pip install 'jax-irkd' brings what "
+            "the commands need, python -m jax_irkd.doctor says what is missing"
+        )
+        return MISTAKE
+    return None
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _leave_output() -> None:
+    """Let what is still buffered go nowhere: else Python complains once more when it ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+class _CtrlC:
+    """SIGINT as KeyboardInterrupt, and whether it came (`seen`)."""
+
+    def __init__(self):
+        self.seen = False
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self.seen = True
+        raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Until the block ends; where SIGINT is somebody else's or ignored it stays so."""
+        before = signal.getsignal(signal.SIGINT)
+        ours = before is signal.default_int_handler and _in_main_thread()
+        if ours:
+            signal.signal(signal.SIGINT, self._raise)
+        try:
+            yield
+        finally:
+            if ours:
+                signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Around a command's imports: Ctrl-C then ends the process at once, and absl is quiet.
+
+    Nothing is there yet to be saved, and a library whose import is broken off says anything.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    ours = callable(before) and _in_main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+        from absl import logging
+
+        logging.set_verbosity(logging.ERROR)  # Orbax and TFDS remark on the usual
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, b"interrupted\n")
+    os._exit(CTRL_C)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def parser(module: str, text: str):
+    """An argparse parser for the command `module`, described by its docstring `text`.
+
+    It raises UserError for wrong arguments and names the nearest option for an unknown one.
+    """
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str):
+            raise UserError(f"{message}; --help lists what there is")
+
+        def parse_args(self, args=None, namespace=None):
+            found, rest = self.parse_known_args(args, namespace)
+            if not rest:
+                return found
+            known = sorted(o for o in self._option_string_actions if o.startswith("--"))
+            name = rest[0].partition("=")[0]
+            if name.startswith("-"):
+                raise UserError(f"unknown option {name}{nearest(name, known)}")
+            raise UserError(f"{rest[0]!r} is one word too many; --help shows what comes where")
+
+    return Parser(
+        prog=f"python -m {module}",
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )

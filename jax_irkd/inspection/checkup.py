@@ -1,0 +1,325 @@
+"""Whether a machine is ready to train: what `jax_irkd.doctor` examines, a function a topic."""
+
+import contextlib
+import importlib
+import importlib.metadata
+import io
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+from packaging.requirements import Requirement
+from packaging.version import Version
+from rich.console import Console
+
+from jax_irkd.data.spec import CHANNELS
+from jax_irkd.errors import UserError
+
+GREEN, YELLOW, RED = "green", "yellow", "red"
+# Distributions by the name they are imported under, in the order shown.
+SHOWN = {
+    "jax": "jax",
+    "jaxlib": "jaxlib",
+    "flax": "flax",
+    "optax": "optax",
+    "orbax-checkpoint": "orbax.checkpoint",
+    "grain": "grain",
+    "tensorflow-datasets": "tensorflow_datasets",
+    "array-record": "array_record",
+    "av": "av",
+    "opencv-python-headless": "cv2",
+}
+PYTHON = ("3.11", "3.14")  # from the first on, before the second
+CODECS = ("h264", "hevc", "mpeg4", "mjpeg")
+MEMORY = (2e9, 6e9)  # Bytes: less than the first is red, less than the second yellow.
+DISK = (5e8, 5e9)
+
+
+class Line(NamedTuple):
+    """One finding: how it is, of what, in words, and what to do about it."""
+
+    colour: str
+    topic: str
+    text: str
+    remedy: str = ""
+
+
+def check_versions() -> list[Line]:
+    """Python, and every distribution the package requires."""
+    version = platform.python_version()
+    good = Version(PYTHON[0]) <= Version(version) < Version(PYTHON[1])
+    remedy = "" if good else f"use Python {PYTHON[0]} or later, before {PYTHON[1]}"
+    lines = [Line(GREEN if good else YELLOW, "python", f"{version}, {sys.executable}", remedy)]
+    wanted = {r.name: r for r in _requirements()}
+    for name in [*SHOWN, *sorted(set(wanted) - set(SHOWN))]:
+        line = check_distribution(name, SHOWN.get(name), wanted.get(name))
+        if name in SHOWN or line.colour != GREEN:
+            lines.append(line)
+    return lines
+
+
+def _requirements() -> list[Requirement]:
+    try:
+        texts = importlib.metadata.requires("jax-irkd") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    found = [Requirement(text) for text in texts]
+    return [r for r in found if r.marker is None or r.marker.evaluate({"extra": ""})]
+
+
+def check_distribution(name: str, module: str | None, wanted: Requirement | None) -> Line:
+    """One distribution: installed, recent enough, and, where `module` is named, importable."""
+    specifier = str(wanted.specifier) if wanted else ""
+    install = f"pip install '{name}{specifier}'"
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Line(RED, name, "is not installed", install)
+    try:
+        if module:
+            importlib.import_module(module)
+    except Exception as error:  # A broken library fails in any way when it is loaded.
+        reason = f"{version} cannot be imported ({type(error).__name__}: {_short(error)})"
+        return Line(RED, name, reason, f"pip install --force-reinstall '{name}{specifier}'")
+    if wanted and not wanted.specifier.contains(version, prereleases=True):
+        return Line(YELLOW, name, f"{version}, but {specifier} is asked for", install)
+    return Line(GREEN, name, version)
+
+
+def check_codecs() -> list[Line]:
+    """What PyAV can read."""
+    import av
+
+    missing = [name for name in CODECS if name not in av.codecs_available]
+    if missing:
+        remedy = "pip install --force-reinstall --only-binary=av av"
+        return [Line(YELLOW, "video", f"PyAV cannot decode {', '.join(missing)}", remedy)]
+    return [Line(GREEN, "video", f"reads {', '.join(CODECS)}")]
+
+
+def check_devices(config: ConfigDict | None) -> list[Line]:
+    """What JAX computes on, and whether the config's batches can be divided by it."""
+    import jax
+
+    from jax_irkd.training.parallel import devices_of
+
+    try:
+        devices = jax.local_devices()
+    except RuntimeError as error:
+        remedy = "check the driver with nvidia-smi, or compute on the CPU with JAX_PLATFORMS=cpu"
+        return [Line(RED, "devices", f"JAX finds none ({_short(error)})", remedy)]
+    kinds = sorted({device.device_kind for device in devices})
+    text = f"{len(devices)} x {', '.join(kinds)} ({jax.default_backend()})"
+    lines = [Line(GREEN, "devices", text)]
+    if jax.default_backend() == "cpu" and _has_nvidia():
+        remedy = "pip install 'jax-irkd[cuda12]' (or cuda13), and unset JAX_PLATFORMS"
+        lines = [Line(YELLOW, "devices", f"{text}, though an NVIDIA GPU is there", remedy)]
+    for role in ("teacher", "student") if config else ():
+        try:
+            devices_of(config, config[f"{role}_training"].batch_size)
+        except UserError as error:
+            lines.append(Line(RED, f"{role} batch", str(error)))
+    return lines
+
+
+def _has_nvidia() -> bool:
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def check_memory() -> list[Line]:
+    """Main memory that is free, and what the devices have."""
+    import jax
+
+    free = _free_memory()
+    if free is None:
+        lines = [Line(GREEN, "memory", "unknown on this system")]
+    else:
+        remedy = "close other programs, or lower input.threads and the batch sizes"
+        lines = [_graded("memory", free, MEMORY, "free", remedy)]
+    for device in jax.local_devices():
+        stats = device.memory_stats() or {}
+        if "bytes_limit" in stats:
+            used = stats.get("bytes_in_use", 0) / 1e9
+            text = f"{stats['bytes_limit'] / 1e9:.1f} GB for JAX, {used:.1f} GB in use"
+            lines.append(Line(GREEN, f"memory of {device}", text))
+    return lines
+
+
+def _free_memory() -> int | None:
+    """Bytes available to this process: of the machine and, where set, of its control group."""
+    limits = []
+    with contextlib.suppress(OSError, ValueError, StopIteration, IndexError):
+        rows = Path("/proc/meminfo").read_text().splitlines()
+        row = next(row for row in rows if row.startswith("MemAvailable"))
+        limits.append(1024 * int(row.split()[1]))
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        limits.append(limit - int((group / "memory.current").read_text()))
+    return min(limits, default=None)
+
+
+def check_disk(folders: dict[str, Path]) -> list[Line]:
+    """Free space where runs and data go, and whether one may write there."""
+    lines = []
+    for topic, folder in folders.items():
+        place = folder.expanduser().absolute()
+        while not place.exists():
+            place = place.parent
+        free = shutil.disk_usage(place).free
+        remedy = f"free some space, or choose another {topic}"
+        line = _graded(f"disk of {topic}", free, DISK, f"free for {folder}", remedy)
+        if not os.access(place, os.W_OK):
+            colour = RED if topic == "workdir" else YELLOW
+            line = Line(colour, line.topic, f"{place} is not writable", f"choose another {topic}")
+        lines.append(line)
+    return lines
+
+
+def _graded(topic: str, size: int, limits: tuple[float, float], what: str, remedy: str) -> Line:
+    colour = RED if size < limits[0] else YELLOW if size < limits[1] else GREEN
+    return Line(colour, topic, f"{size / 1e9:.1f} GB {what}", "" if colour == GREEN else remedy)
+
+
+def check_cache() -> list[Line]:
+    """The folder that keeps compiled programs from one start to the next."""
+    import jax
+
+    from jax_irkd.host import devices
+
+    if not jax.config.jax_compilation_cache_dir:
+        devices.start(distributed="off")
+    folder = Path(jax.config.jax_compilation_cache_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        remedy = "set XDG_CACHE_HOME to a folder that is; every start compiles anew until then"
+        return [Line(YELLOW, "cache", f"{folder} is not writable ({error.strerror})", remedy)]
+    return [Line(GREEN, "cache", f"compiled programs are kept in {folder}")]
+
+
+def check_data(config: ConfigDict | None) -> list[Line]:
+    """Is the config's dataset there, and can its clips be read."""
+    from jax_irkd.data import loading
+    from jax_irkd.training.setup import make_reader
+
+    if config is None:
+        return [Line(YELLOW, "data", "not looked for", "name a config: --config=configs/demo.py")]
+    counts = {}
+    try:
+        dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
+        for split in ("train", "test"):
+            reader = make_reader(config, dataset, split, tuple(CHANNELS))
+            counts[split] = len(reader.records)
+            if reader.centre(0)["mask"] == 0:
+                remedy = f"python -m jax_irkd.build {dataset.name} --overwrite --manual_dir=RAW"
+                return [Line(RED, "data", f"the first {split} clip cannot be decoded", remedy)]
+    except UserError as error:
+        text, _, remedy = str(error).partition("; ")
+        return [Line(RED, "data", text, remedy)]
+    said = ", ".join(f"{count} {split} clips" for split, count in counts.items())
+    return [Line(GREEN, "data", f"{dataset.name}: {said}, {len(dataset.class_names)} classes")]
+
+
+def check_training() -> list[Line]:
+    """Two steps of a tiny network on all devices, through the loop that trains the real ones."""
+    begin = time.monotonic()
+    spoken = io.StringIO()
+    try:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(spoken):
+            losses = _train_two_steps(Path(folder))
+    except Exception as error:  # Whatever fails here would fail in training.
+        remedy = "the lines above say why, or run with JAX_PLATFORMS=cpu to see if it is the device"
+        return [Line(RED, "training", f"{type(error).__name__}: {_short(error)}", remedy)]
+    seconds = time.monotonic() - begin
+    text = f"2 steps, loss {losses[0]:.3f} then {losses[1]:.3f}, saved and tested, {seconds:.0f} s"
+    return [Line(GREEN, "training", text)]
+
+
+def _train_two_steps(folder: Path) -> list[float]:
+    from jax_irkd.training import logs, probe
+
+    trainer = probe.make_trainer(folder)
+    _, scores = trainer.run()
+    losses = [line["loss"] for line in logs.read_log(folder) if line["kind"] == "train"]
+    if len(losses) != 2 or None in losses:
+        raise RuntimeError(f"the losses of two steps are {losses}")
+    if len(scores.labels) != len(trainer.test.records):
+        raise RuntimeError(f"{len(scores.labels)} of {len(trainer.test.records)} clips were tested")
+    if trainer.checkpoints.failed_saves:
+        raise RuntimeError(f"the checkpoint in {folder} could not be written")
+    return losses
+
+
+def check_programs(argv: Sequence[str]) -> list[Line]:
+    """The config's own steps, compiled for the devices here; nothing on CPUs."""
+    import jax
+
+    from jax_irkd.inspection import compilation
+
+    if jax.default_backend() == "cpu":
+        return []
+    command = [sys.executable, "-m", "jax_irkd.doctor", *argv, "--programs"]
+    found = compilation.in_a_process(command)
+    return [Line(GREEN if one.good else RED, *one[1:]) for one in found]
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def examine(
+    config: ConfigDict | None, workdir: Path, argv: Sequence[str] = ()
+) -> list[Callable[[], list[Line]]]:
+    """The checks, in the order in which one explains the next."""
+    folders = {"workdir": workdir}
+    if config is not None:
+        folders["data_dir"] = Path(config.dataset.data_dir)
+    checks = [
+        check_versions,
+        check_codecs,
+        lambda: check_devices(config),
+        check_memory,
+        lambda: check_disk(folders),
+        check_cache,
+        lambda: check_data(config),
+        check_training,
+    ]
+    return [*checks, lambda: check_programs(argv)] if config is not None else checks
+
+
+def report(config: ConfigDict | None, workdir: Path, argv: Sequence[str], console: Console) -> int:
+    """Run every check and show what it found; 1 with a red line, else 0."""
+    colours = []
+    for check in examine(config, workdir, argv):
+        try:
+            lines = check()
+        except Exception as error:  # One check that breaks must not hide the others.
+            remedy = "correct the red lines above first"
+            lines = [Line(RED, "check", f"{type(error).__name__}: {_short(error)}", remedy)]
+        for line in lines:
+            show(line, console)
+            colours.append(line.colour)
+    red, yellow = colours.count(RED), colours.count(YELLOW)
+    verdict = f"{red} errors, {yellow} warnings" if red or yellow else "all is well"
+    console.print(verdict, style=RED if red else YELLOW if yellow else GREEN, highlight=False)
+    return 1 if red else 0
+
+
+def show(line: Line, console: Console) -> None:
+    """One finding as a line, and its remedy as another."""
+    mark = {GREEN: "ok  ", YELLOW: "note", RED: "BAD "}[line.colour]
+    options = {"highlight": False, "markup": False, "soft_wrap": True}
+    console.print(f"{mark}  {line.topic}: {line.text}", style=line.colour, **options)
+    if line.remedy:
+        console.print(f"      -> {line.remedy}", **options)

@@ -1,0 +1,74 @@
+"""What a study leaves behind: study.md, study.json, the tables in the reports."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jax_irkd.errors import UserError
+from jax_irkd.host.files import write_whole
+from jax_irkd.reporting import write
+from jax_irkd.runs import results
+from jax_irkd.runs.results import Run, is_finished
+from jax_irkd.studies import analysis, processes, tables
+from jax_irkd.studies.processes import DONE, FAILED, WAITING, Key, Status
+
+
+def write_outputs(workdir: Path, plan: Mapping[str, Any], status: Mapping[Key, Status]) -> dict:
+    """Write study.md, study.json and the sections of the reports; the content of study.json.
+
+    `plan` holds `command`, `methods` and `seeds`; `status` the state of every run of the study.
+    """
+    attempts = processes.read_attempts(workdir)
+    status = dict(status)
+    for key in ((seed, name) for seed in plan["seeds"] for name in ("teacher", "baseline")):
+        if is_finished(workdir / f"seed{key[0]}" / key[1]):
+            status.setdefault(key, Status(DONE))  # of an earlier study: what to compare with
+    runs, broken = read_runs(workdir, status)
+    summary = analysis.summarise(runs, plan["methods"], attempts)
+    missing = {key: value for key, value in status.items() if value.state != DONE} | broken
+    summary |= {
+        "command": plan["command"],
+        "seeds": plan["seeds"],
+        "unfinished": [
+            {"run": f"seed{seed}/{method}", "state": value.state, "reason": value.reason}
+            for (seed, method), value in sorted(missing.items())
+        ],
+        "attempts": attempts,
+    }
+    write_whole(workdir / "study.json", json.dumps(summary, indent=1))
+    write_whole(workdir / "study.md", tables.markdown(summary))
+    made = tables.sections(summary)
+    for folder in sorted({run.folder.parent for run in runs.values()}):
+        try:
+            write.write_report(folder, [], sections={"": made})
+        except Exception as error:  # a page reads all runs beside it, broken ones too
+            logging.warning("%s: the report is not written: %s", folder, error)
+    return summary
+
+
+def read_runs(
+    workdir: Path, status: Mapping[Key, Status]
+) -> tuple[dict[Key, Run], dict[Key, Status]]:
+    """The finished runs, and those whose results cannot be read, with the reason."""
+    found, broken = {}, {}
+    for seed, method in (key for key, value in status.items() if value.state == DONE):
+        folder = workdir / f"seed{seed}" / method
+        try:
+            found[seed, method] = results.read_run(folder)
+        except UserError as error:
+            broken[seed, method] = Status(FAILED, f"results cannot be read: {error}")
+    return found, broken
+
+
+def read_status(workdir: Path, plan: Mapping[str, Any]) -> dict[Key, Status]:
+    """The state of every run of a plan, from what lies in the workdir."""
+    last = {name: tries[-1] for name, tries in processes.read_attempts(workdir).items()}
+    status = {}
+    for seed, method in plan["runs"]:
+        attempt = last.get(f"seed{seed}/{method}", {"state": WAITING, "reason": ""})
+        done = is_finished(workdir / f"seed{seed}" / method)
+        state = attempt["state"] if attempt["state"] != DONE else WAITING
+        status[seed, method] = Status(DONE) if done else Status(state, attempt["reason"])
+    return status
