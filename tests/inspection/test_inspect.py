@@ -70,6 +70,7 @@ def test_contact_sheet_shows_the_frames_that_are_stored():
     assert label == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_augmented_frames_are_those_of_the_network():
     config, dataset = fakes.config(), fakes.dataset()
     reader = contact_sheet.reader_of(config, dataset, "train")

@@ -77,6 +77,7 @@ def scalars(folder, kind):
     ]
 
 
+@pytest.mark.slow
 def test_training_learns(tmp_path):
     made = trainer(tmp_path, num_epochs=25, learning_rate=0.1, eval_every=25.0)
     _, scores = made.run()
@@ -85,6 +86,7 @@ def test_training_learns(tmp_path):
     assert np.mean(losses[-10:]) < 0.85 * np.mean(losses[:10])
 
 
+@pytest.mark.slow
 def test_step_and_evaluation_are_compiled_once(tmp_path, monkeypatch):
     traced = []
 
@@ -99,6 +101,7 @@ def test_step_and_evaluation_are_compiled_once(tmp_path, monkeypatch):
     assert traced == ["train_step", "eval_step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("distill", "step", "number"),
     [(False, 2, signal.SIGTERM), (False, 3, signal.SIGUSR1), (True, 5, signal.SIGINT)],
