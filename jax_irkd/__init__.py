@@ -14,14 +14,25 @@ if TYPE_CHECKING:  # the same names for type checkers, which do not see `__getat
     from jax_irkd.distillers.cc import cc_loss as cc_loss
     from jax_irkd.distillers.ccskd import ccskd_channel_loss as ccskd_channel_loss
     from jax_irkd.distillers.ccskd import selective_st_loss as selective_st_loss
+    from jax_irkd.distillers.crd import crd_loss as crd_loss
+    from jax_irkd.distillers.dist import dist_loss as dist_loss
     from jax_irkd.distillers.dkd import dkd_loss as dkd_loss
     from jax_irkd.distillers.fitnet import fitnet_loss as fitnet_loss
+    from jax_irkd.distillers.fsp import fsp_loss as fsp_loss
+    from jax_irkd.distillers.ft import ft_loss as ft_loss
     from jax_irkd.distillers.mgcam import mgcam_loss as mgcam_loss
+    from jax_irkd.distillers.mlkd import mlkd_loss as mlkd_loss
+    from jax_irkd.distillers.nst import nst_loss as nst_loss
+    from jax_irkd.distillers.ofd import ofd_loss as ofd_loss
+    from jax_irkd.distillers.pkt import pkt_loss as pkt_loss
+    from jax_irkd.distillers.reviewkd import reviewkd_loss as reviewkd_loss
     from jax_irkd.distillers.rkd import rkd_angle_loss as rkd_angle_loss
     from jax_irkd.distillers.rkd import rkd_distance_loss as rkd_distance_loss
     from jax_irkd.distillers.rkd import rkd_loss as rkd_loss
+    from jax_irkd.distillers.simkd import simkd_loss as simkd_loss
     from jax_irkd.distillers.sp import sp_loss as sp_loss
     from jax_irkd.distillers.st import st_loss as st_loss
+    from jax_irkd.distillers.vid import vid_loss as vid_loss
 
 # A wheel has `configs` and `tfds_builders` inside this package, a checkout beside it.
 if not os.path.isdir(os.path.join(__path__[0], "configs")):
@@ -41,6 +52,17 @@ _DOORS = {
     "selective_st_loss": "distillers.ccskd",
     "mgcam_loss": "distillers.mgcam",
     "fitnet_loss": "distillers.fitnet",
+    "ft_loss": "distillers.ft",
+    "pkt_loss": "distillers.pkt",
+    "vid_loss": "distillers.vid",
+    "nst_loss": "distillers.nst",
+    "fsp_loss": "distillers.fsp",
+    "ofd_loss": "distillers.ofd",
+    "reviewkd_loss": "distillers.reviewkd",
+    "crd_loss": "distillers.crd",
+    "dist_loss": "distillers.dist",
+    "mlkd_loss": "distillers.mlkd",
+    "simkd_loss": "distillers.simkd",
     "Recognizer": "deployment.recognizer",
 }
 

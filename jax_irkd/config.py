@@ -69,14 +69,63 @@ DISTILLERS = {
         "standardise": True,
         "reduce": "mean",
     },
+    "ft": {
+        "layer": "stage4",
+        "weight": 200.0,
+        "form": "attention",
+        "rate": 0.5,
+        "power": 1,
+        "vertex": "clip",
+    },
+    "pkt": {"layer": "pooled", "weight": 30000.0, "itself": True, "vertex": "clip"},
+    "vid": {"layers": STAGES, "weight": 1.0, "variance": 5.0, "vertex": "frame", "reduce": "sum"},
+    "nst": {"layers": STAGES, "weight": 50.0, "vertex": "clip", "reduce": "sum"},
+    "fsp": {"layers": STAGES, "weight": 50.0, "vertex": "clip", "reduce": "sum"},
+    "ofd": {
+        "layers": tuple(f"{stage}_preact" for stage in STAGES),
+        "weight": 1e-3,
+        "vertex": "frame",
+    },
+    "reviewkd": {
+        "layers": STAGES,
+        "weight": 1.0,
+        "preact": True,
+        "inner": 512,
+        "vertex": "frame",
+        "warmup_epochs": 0.0,
+    },
+    "crd": {
+        "layer": "pooled",
+        "weight": 0.8,
+        "temperature": 0.07,
+        "size": 128,
+        "symmetric": True,
+        "negatives": "other_classes",
+        "vertex": "clip",
+    },
+    "dist": {"weight": 1.0, "inter_weight": 2.0, "intra_weight": 2.0, "temperature": 1.0},
+    "mlkd": {
+        "weight": 0.9,
+        "instance_weight": 1.0,
+        "batch_weight": 1.0,
+        "class_weight": 1.0,
+        "temperatures": (2.0, 3.0, 4.0, 5.0, 6.0),
+    },
+    "simkd": {
+        "layer": "stage4",
+        "weight": 1.0,
+        "factor": 2.0,
+        "classifier_weight": 0.0,
+        "vertex": "frame",
+    },
 }
 # With `weights=balanced` every distiller has a `share`: the length of its gradient to the student
 # over the cross-entropy's, held there (see training/balance.py). One without a row gets SHARE.
 SHARE = 0.3
 SHARES = {"fitnet": 1.0}
 WEIGHTS = ("published", "balanced")
-# A method is the distillers it adds to the cross-entropy. `teacher` trains the RGB network alone,
-# `baseline` the infrared one (TSN).
+# A method is the distillers it adds to the cross-entropy; dkd+at adds those of both. `teacher`
+# trains the RGB network alone, `baseline` the infrared one (TSN).
 METHODS = {
     "teacher": (),
     "baseline": (),
@@ -140,32 +189,54 @@ def parse(arg: str, **own):
 def check_method(method: str) -> None:
     """Raises ValueError, with the nearest names and all of them, for a method there is not.
 
-    A method is a row of `METHODS`, a file in distillers/, or the dotted path of a module.
+    A method is a row of `METHODS`, a file in distillers/, or the dotted path of a module, or
+    several of these joined by +.
     """
     from jax_irkd import distillers
 
-    if method in METHODS or method in distillers.names():
-        return
-    if "." not in method:
-        known = sorted({*METHODS, *distillers.names()})
-        raise ValueError(
-            f"unknown method {method!r}{nearest(method, known)}, or the dotted path of a module "
-            "with a class Distiller"
-        )
-    distillers.get(method)
+    names_of(method)
+    for part in method.split("+"):
+        if part in METHODS or part in distillers.names():
+            continue
+        if "." not in part:
+            known = sorted({*METHODS, *distillers.names()})
+            raise ValueError(
+                f"unknown method {part!r}{nearest(part, known)}, or the dotted path of a module "
+                "with a class Distiller"
+            )
+        distillers.get(part)
+
+
+def names_of(method: str) -> tuple[str, ...]:
+    """The distillers of a method, or of several joined by +; a name without a row is its own.
+
+    Raises ValueError where a joined method has no distillers, or one that another has too.
+    """
+    parts = method.split("+")
+    names = [METHODS.get(part, (part,)) for part in parts]
+    for part, found in zip(parts, names):
+        if len(parts) > 1 and not (part and found):
+            raise ValueError(
+                f"method {method!r} joins {part!r}, which distils nothing; "
+                f"join some of {sorted(name for name in METHODS if METHODS[name])}"
+            )
+    joined = [name for found in names for name in found]
+    twice = {name for name in joined if joined.count(name) > 1}
+    if twice:
+        raise ValueError(f"method {method!r} has {sorted(twice)} twice; leave one out")
+    return tuple(joined)
 
 
 def distillers_of(method: str, weights: str = "published") -> ConfigDict:
-    """The distillers of `method`; a name without a row is a distiller with its own defaults.
+    """The rows of the distillers of `method`, see `names_of`.
 
     `weights` is published (the weights of the paper and of the methods' authors, no share) or
     balanced (a share for each). Raises ValueError for another.
     """
     if weights not in WEIGHTS:
         raise ValueError(f"option weights={weights!r} should be one of {list(WEIGHTS)}")
-    names = METHODS.get(method, (method,))
     # A copy: a config keeps references to typed fields, and flags write into them.
-    rows = copy.deepcopy({name: DISTILLERS.get(name, {}) for name in names})
+    rows = copy.deepcopy({name: DISTILLERS.get(name, {}) for name in names_of(method)})
     for name, row in rows.items():
         row["share"] = placeholder(float)
         if weights == "balanced":

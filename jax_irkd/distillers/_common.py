@@ -130,15 +130,20 @@ def paired_maps(
     student: Outputs, teacher: Outputs, layer: str, vertex: str = "clip"
 ) -> tuple[Float[Array, "n h w c"], Float[Array, "n h w d"]]:
     """The maps of `layer` of both networks, the larger average-pooled to the smaller."""
+    check_same_clips(student, teacher, layer)
+    maps = [stage_maps(model, layer, vertex) for model in (student, teacher)]
+    size = smaller_size(*maps)
+    return adaptive_average_pool(maps[0], size), adaptive_average_pool(maps[1], size)
+
+
+def check_same_clips(student: Outputs, teacher: Outputs, layer: str) -> None:
+    """Raises ValueError unless both networks saw as many clips and frames."""
     counts = [feature(model, layer).shape[:2] for model in (student, teacher)]
     if counts[0] != counts[1]:
         raise ValueError(
             f"{layer} of the student holds (clips, frames) {counts[0]} and of the teacher "
             f"{counts[1]}; both must describe the same batch"
         )
-    maps = [stage_maps(model, layer, vertex) for model in (student, teacher)]
-    size = smaller_size(*maps)
-    return adaptive_average_pool(maps[0], size), adaptive_average_pool(maps[1], size)
 
 
 def flat_features(outputs: Outputs, layer: str, vertex: str = "clip") -> Float[Array, "n *f"]:

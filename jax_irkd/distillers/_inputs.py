@@ -85,6 +85,9 @@ def _decorate(loss: Loss, *, rule: _Rule, maps: bool) -> Loss:
     def checked(*args: Any, **options: Any) -> Any:
         arguments = signature.bind(*args, **options)
         values = arguments.arguments
+        for key, parameter in signature.parameters.items():
+            if parameter.default is None and values.get(key, ...) is None:
+                del values[key]
         name = loss.__name__
         pair = {key: _arrays(f"{name}: {key}", values[key], rule, maps) for key in (first, second)}
         (_check_stages if maps else _check_fit)(name, pair, rule)

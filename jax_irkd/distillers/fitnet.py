@@ -41,6 +41,12 @@ def fitnet_loss(
 
     Gradients flow to both arguments.
     Raises ValueError for shapes that differ.
+
+    Args:
+        student_features: after the regressor.
+        teacher_features: of the same shape; `standardise` takes its channels to one scale.
+        where: clips that count.
+        weights: a factor for each clip.
     """
     squared = (student_features - teacher_features) ** 2
     losses = jnp.mean(squared, axis=tuple(range(1, squared.ndim)))

@@ -43,6 +43,7 @@ class BasicBlock(nn.Module):
     norm: Callable
     zero_init_residual: bool = False
     shift: Callable = _unchanged
+    activate: bool = True
     expansion: ClassVar[int] = 1
 
     @nn.compact
@@ -52,7 +53,8 @@ class BasicBlock(nn.Module):
         y = nn.relu(self.norm(name="norm1")(y))
         y = self.conv(self.width, (3, 3), padding=1, name="conv2")(y)
         y = self.norm(name="norm2", scale_init=_last_scale(self.zero_init_residual))(y)
-        return nn.relu(y + _shortcut(self, x))
+        y = y + _shortcut(self, x)
+        return nn.relu(y) if self.activate else y
 
 
 class Bottleneck(nn.Module):
@@ -68,6 +70,7 @@ class Bottleneck(nn.Module):
     norm: Callable
     zero_init_residual: bool = False
     shift: Callable = _unchanged
+    activate: bool = True
     expansion: ClassVar[int] = 4
 
     @nn.compact
@@ -79,7 +82,8 @@ class Bottleneck(nn.Module):
         y = nn.relu(self.norm(name="norm2")(y))
         y = self.dense(self.width * self.expansion, name="conv3")(y)
         y = self.norm(name="norm3", scale_init=_last_scale(self.zero_init_residual))(y)
-        return nn.relu(y + _shortcut(self, x))
+        y = y + _shortcut(self, x)
+        return nn.relu(y) if self.activate else y
 
 
 def _last_scale(zero: bool) -> nn.initializers.Initializer:
@@ -163,11 +167,12 @@ def check_depth(depth: int) -> None:
 
 
 class ResNet(nn.Module):
-    """Frames to feature maps: `stem`, `stage1` to `stage4` and `pooled`.
+    """Frames to feature maps: `stem`, `stage1` to `stage4`, their `_preact` and `pooled`.
 
     `stem` is post-ReLU, before the max pool, at half the frame size; stage i has 1/2^(i+1)
-    of it and `width * 2^(i-1)` channels (four times that from depth 50 on). `pooled`,
-    shape `n d`, is the spatial mean of the last stage in float32. Maps have type `dtype`;
+    of it and `width * 2^(i-1)` channels (four times that from depth 50 on), `stage1_preact`
+    is `stage1` before its last ReLU. `pooled`, shape `n d`, is the spatial mean of the last
+    stage in float32. Maps have type `dtype`;
     parameters and batch statistics are float32 always. The number of input channels is
     that of the frames the network is initialised with.
 
@@ -241,8 +246,10 @@ class ResNet(nn.Module):
                 name = f"{stage}_block{index}"
                 width, zero = self.width * 2**level, self.zero_init_residual
                 shift = self.shift if index % every == 0 else _unchanged
-                x = block(width, stride, conv, dense, norm, zero, shift, name=name)(x)
-            features[stage] = x
+                last = index == count - 1
+                x = block(width, stride, conv, dense, norm, zero, shift, not last, name=name)(x)
+            features[f"{stage}_preact"] = x
+            features[stage] = x = nn.relu(x)
         features["pooled"] = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         return features
 

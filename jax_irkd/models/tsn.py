@@ -95,7 +95,8 @@ class TSN(nn.Module):
             for name, feature in features.items()
         }
         features["pooled"] = features["pooled"].mean(axis=1)
-        return Outputs(logits.reshape(batch, segments, -1).mean(axis=1), features)
+        logits = logits.reshape(batch, segments, -1).mean(axis=1)
+        return Outputs(logits, features, dict(head.variables["params"]))
 
 
 def dropout(

@@ -95,6 +95,9 @@ TITLES = {
     "mgcam": "MGCAM",
     "tstdd": "TSTDDs",
     "ccskd": "CCSKD",
+    "fitnet": "FitNet",
+    "reviewkd": "ReviewKD",
+    "simkd": "SimKD",
 }
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +93,20 @@ def test_every_method_has_its_distillers(module, method):
     config = module.get_config(f"method={method},seed=3")
     assert config.method == method and config.seed == 3
     assert set(config.distillers) == set(METHODS[method])
+
+
+def test_joined_methods_add_up():
+    config = pku.get_config("method=dkd+at")
+    assert set(config.distillers) == {"dkd", "at"} and config.method == "dkd+at"
+    assert config.distillers.dkd.weight == 0.01
+    assert set(distillers_of("ours+fitnet")) == {"dkd", "mgcam", "fitnet"}
+    for method, message in {
+        "dkd+": "joins ''",
+        "baseline+at": "joins 'baseline', which distils nothing; join some of",
+        "ours+dkd": "has ['dkd'] twice; leave one out",
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(message)):
+            ntu.get_config(f"method={method}")
 
 
 @pytest.mark.parametrize("module", [ntu, pku, demo, custom])

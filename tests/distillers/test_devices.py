@@ -12,8 +12,9 @@ from jax_irkd.models.outputs import Outputs
 from tests.helpers.quick_compile import quick_compile  # noqa: F401
 
 CLIPS, SEGMENTS, CLASSES = 8, 2, 3
+HEAD = {"kernel": jnp.linspace(-1, 1, 7 * CLASSES).reshape(7, CLASSES), "bias": jnp.ones(CLASSES)}
 LAYERS = ("stage1", "stage2")
-METHODS = {
+PAPER = {  # the methods that the paper compares, and its own
     "st": ("st", {"weight": 0.9, "cross_entropy_weight": 0.1}),
     "at": ("at", {"layers": LAYERS}),
     "sp": ("sp", {"layers": LAYERS}),
@@ -26,14 +27,28 @@ METHODS = {
     "dkd": ("dkd", {"warmup_epochs": 20}),
     "mgcam": ("mgcam", {"layers": LAYERS, "sigma": "median", "temperature": 0.1}),
     "mgcam_learned": ("mgcam", {"layers": LAYERS, "activation": "conv1x1", "pairs": "same"}),
-    "fitnet": ("fitnet", {"layers": LAYERS}),
 }
+OTHERS = {
+    "fitnet": ("fitnet", {"layers": ("stage2",)}),
+    "ft_learned": ("ft", {"layer": "stage2", "form": "paraphraser"}),
+    "pkt": ("pkt", {}),
+    "vid": ("vid", {"layers": ("stage2",)}),
+    "nst": ("nst", {"layers": ("stage2",)}),
+    "fsp": ("fsp", {"layers": LAYERS}),
+    "ofd": ("ofd", {"layers": ("stage2_preact",)}),
+    "reviewkd": ("reviewkd", {"layers": ("stage2",), "warmup_epochs": 40}),
+    "crd": ("crd", {"size": 4}),
+    "dist": ("dist", {}),
+    "mlkd": ("mlkd", {"temperatures": (2.0, 4.0)}),
+    "simkd": ("simkd", {"layer": "stage2", "classifier_weight": 1.0}),
+}
+GROUPS = {"paper": PAPER, "others": OTHERS}  # a program each
 
 
-def make(axis_name):
-    """All distillers, their variables and a step of (params, batch)."""
+def make(group, axis_name):
+    """The distillers of a group."""
     made = {}
-    for key, (name, fields) in METHODS.items():
+    for key, (name, fields) in GROUPS[group].items():
         kind = distillers.get(name)
         axis = {"axis_name": axis_name} if hasattr(kind, "axis_name") else {}
         made[key] = kind(**fields, **axis)
@@ -43,36 +58,40 @@ def make(axis_name):
 def network(weights, clips):
     """A student with two stages: `clips` are `b t h w c`."""
     stage1 = jax.nn.relu(clips @ weights["stage1"])
-    stage2 = jax.nn.relu(stage1[:, :, ::2, ::2] @ weights["stage2"])
+    preact = stage1[:, :, ::2, ::2] @ weights["stage2"]
+    stage2 = jax.nn.relu(preact)
     pooled = stage2.mean((1, 2, 3))
-    features = {"stage1": stage1, "stage2": stage2, "pooled": pooled}
+    features = {"stage1": stage1, "stage2_preact": preact, "stage2": stage2, "pooled": pooled}
     return Outputs(pooled @ weights["head"], features)
 
 
-def step(params, batch, *, variables, axis_name):
+def step(params, batch, *, group, variables, axis_name):
     """Every method's loss, its gradient to all parameters, and the new batch statistics."""
-    made = make(axis_name)
+    made = make(group, axis_name)
 
     def losses(params):
-        student = network(params["student"], batch["clips"])
-        teacher = Outputs(batch["logits"], batch["features"])
+        teacher = Outputs(batch["logits"], batch["features"], HEAD)
         totals, statistics = {}, {}
         for key, distiller in made.items():
-            own = {"params": params[key], "batch_stats": variables[key].get("batch_stats", {})}
+            student = network(params[key]["student"], batch["clips"])
+            own = {
+                "params": params[key]["own"],
+                "batch_stats": variables[key].get("batch_stats", {}),
+            }
             arguments = student, teacher, batch["labels"]
             terms, updated = distiller.apply(
                 own, *arguments, epoch=jnp.float32(30), mutable=["batch_stats", "diagnostics"]
             )
             totals[key], statistics[key] = sum(terms.values()), updated
-        return totals, (totals, statistics)
+        return sum(totals.values()), (totals, statistics)
 
-    gradients, (totals, statistics) = jax.jacrev(losses, has_aux=True)(params)
+    gradients, (totals, statistics) = jax.grad(losses, has_aux=True)(params)
     result = totals, gradients, statistics
     return result if axis_name is None else jax.lax.pmean(result, axis_name)
 
 
 @functools.cache
-def problem():
+def problem(group):
     """Parameters, a batch, and what one device makes of it."""
     rng = np.random.default_rng(0)
 
@@ -82,26 +101,31 @@ def problem():
     student = {"stage1": draw(3, 4), "stage2": draw(4, 5), "head": draw(5, CLASSES)}
     features = {"stage1": draw(CLIPS, SEGMENTS, 4, 4, 6), "stage2": draw(CLIPS, SEGMENTS, 2, 2, 7)}
     features["pooled"] = features["stage2"].mean((1, 2, 3))
+    features = jax.tree.map(jax.nn.relu, features) | {
+        f"{name}_preact": features[name] for name in LAYERS
+    }
     batch = {
         "clips": draw(CLIPS, SEGMENTS, 4, 4, 3),
-        "features": jax.tree.map(jax.nn.relu, features),
+        "features": features,
         "logits": draw(CLIPS, CLASSES),
         "labels": jnp.asarray(rng.integers(0, CLASSES, CLIPS), jnp.int32),
     }
-    pair = network(student, batch["clips"]), Outputs(batch["logits"], batch["features"])
+    pair = network(student, batch["clips"]), Outputs(batch["logits"], features, HEAD)
     variables = {
         key: jax.jit(distiller.init)(jax.random.key(1), *pair, batch["labels"])
-        for key, distiller in make(None).items()
+        for key, distiller in make(group, None).items()
     }
-    params = {key: own.get("params", {}) for key, own in variables.items()}
-    params["student"] = student
-    alone = functools.partial(step, variables=variables, axis_name=None)
+    # A student for every method keeps their gradients apart.
+    params = {
+        key: {"own": own.get("params", {}), "student": student} for key, own in variables.items()
+    }
+    alone = functools.partial(step, group=group, variables=variables, axis_name=None)
     return params, variables, batch, jax.jit(alone)(params, batch)
 
 
 def assert_same(found, expected):
     losses, gradients, statistics = found
-    for key in METHODS:
+    for key in losses:
         np.testing.assert_allclose(losses[key], expected[0][key], rtol=2e-5, err_msg=key)
         for ours, theirs in zip(
             jax.tree.leaves(gradients[key]), jax.tree.leaves(expected[1][key]), strict=True
@@ -116,11 +140,11 @@ def split(batch, devices):
     return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
 
 
-@pytest.mark.parametrize("devices", [2, 8])
-def test_pmap_equals_one_device(devices):
-    params, variables, batch, expected = problem()
+@pytest.mark.parametrize(("group", "devices"), [("paper", 2), ("paper", 8), ("others", 2)])
+def test_pmap_equals_one_device(group, devices):
+    params, variables, batch, expected = problem(group)
     update = jax.pmap(
-        functools.partial(step, variables=variables, axis_name="batch"),
+        functools.partial(step, group=group, variables=variables, axis_name="batch"),
         axis_name="batch",
         in_axes=(None, 0),
         out_axes=None,
@@ -129,10 +153,11 @@ def test_pmap_equals_one_device(devices):
     assert_same(update(params, split(batch, devices)), expected)
 
 
-def test_four_parts_under_vmap_equal_one_device():
-    params, variables, batch, expected = problem()
+@pytest.mark.parametrize("group", GROUPS)
+def test_four_parts_under_vmap_equal_one_device(group):
+    params, variables, batch, expected = problem(group)
     update = jax.vmap(
-        functools.partial(step, variables=variables, axis_name="batch"),
+        functools.partial(step, group=group, variables=variables, axis_name="batch"),
         axis_name="batch",
         in_axes=(None, 0),
         out_axes=None,
@@ -140,8 +165,9 @@ def test_four_parts_under_vmap_equal_one_device():
     assert_same(jax.jit(update)(params, split(batch, 4)), expected)
 
 
-def test_every_method_learns():
-    _, _, _, (losses, gradients, _) = problem()
-    for key in METHODS:
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_method_learns(group):
+    _, _, _, (losses, gradients, _) = problem(group)
+    for key in losses:
         assert losses[key] > 0
         assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradients[key]["student"])) > 0

@@ -20,9 +20,11 @@ from jax_irkd.distillers.rkd import rkd_loss
 from jax_irkd.distillers.sp import sp_loss
 from jax_irkd.distillers.st import st_loss
 from jax_irkd.models.outputs import Outputs
+from jax_irkd.models.tsn import TSN
 from tests.helpers.quick_compile import quick_compile  # noqa: F401
 
-NAMES = ["at", "cc", "ccskd", "dkd", "fitnet", "mgcam", "rkd", "sp", "st"]
+NAMES = ["at", "cc", "ccskd", "crd", "dist", "dkd", "fitnet", "fsp", "ft", "mgcam", "mlkd"]
+NAMES += ["nst", "ofd", "pkt", "reviewkd", "rkd", "simkd", "sp", "st", "vid"]
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 
 THROW_AWAY = """
@@ -42,9 +44,10 @@ class Distiller(nn.Module):
 def outputs(seed, channels, clips=4, segments=2, classes=5):
     rng = np.random.default_rng(seed)
     features = {
-        stage: jnp.asarray(rng.random((clips, segments, 4 - i, 4 - i, channels + i)), jnp.float32)
+        stage: jnp.asarray(rng.random((clips, segments, 5 - i, 5 - i, channels + i)), jnp.float32)
         for i, stage in enumerate(STAGES)
     }
+    features |= {f"{stage}_preact": features[stage] - 0.3 for stage in STAGES}
     features["pooled"] = features["stage4"].mean((1, 2, 3))
     logits = 3 * rng.standard_normal((clips, classes))
     return Outputs(jnp.asarray(logits, jnp.float32), features)
@@ -63,8 +66,21 @@ def apply(distiller, student=STUDENT, teacher=TEACHER, labels=LABELS, **options)
 
 
 @functools.cache
+def program(name):
+    """The terms of a method as a function of its weight and the outputs of both networks."""
+    kind = distillers.get(name)
+    variables = jax.jit(kind().init)(jax.random.key(0), STUDENT, TEACHER, LABELS)
+    mutable = ["batch_stats", "diagnostics"]
+    return jax.jit(
+        lambda weight, *pair: kind(weight=weight).apply(variables, *pair, LABELS, mutable=mutable)[
+            0
+        ]
+    )
+
+
+@functools.cache
 def default_terms(name):
-    return apply(distillers.get(name)())
+    return program(name)(distillers.get(name).weight, STUDENT, TEACHER)
 
 
 def clip(outputs, stage):
@@ -113,8 +129,8 @@ def test_a_new_method_is_one_new_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_terms_are_float32_scalars_that_scale_with_the_weight(name):
-    kind, terms = distillers.get(name), default_terms(name)
-    doubled = apply(kind(weight=2 * kind.weight))
+    terms = default_terms(name)
+    doubled = program(name)(2 * distillers.get(name).weight, STUDENT, TEACHER)
     assert terms.keys() == doubled.keys() and all(key.startswith(name) for key in terms)
     for key, term in terms.items():
         assert term.shape == () and term.dtype == jnp.float32
@@ -128,7 +144,7 @@ def test_bfloat16_outputs_give_float32_terms(name):
         Outputs(o.logits, jax.tree.map(lambda x: x.astype(jnp.bfloat16), o.features))
         for o in (STUDENT, TEACHER)
     ]
-    terms = apply(distillers.get(name)(), *half)
+    terms = program(name)(distillers.get(name).weight, *half)
     whole = default_terms(name)
     for key, term in terms.items():
         assert term.dtype == jnp.float32
@@ -136,7 +152,8 @@ def test_bfloat16_outputs_give_float32_terms(name):
 
 
 def test_the_teacher_gets_no_gradient():
-    made = {name: distillers.get(name)() for name in NAMES}
+    chosen = ("at", "cc", "ccskd", "dkd", "mgcam", "ofd", "rkd", "sp", "st")  # read every feature
+    made = {name: distillers.get(name)() for name in chosen}
     variables = {
         name: jax.jit(distiller.init)(jax.random.key(0), STUDENT, TEACHER, LABELS)
         for name, distiller in made.items()
@@ -283,6 +300,11 @@ def test_wrong_fields_are_named(name, unchecked):
         ("mgcam", {"sigma": "half"}, "unknown sigma 'half'; give a positive number or 'median'"),
         ("mgcam", {"detach": "yes"}, "detach must be True or False, got 'yes'"),
         ("mgcam", {"temperature": 0}, "temperature must be positive, got 0"),
+        ("ft", {"form": "factor"}, r"unknown form 'factor'; choose one of \['attention', 'para"),
+        ("crd", {"negatives": "some"}, r"unknown negatives 'some'; choose one of \['other_classes"),
+        ("mlkd", {"temperatures": 4.0}, "temperatures must be a list of positive numbers, got 4.0"),
+        ("fsp", {"layers": ("stage4",)}, "layers must name at least two stages"),
+        ("vid", {"variance": 0}, "variance must be positive, got 0"),
     ],
 )
 def test_wrong_choices_are_named(name, fields, message, unchecked):
@@ -290,13 +312,15 @@ def test_wrong_choices_are_named(name, fields, message, unchecked):
         distillers.get(name)(**fields)
 
 
-@pytest.mark.parametrize("name", ["at", "sp", "ccskd", "mgcam", "cc", "rkd", "fitnet"])
+@pytest.mark.parametrize(
+    "name", ["at", "sp", "ccskd", "mgcam", "cc", "rkd", "fitnet", "reviewkd", "crd"]
+)
 def test_a_missing_feature_is_named(name):
     kind = distillers.get(name)
     field = {"layers": ("stage5",)} if hasattr(kind, "layers") else {"layer": "stage5"}
     with pytest.raises(ValueError) as error:
         kind(**field).init(jax.random.key(0), STUDENT, TEACHER, LABELS)
-    offers = ["pooled", *STAGES]
+    offers = sorted(STUDENT.features)
     assert str(error.value) == f"the model has no feature 'stage5'; it offers {offers}"
 
 
@@ -305,6 +329,34 @@ def test_batches_must_agree(name):
     shorter = jax.tree.map(lambda x: x[:3], TEACHER)
     with pytest.raises(ValueError, match=r"4\b.*\b3\b.* must (all )?describe the same batch"):
         apply(distillers.get(name)(), teacher=shorter)
+
+
+@functools.cache
+def real_shapes():
+    """What a ResNet-18 student and a ResNet-50 teacher return for two clips of four segments."""
+
+    def run(depth, clips):
+        model = TSN(num_classes=10, depth=depth)
+        return model.init_with_output(jax.random.key(0), clips, train=False)[0]
+
+    clips = [jax.ShapeDtypeStruct((2, 4, 112, 112, c), jnp.float32) for c in (1, 3)]
+    return [jax.eval_shape(functools.partial(run, d), c) for d, c in zip((18, 50), clips)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_fits_a_small_student_of_a_large_teacher(name):
+    distiller, pair = distillers.get(name)(), real_shapes()
+    labels = jnp.zeros(2, int)
+    variables = jax.eval_shape(distiller.init, jax.random.key(0), *pair, labels)
+
+    def loss(params, student, teacher, statistics):
+        own = {"params": params, "batch_stats": statistics}
+        terms, _ = distiller.apply(own, student, teacher, labels, mutable=["batch_stats"])
+        return sum(terms.values())
+
+    params, statistics = (variables.get(name, {}) for name in ("params", "batch_stats"))
+    gradients = jax.eval_shape(jax.grad(loss, argnums=(0, 1)), params, *pair, statistics)
+    assert jax.tree.structure(gradients) == jax.tree.structure((params, pair[0]))
 
 
 def test_labels_are_checked():

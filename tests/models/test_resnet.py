@@ -51,6 +51,8 @@ def test_parameter_count_is_torchvisions(depth, torchvision):
 def test_stage_shapes(depth, expansion):
     features, _ = _shapes(ResNet(depth), 2, 224, 224, 3)
     c = 64 * expansion
+    for stage in resnet.STAGES:
+        assert features.pop(f"{stage}_preact").shape == features[stage].shape
     assert {name: value.shape for name, value in features.items()} == {
         "stem": (2, 112, 112, 64),
         "stage1": (2, 56, 56, c),
@@ -75,6 +77,10 @@ def test_features_are_post_relu():
     )
     for name in ("stem", *resnet.STAGES):
         assert features[name].min() == 0.0
+    for name in resnet.STAGES:
+        before = features[f"{name}_preact"]
+        assert before.min() < 0
+        np.testing.assert_array_equal(np.maximum(before, 0), features[name])
 
 
 def test_bfloat16_keeps_parameters_statistics_and_pooled_in_float32():

@@ -1,0 +1,110 @@
+"""Overhaul of feature distillation (Heo et al., ICCV 2019, arXiv:1904.01866).
+
+Maps before their ReLU. Weight 1e-3 on sums over positions and channels, deeper stages counting
+twice the one before, and a 1x1 convolution with batch norm on the student's side, as in the
+authors' code. The margins of the teacher's channels are taken from the batch; the code takes what
+the last batch norm of a stage would give if its output were all there is.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Real
+
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
+from jax_irkd.distillers._common import VERTICES, paired_maps
+from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._reduction import reduce
+from jax_irkd.models.outputs import Outputs
+
+
+@takes("b *f", equal=True, relational=False)
+def ofd_loss(
+    student_features: Float[Array, "b *f c"],
+    teacher_features: Float[Array, "b *f c"],
+    margin: Real[Array, "..."] | float = 0.0,
+    *,
+    where: Mask = None,
+    weights: Weights = None,
+    reduction: str = "mean",
+) -> Float[Array, "..."]:
+    """Partial squared distance to the teacher's responses, cut off at a margin below zero.
+
+    With t = max(T, m_c): the sum over positions and channels c of (s - t)^2, but 0 where
+    s <= t <= 0: a student that is further below zero than the teacher has nothing to learn there.
+    Mean over the clips.
+
+    Gradients flow to both arguments. Raises ValueError for a margin above 0.
+
+    Args:
+        student_features: before the ReLU, channels last, after a learned connector.
+        teacher_features: before the ReLU, of the same shape.
+        margin: not positive, one for each channel (`negative_means`).
+        where: clips that count.
+        weights: a factor for each clip.
+    """
+    margin = jnp.asarray(margin, student_features.dtype)
+    if not isinstance(margin, jax.core.Tracer) and not np.all(np.asarray(margin) <= 0):
+        raise ValueError(f"ofd_loss: margin must not be above 0, got {margin!r}")
+    target = jnp.maximum(teacher_features, margin)
+    wrong = (student_features > target) | (target > 0)
+    squares = jnp.where(wrong, (student_features - target) ** 2, 0.0)
+    losses = jnp.sum(squares.reshape(squares.shape[0], -1), axis=1)
+    return reduce(losses, reduction, where, weights)
+
+
+def negative_means(
+    features: Float[Array, "b *f c"], axis_name: str | None = None
+) -> Float[Array, " c"]:
+    """E[x | x < 0] of every channel, over all devices of `axis_name`; 0 where nothing is below 0.
+
+    The margins of the paper.
+    """
+    flat = features.reshape(-1, features.shape[-1])
+    sums = jnp.sum(jnp.minimum(flat, 0.0), axis=0), jnp.sum(flat < 0, axis=0, dtype=flat.dtype)
+    total, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    return total / jnp.maximum(count, 1.0)
+
+
+class Connector(nn.Module):
+    """1x1 convolution without bias and batch norm: student to teacher channels."""
+
+    channels: int
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, maps: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
+        x = nn.Dense(self.channels, use_bias=False)(maps)
+        return nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)(x)
+
+
+class Distiller(Method):
+    """Applies `ofd_loss` to every map in `layers`, from shallow to deep, before their ReLUs.
+
+    The losses are added, each counting twice the one before it and the last one once. `vertex`
+    is frame or clip (maps averaged over the segments).
+    """
+
+    layers: Sequence[str] = ("stage1_preact", "stage2_preact", "stage3_preact", "stage4_preact")
+    weight: Number = 1e-3
+    vertex: str = "frame"
+    axis_name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("vertex", self.vertex, VERTICES)
+        super().__post_init__()
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
+    ) -> dict[str, Float[Array, ""]]:
+        total = jnp.zeros(())
+        for number, layer in enumerate(self.layers):
+            maps, target = paired_maps(student, teacher, layer, self.vertex)
+            connector = Connector(target.shape[-1], self.axis_name, name=f"connector_{layer}")
+            loss = ofd_loss(connector(maps), target, negative_means(target, self.axis_name))
+            total += loss / 2 ** (len(self.layers) - 1 - number)
+        return {"ofd": self.weight * total}

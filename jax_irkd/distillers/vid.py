@@ -1,0 +1,108 @@
+"""Variational information distillation (Ahn et al., CVPR 2019, arXiv:1904.05835).
+
+Weight 1 on the sum over the stages, three 1x1 convolutions and a variance that starts at 5, as in
+the authors' code and in RepDistiller.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Real
+
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice, check_positive
+from jax_irkd.distillers._common import VERTICES, paired_maps
+from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._reduction import reduce
+from jax_irkd.models.outputs import Outputs
+
+REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
+
+SMALLEST = 1e-5
+"""The least variance, that of the authors' code."""
+
+
+@takes("b *f", equal=True, relational=False)
+def vid_loss(
+    student_features: Float[Array, "b *f c"],
+    teacher_features: Float[Array, "b *f c"],
+    variance: Real[Array, "..."] | float = 1.0,
+    *,
+    where: Mask = None,
+    weights: Weights = None,
+    reduction: str = "mean",
+) -> Float[Array, "..."]:
+    """Negative log-likelihood of the teacher's features, as the student predicts them.
+
+    mean of ((t - mu)^2 / variance_c + log variance_c) / 2 over clips, positions and channels c,
+    the Gaussian without its constant. mu is what a learned regressor makes of the student's
+    features. It has no least value: where the fit is good it is negative.
+
+    Gradients flow to the three arguments. Raises ValueError for a variance that is not positive.
+
+    Args:
+        student_features: predicted means, channels last.
+        teacher_features: of the same shape.
+        variance: positive, one for each channel, learned with the regressor.
+        where: clips that count.
+        weights: a factor for each clip.
+    """
+    variance = jnp.asarray(variance, student_features.dtype)
+    if not isinstance(variance, jax.core.Tracer) and not np.all(np.asarray(variance) > 0):
+        raise ValueError(f"vid_loss: variance must be positive, got {variance!r}")
+    terms = (teacher_features - student_features) ** 2 / variance + jnp.log(variance)
+    losses = 0.5 * jnp.mean(terms.reshape(terms.shape[0], -1), axis=1)
+    return reduce(losses, reduction, where, weights)
+
+
+class Regressor(nn.Module):
+    """Three 1x1 convolutions without bias and ReLUs between them, and a variance per channel."""
+
+    channels: int
+    variance: float
+
+    @nn.compact
+    def __call__(
+        self, maps: Float[Array, "n h w c"]
+    ) -> tuple[Float[Array, "n h w d"], Float[Array, " d"]]:
+        x = nn.Dense(self.channels, use_bias=False)(maps)
+        for _ in range(2):
+            x = nn.Dense(self.channels, use_bias=False)(nn.relu(x))
+        start = np.log(np.expm1(self.variance))
+        raw = self.param("raw_variance", nn.initializers.constant(start), (self.channels,))
+        return x, jax.nn.softplus(raw) + SMALLEST
+
+
+class Distiller(Method):
+    """Applies `vid_loss` to every stage in `layers`, each with a learned regressor.
+
+    `vertex` is clip (maps averaged over the segments) or frame. The larger map is average-pooled
+    to the smaller first. `reduce` is mean or sum over the stages; `variance` that of the start.
+    """
+
+    layers: Sequence[str] = ("stage1", "stage2", "stage3", "stage4")
+    weight: Number = 1.0
+    variance: Number = 5.0
+    vertex: str = "frame"
+    reduce: str = "sum"
+
+    def __post_init__(self) -> None:
+        check_positive("variance", self.variance)
+        check_choice("vertex", self.vertex, VERTICES)
+        check_choice("reduce", self.reduce, REDUCE)
+        super().__post_init__()
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
+    ) -> dict[str, Float[Array, ""]]:
+        stages = [self._stage(layer, student, teacher) for layer in self.layers]
+        return {"vid": self.weight * REDUCE[self.reduce](jnp.stack(stages))}
+
+    def _stage(self, layer: str, student: Outputs, teacher: Outputs) -> Float[Array, ""]:
+        maps, target = paired_maps(student, teacher, layer, self.vertex)
+        regressor = Regressor(target.shape[-1], float(self.variance), name=f"regressor_{layer}")
+        means, variance = regressor(maps)
+        return vid_loss(means, target, variance)
