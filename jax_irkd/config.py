@@ -1,124 +1,15 @@
 """Fields every experiment has, with the paper's values where it gives them."""
 
-import copy
+import dataclasses
+import typing
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
+from jax_irkd import distillers
 from jax_irkd.errors import nearest
 
-STAGES = ("stage1", "stage2", "stage3", "stage4")
-# The hyper-parameters of every distiller, so that each can be given as a flag:
-# --config.distillers.mgcam.attention=uniform
-DISTILLERS = {
-    "st": {"weight": 0.1, "temperature": 4.0, "cross_entropy_weight": 1.0},
-    "at": {"layers": STAGES, "weight": 1000.0, "power": 2, "reduce": "mean"},
-    "sp": {"layers": STAGES, "weight": 3000.0, "reduce": "mean", "vertex": "clip"},
-    "cc": {
-        "layer": "pooled",
-        "weight": 100.0,
-        "form": "kernel",
-        "gamma": 0.4,
-        "order": 2,
-        "size": 128,
-        "vertex": "clip",
-    },
-    "rkd": {
-        "layer": "pooled",
-        "weight": 1.0,
-        "distance_weight": 25.0,
-        "angle_weight": 50.0,
-        "vertex": "clip",
-    },
-    "ccskd": {
-        "layers": STAGES,
-        "weight": 1.0,
-        "selective_weight": 0.1,
-        "soft_target_weight": 0.1,
-        "channel_weight": 6.0,
-        "relation_weight": 6.0,
-        "distance_weight": 1.0,
-        "angle_weight": 2.0,
-        "schedule": "constant",
-        "num_epochs": placeholder(float),  # of the schedule; None: the official number
-    },
-    "dkd": {
-        "weight": 0.1,
-        "target_weight": 0.7,
-        "nontarget_weight": 0.35,
-        "temperature": 4.0,
-        "warmup_epochs": 0.0,
-    },
-    "mgcam": {
-        "layers": STAGES,
-        "weight": 1.0,
-        "vertex": "clip",
-        "distance": "mean",
-        "sigma": FieldReference(1.0, field_type=object),  # or median
-        "temperature": placeholder(float),  # None: the square root of the batch
-        "activation": "mean",
-        "normalisation": "none",
-        "pairs": "all",
-        "attention": "graph",
-        "detach": False,
-    },
-    "fitnet": {
-        "layers": ("stage3", "stage4"),
-        "weight": 8.0,
-        "vertex": "frame",
-        "standardise": True,
-        "reduce": "mean",
-    },
-    "ft": {
-        "layer": "stage4",
-        "weight": 200.0,
-        "form": "attention",
-        "rate": 0.5,
-        "power": 1,
-        "vertex": "clip",
-    },
-    "pkt": {"layer": "pooled", "weight": 30000.0, "itself": True, "vertex": "clip"},
-    "vid": {"layers": STAGES, "weight": 1.0, "variance": 5.0, "vertex": "frame", "reduce": "sum"},
-    "nst": {"layers": STAGES, "weight": 50.0, "vertex": "clip", "reduce": "sum"},
-    "fsp": {"layers": STAGES, "weight": 50.0, "vertex": "clip", "reduce": "sum"},
-    "ofd": {
-        "layers": tuple(f"{stage}_preact" for stage in STAGES),
-        "weight": 1e-3,
-        "vertex": "frame",
-    },
-    "reviewkd": {
-        "layers": STAGES,
-        "weight": 1.0,
-        "preact": True,
-        "inner": 512,
-        "vertex": "frame",
-        "warmup_epochs": 0.0,
-    },
-    "crd": {
-        "layer": "pooled",
-        "weight": 0.8,
-        "temperature": 0.07,
-        "size": 128,
-        "symmetric": True,
-        "negatives": "other_classes",
-        "vertex": "clip",
-    },
-    "dist": {"weight": 1.0, "inter_weight": 2.0, "intra_weight": 2.0, "temperature": 1.0},
-    "mlkd": {
-        "weight": 0.9,
-        "instance_weight": 1.0,
-        "batch_weight": 1.0,
-        "class_weight": 1.0,
-        "temperatures": (2.0, 3.0, 4.0, 5.0, 6.0),
-    },
-    "simkd": {
-        "layer": "stage4",
-        "weight": 1.0,
-        "factor": 2.0,
-        "classifier_weight": 0.0,
-        "vertex": "frame",
-    },
-}
 # With `weights=balanced` every distiller has a `share`: the length of its gradient to the student
 # over the cross-entropy's, held there (see training/balance.py). One without a row gets SHARE.
 SHARE = 0.3
@@ -130,7 +21,7 @@ METHODS = {
     "teacher": (),
     "baseline": (),
     "tstdd": (),
-    **{name: (name,) for name in DISTILLERS},
+    **{name: (name,) for name in distillers.names()},
     "ours": ("dkd", "mgcam"),
 }
 TEMPORAL = ("none", "shift", "causal")  # those of jax_irkd.models.temporal
@@ -192,8 +83,6 @@ def check_method(method: str) -> None:
     A method is a row of `METHODS`, a file in distillers/, or the dotted path of a module, or
     several of these joined by +.
     """
-    from jax_irkd import distillers
-
     names_of(method)
     for part in method.split("+"):
         if part in METHODS or part in distillers.names():
@@ -227,6 +116,25 @@ def names_of(method: str) -> tuple[str, ...]:
     return tuple(joined)
 
 
+def fields_of(name: str) -> dict[str, Any]:
+    """The hyper-parameters of a distiller with their defaults, each of which can be a flag.
+
+    They are the fields of its module: a number that may be None is a placeholder, one that may be
+    a word too takes any type. Raises ValueError for a distiller there is not.
+    """
+    row = {}
+    for field in dataclasses.fields(distillers.get(name)):  # imports it, and with it JAX
+        if field.name in ("parent", "name", "axis_name"):
+            continue
+        kinds = typing.get_args(field.type)
+        row[field.name] = field.default
+        if field.default is None:
+            row[field.name] = placeholder(str if str in kinds else float)
+        elif str in kinds and not isinstance(field.default, str):
+            row[field.name] = FieldReference(field.default, field_type=object)
+    return row
+
+
 def distillers_of(method: str, weights: str = "published") -> ConfigDict:
     """The rows of the distillers of `method`, see `names_of`.
 
@@ -235,8 +143,7 @@ def distillers_of(method: str, weights: str = "published") -> ConfigDict:
     """
     if weights not in WEIGHTS:
         raise ValueError(f"option weights={weights!r} should be one of {list(WEIGHTS)}")
-    # A copy: a config keeps references to typed fields, and flags write into them.
-    rows = copy.deepcopy({name: DISTILLERS.get(name, {}) for name in names_of(method)})
+    rows = {name: fields_of(name) for name in names_of(method)}
     for name, row in rows.items():
         row["share"] = placeholder(float)
         if weights == "balanced":

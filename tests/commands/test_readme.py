@@ -1,0 +1,65 @@
+"""The README's snippets run exactly as printed."""
+
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jax_irkd import command_line, distillers
+from jax_irkd.config import fields_of
+from jax_irkd.errors import UserError
+from jax_irkd.training import setup
+from tests.helpers import ROOT
+
+
+def snippets():
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+
+
+def test_the_loss_snippet():
+    logits = jax.random.normal(jax.random.key(0), (2, 8, 10))
+    given = {"student_logits": logits[0], "teacher_logits": logits[1], "labels": jnp.arange(8)}
+    exec(snippets()[0], given)
+    assert given["loss"].shape == () and float(given["loss"]) > 0
+
+
+@pytest.fixture(params=["mine", "my_methods.mine"])
+def method(request, tmp_path, monkeypatch):
+    """The README's method as a file dropped into distillers/, and as a module elsewhere."""
+    folder = tmp_path / "my_methods"
+    folder.mkdir()
+    (folder / "mine.py").write_text(snippets()[1])
+    if "." in request.param:
+        monkeypatch.syspath_prepend(tmp_path)
+    else:
+        monkeypatch.setattr(distillers, "__path__", [*distillers.__path__, str(folder)])
+    yield request.param
+    for name in ("jax_irkd.distillers.mine", "my_methods.mine", "my_methods"):
+        sys.modules.pop(name, None)
+
+
+def test_a_method_is_one_file(method):
+    """It is named, its fields are flags, it fits both networks, and its gradient reaches them."""
+    assert fields_of(method) == {"weight": 1.0}
+    assert "." in method or method in distillers.names()
+    argv = [f"--config=configs/ntu.py:method={method}", f"--config.distillers.{method}.weight=3"]
+    config = command_line.parse(argv, lambda values: None).config
+    assert config.distillers[method].weight == 3
+    made = setup.make_distillers(config.distillers)
+    assert made[method].weight == 3
+    config.teacher_model.width = config.student_model.width = 8
+    config.input.num_segments, config.input.resolution = 2, 64
+    setup.check_fit(config, made, 10)
+
+
+def test_its_shares_and_mistakes_are_those_of_every_method(method):
+
+    def parse(*argv):
+        return command_line.parse(argv, lambda values: None).config
+
+    balanced = parse(f"--config=configs/ntu.py:method={method},weights=balanced")
+    assert setup.make_shares(balanced.distillers) == {method: 0.3}
+    with pytest.raises(UserError, match=r"wieght.*weight"):
+        parse(f"--config=configs/ntu.py:method={method}", f"--config.distillers.{method}.wieght=3")
