@@ -27,6 +27,7 @@ from jax_irkd.models.outputs import Outputs
 
 SAFE = 1e-25, 1e25
 """Mean powers that are exact as they are."""
+FORMS = ("code", "paper")
 REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
 
 
@@ -36,6 +37,7 @@ def at_loss(
     teacher_map: Float[Array, "b h2 w2 c2"],
     *,
     power: Number = 2,
+    form: str = "code",
     where: Mask = None,
     weights: Weights = None,
     reduction: str = "mean",
@@ -47,12 +49,21 @@ def at_loss(
     map is first average-pooled to the smaller. `power` is a whole number; F^power keeps the
     sign of F where it is odd. An all-zero map has attention 0 and gradient 0.
 
+    That is the form of the authors' code. `form="paper"` takes ||a(F_S) - a(F_T)|| of every clip
+    instead, not squared and not over the number of positions, as the paper's equation does; it
+    has gradient 0 where the maps agree.
+
     Gradients flow to both arguments.
     """
+    check_choice("at_loss: form", form, FORMS)
     size = smaller_size(student_map, teacher_map)
     student = attention_vector(adaptive_average_pool(student_map, size), power)
     teacher = attention_vector(adaptive_average_pool(teacher_map, size), power)
-    losses = jnp.mean((student - teacher) ** 2, axis=-1)
+    if form == "paper":
+        squares = jnp.sum((student - teacher) ** 2, axis=-1)
+        losses = jnp.where(squares == 0, 0.0, jnp.sqrt(jnp.where(squares == 0, 1.0, squares)))
+    else:
+        losses = jnp.mean((student - teacher) ** 2, axis=-1)
     return reduce(losses, reduction, where, weights)
 
 
@@ -97,23 +108,30 @@ def _scaled(
 class Distiller(Method):
     """Applies `at_loss` to the clip maps of every stage in `layers`.
 
-    `reduce` is mean or sum over the stages.
+    `reduce` is mean or sum over the stages, `form` code or paper.
     """
 
     layers: Sequence[str] = ("stage1", "stage2", "stage3", "stage4")
     weight: Number = 1000.0
     power: Number = 2
     reduce: str = "mean"
+    form: str = "code"
 
     def __post_init__(self) -> None:
         check_choice("reduce", self.reduce, REDUCE)
+        check_choice("form", self.form, FORMS)
         super().__post_init__()
 
     def terms(
         self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
         stages = [
-            at_loss(stage_maps(student, layer), stage_maps(teacher, layer), power=self.power)
+            at_loss(
+                stage_maps(student, layer),
+                stage_maps(teacher, layer),
+                power=self.power,
+                form=self.form,
+            )
             for layer in self.layers
         ]
         return {"at": self.weight * REDUCE[self.reduce](jnp.stack(stages))}

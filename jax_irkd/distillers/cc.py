@@ -33,6 +33,7 @@ from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import mean, reduce
 from jax_irkd.models.outputs import Outputs
 
+KERNELS = ("gaussian", "bilinear")
 FORMS = ("kernel", "embedding", "embedding_kernel")
 
 LARGEST = 1e30
@@ -44,6 +45,7 @@ def cc_loss(
     student_features: Float[Array, "b *s"],
     teacher_features: Float[Array, "b *t"],
     *,
+    kernel: str = "gaussian",
     gamma: Number = 0.4,
     order: Number = 2,
     where: Mask = None,
@@ -55,20 +57,25 @@ def cc_loss(
 
     K_nm = sum over p = 0..order of e^(-2 gamma) (2 gamma)^p / p! <f_n, f_m>^p with rows f of
     unit length: the Taylor expansion of exp(-gamma ||f_n - f_m||^2). Features of more than
-    two axes are flattened; their sizes may differ. Zero when the cosines agree.
+    two axes are flattened; their sizes may differ. Zero when the cosines agree. With
+    `kernel="bilinear"`, another of the paper's, K_nm = <f_n, f_m>; gamma and order do not count.
 
     Gradients flow to both arguments; an all-zero row stays zero and gets none.
     Raises ValueError for a negative `gamma` or `order`.
     """
     student, teacher = (
-        _kernel(cosines(features.reshape(features.shape[0], -1)), gamma, order)
+        _kernel(cosines(features.reshape(features.shape[0], -1)), kernel, gamma, order)
         for features in (student_features, teacher_features)
     )
     return reduce(mean((student - teacher) ** 2, where, axis=1), reduction, where, weights)
 
 
-def _kernel(products: Float[Array, "b b"], gamma: Number, order: Number) -> Float[Array, "b b"]:
-    """sum over p of e^(-2 gamma) (2 gamma)^p / p! products^p."""
+def _kernel(
+    products: Float[Array, "b b"], kernel: str, gamma: Number, order: Number
+) -> Float[Array, "b b"]:
+    """The products, or sum over p of e^(-2 gamma) (2 gamma)^p / p! products^p."""
+    if check_choice("kernel", kernel, KERNELS) == "bilinear":
+        return products
     if isinstance(order, jax.core.Tracer):
         raise ValueError("order decides how many terms there are; make it static under jit")
     total = term = jnp.ones_like(products)
@@ -105,6 +112,7 @@ def cc_embedding_kernel_loss(
     student_embedding: Float[Array, "b d"],
     teacher_embedding: Float[Array, "b e"],
     *,
+    kernel: str = "gaussian",
     gamma: Number = 0.4,
     order: Number = 2,
     where: Mask = None,
@@ -118,13 +126,13 @@ def cc_embedding_kernel_loss(
 
     Gradients flow to both arguments. Raises ValueError for a negative `gamma` or `order`.
     """
-    largest = LARGEST ** (1 / max(order, 1))
+    largest = LARGEST if kernel == "bilinear" else LARGEST ** (1 / max(order, 1))
     kernels = []
     for rows in (student_embedding, teacher_embedding):
         products, scale = gram(rows)
         scale = jnp.minimum(scale, 1e15)
         products = jnp.clip(products * scale, -largest, largest) * scale.T
-        kernels.append(_kernel(jnp.clip(products, -largest, largest), gamma, order))
+        kernels.append(_kernel(jnp.clip(products, -largest, largest), kernel, gamma, order))
     difference, clips = kernels[0] - kernels[1], jnp.sum(jnp.ones_like(student_embedding[:, 0]))
     if where is not None:
         difference = jnp.where(where[:, None] & where[None, :], difference, 0.0)
@@ -143,13 +151,15 @@ def _length(matrix: Float[Array, "b b"]) -> Float[Array, ""]:
 class Distiller(Method):
     """Applies one of the three losses to `layer`, pooled features or a stage averaged over space.
 
-    `gamma` and `order` belong to the kernels, `size` to the embeddings, a learned linear layer
-    with bias for each network. `vertex="frame"` (with a stage) relates all frames.
+    `kernel` (gaussian or bilinear), `gamma` and `order` belong to the kernels, `size` to the
+    embeddings, a learned linear layer with bias for each network. `vertex="frame"` (with a stage)
+    relates all frames.
     """
 
     layer: str = "pooled"
     weight: Number = 100.0
     form: str = "kernel"
+    kernel: str = "gaussian"
     gamma: Number = 0.4
     order: Number = 2
     size: Number = 128
@@ -158,6 +168,7 @@ class Distiller(Method):
 
     def __post_init__(self) -> None:
         check_choice("form", self.form, FORMS)
+        check_choice("kernel", self.kernel, KERNELS)
         check_choice("vertex", self.vertex, VERTICES)
         super().__post_init__()
 
@@ -171,7 +182,14 @@ class Distiller(Method):
         if self.form == "embedding":
             return {"cc": self.weight * cc_embedding_loss(pair[0], pair[1], axis_name=axis)}
         loss = cc_loss if self.form == "kernel" else cc_embedding_kernel_loss
-        value = loss(pair[0], pair[1], gamma=self.gamma, order=self.order, axis_name=axis)
+        value = loss(
+            pair[0],
+            pair[1],
+            kernel=self.kernel,
+            gamma=self.gamma,
+            order=self.order,
+            axis_name=axis,
+        )
         return {"cc": self.weight * value}
 
     def _embed(self, name: str, features: Float[Array, "b d"]) -> Float[Array, "b e"]:

@@ -24,6 +24,8 @@ from jax_irkd import (
     simkd_loss,
     vid_loss,
 )
+from jax_irkd.distillers import cc
+from jax_irkd.distillers._standardise import standardised
 from jax_irkd.distillers.fitnet import standardise
 from jax_irkd.distillers.ft import energy
 from jax_irkd.distillers.ofd import negative_means
@@ -146,6 +148,32 @@ def test_by_hand():
         check(mlkd_loss(jnp.zeros((1, 2)), certain, temperatures=(1.0,), **options), part)
 
 
+def test_options_of_the_older_losses_by_hand():
+    def check(ours, expected):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-7)
+
+    # Twice the logits, and a shift: the same standardised.
+    student, teacher = array([1, 2, 4], [0, 1, 0]), array([3, 5, 9], [2, 3, 2])
+    labels = jnp.array([0, 1])
+    check(jax_irkd.st_loss(student, teacher, standardise=True), 0)
+    check(jax_irkd.dkd_loss(student, teacher, labels, standardise=True), 0)
+    # Maps (1, 1)/sqrt(2) against (1, 0).
+    student, teacher = jnp.ones((1, 1, 2, 3)), jnp.array([[[[2.0], [0.0]]]])
+    check(jax_irkd.at_loss(student, teacher, form="paper"), np.sqrt(2 - 2**0.5))
+    # Off the diagonal cosines 0 against 1.
+    student, teacher = array([1, 0], [0, 3]), array([1, 0], [2, 0])
+    check(jax_irkd.cc_loss(student, teacher, kernel="bilinear"), 2 / 4)
+
+
+def test_standardised_logits_have_gradients_everywhere():
+    logits = array([1, 1, 1], [1e30, 0, -1e30], [1e-30, 0, 0], [5, 5, 5 + 1e-5])
+    gradient = jax.jit(jax.grad(lambda z: jnp.sum(standardised(z) ** 3)))
+    assert np.isfinite(gradient(logits)).all()
+    np.testing.assert_array_equal(gradient(logits)[0], 0)
+    found = standardised(array([1, 2, 6], [1e30, 2e30, 6e30]))
+    np.testing.assert_allclose(found, [np.array([-2, -1, 3]) / np.sqrt(7)] * 2, rtol=1e-6)
+
+
 def test_fsp_by_hand_and_against_float64():
     # Channels (1, 2) then (3, 4) of one pixel: the flow is [[3], [4]] for the first channel.
     first, second = array([[[1.0, 2.0]]]), array([[[3.0]]])
@@ -197,7 +225,8 @@ def arguments(case):
 
 @pytest.mark.parametrize("case", CASES, ids=[case["case"] for case in CASES])
 def test_public_code(case):
-    loss = getattr(jax_irkd, f"{case['method']}_loss")
+    modules = jax_irkd, cc
+    [loss] = [f for m in modules if (f := getattr(m, f"{case['method']}_loss", None)) is not None]
     positional, options = arguments(case)
     many = isinstance(case["student"], list)
     student, teacher = (
