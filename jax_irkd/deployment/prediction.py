@@ -10,6 +10,7 @@ from jax_irkd.deployment.classifier import Classifier, in_batches
 from jax_irkd.deployment.recognizer import spec_of
 from jax_irkd.detection.proposals import segments
 from jax_irkd.detection.rows import Row
+from jax_irkd.host import prefetch
 from jax_irkd.video import playback
 from jax_irkd.video.playback import VideoFile
 
@@ -84,7 +85,7 @@ def _timeline(classifier: Classifier, film: VideoFile, spec: InputSpec, settings
             scores.append(in_batches(classifier, np.stack(batch), settings.batch))
             batch.clear()
 
-    for window in playback.ahead(playback.windows(film, spec, length, settings.stride)):
+    for window in prefetch.ahead(playback.windows(film, spec, length, settings.stride)):
         spans.append(window[:2])
         batch.append(window.frames)
         if len(batch) == settings.batch:

@@ -7,8 +7,6 @@ Decoding goes on behind a fault, and everything unusual becomes a line in `warni
 import contextlib
 import glob
 import os
-import queue
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.data.spec import InputSpec
 from jax_irkd.errors import UserError
+from jax_irkd.host.prefetch import ahead
 from jax_irkd.video.decoding import COLOURED, COLOURLESS, VideoError, missing_bytes, resize
 from jax_irkd.video.windows import Window, spans
 
@@ -28,9 +27,17 @@ SUFFIXES = (
     *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"),
     *(".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
 )
+
+
 SHORT_SIDE = 256  # as the builders store frames
+
+
 COLOURS_EVERY = 16  # frames that a network reads, one is looked at for colours
+
+
 _WILD = ("*", "?", "[")
+
+
 # Titles in another encoding than UTF-8 are no reason to refuse a video; since 19 PyAV agrees.
 _OPTIONS = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "ignore"}
 
@@ -314,39 +321,3 @@ def whole_clip(footage: VideoFile, spec: InputSpec) -> Window:
         (found,) = windows(footage, spec, footage.read, footage.read)
         footage.expected = counted
     return found._replace(stop=footage.read)
-
-
-def ahead(items: Iterable, depth: int = 2) -> Iterator:
-    """`items`, made in a thread of its own at most `depth` ahead of who takes them."""
-    ready: queue.Queue = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def offer(kind: str, value=None) -> bool:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put((kind, value), timeout=0.1)
-                return True
-        return False
-
-    def work():
-        try:
-            for item in items:
-                if not offer("item", item):
-                    return
-            offer("end")
-        except BaseException as error:  # Raised again where the items are used.
-            offer("error", error)
-
-    thread = threading.Thread(target=work, name="decoder", daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, value = ready.get()
-            if kind == "error":
-                raise value
-            if kind == "end":
-                return
-            yield value
-    finally:
-        stopped.set()
-        thread.join()

@@ -17,6 +17,7 @@ from jax_irkd.data.synthetic.raw_ntu import number_of, truncate, write_video
 from jax_irkd.deployment import answers, prediction, videos
 from jax_irkd.deployment.prediction import VideoSettings
 from jax_irkd.detection.rows import read_rows
+from jax_irkd.host import prefetch
 from jax_irkd.video import playback
 from jax_irkd.video.decoding import resize
 from jax_irkd.video.playback import VideoFile
@@ -363,13 +364,13 @@ def test_decoding_ahead_passes_on_errors_and_stops():
         yield 1
         raise ValueError("a fault")
 
-    items = playback.ahead(broken())
+    items = prefetch.ahead(broken())
     assert next(items) == 1
     with pytest.raises(ValueError, match="a fault"):
         next(items)
     made = []
-    items = playback.ahead(made.append(i) or i for i in range(100))
+    items = prefetch.ahead(made.append(i) or i for i in range(100))
     assert next(items) == 0
     items.close()
     assert len(made) < 6
-    assert [w.stop for w in playback.ahead([Window(0, 1, np.zeros(1))])] == [1]
+    assert [w.stop for w in prefetch.ahead([Window(0, 1, np.zeros(1))])] == [1]
