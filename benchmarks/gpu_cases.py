@@ -219,10 +219,10 @@ def split_over(devices: list, made: programs.Program):
 
 
 def exported(case: Case):
-    """The program of an `.irkd` file with drawn weights, read back, for 16 clips."""
+    """The program of an `.irkd` file with drawn weights, for 16 clips."""
     from benchmarks._distillation import draw
-    from jax_irkd.deployment.classifier import Rules
-    from jax_irkd.deployment.program import WIDEST_WINOGRAD, make_program, stablehlo
+    from jax_irkd.data.spec import InputSpec
+    from jax_irkd.deployment.program import PLATFORMS, WIDEST_WINOGRAD, make_program
     from jax_irkd.training.evaluation import Network
     from jax_irkd.training.setup import make_model
 
@@ -231,10 +231,10 @@ def exported(case: Case):
     model = make_model(config.student_model, CLASSES, "float32")
     inputs = config.input
     size = tuple(config.dataset.infrared_size)
-    rules = Rules("infrared", inputs.num_segments, size, inputs.resolution, inputs.eval_scale)
+    spec = InputSpec("infrared", inputs.num_segments, size, inputs.resolution, inputs.eval_scale)
     network = Network(model, draw(model, 1, seed=0))
-    program = make_program(network, rules, precision, winograd=WIDEST_WINOGRAD)
-    module, _ = stablehlo(program)
-    clips = jax.ShapeDtypeStruct((inputs.eval_batch_size, *rules.shape), jnp.uint8)
+    program = make_program(network, spec, precision, winograd=WIDEST_WINOGRAD)
+    clips = jax.ShapeDtypeStruct((inputs.eval_batch_size, *spec.shape), jnp.uint8)
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in program.weights]
-    return jax.export.deserialize(bytearray(module)).call, (shapes, clips)
+    jitted = jax.jit(program.function, keep_unused=True)
+    return jax.export.export(jitted, platforms=PLATFORMS)(shapes, clips).call, (shapes, clips)
