@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -70,6 +70,29 @@ def adaptive_average_pool(
             ]
             maps = jnp.stack(means, axis=axis)
     return maps
+
+
+def pointwise(features: int, **options: Any) -> nn.Dense:
+    """A 1x1 convolution of maps `n h w c`, with a Dense's parameters.
+
+    On CPUs it is the product of matrices that Dense computes. Elsewhere it is a convolution: XLA's
+    compiler for GPUs fuses what is around into the product and ends where it finds no tiles for it.
+    """
+    return nn.Dense(features, dot_general=_convolved, **options)
+
+
+def _convolved(x: Array, kernel: Array, dimensions: Any, **options: Any) -> Array:
+    def product(x: Array, kernel: Array) -> Array:
+        return lax.dot_general(x, kernel, dimensions, **options)
+
+    def convolution(x: Array, kernel: Array) -> Array:
+        layout = ("NHWC", "HWIO", "NHWC")
+        whole = kernel[None, None]
+        return lax.conv_general_dilated(
+            x, whole, (1, 1), "VALID", dimension_numbers=layout, **options
+        )
+
+    return lax.platform_dependent(x, kernel, cpu=product, default=convolution)
 
 
 def smaller_size(first: Array, second: Array) -> tuple[int, int]:

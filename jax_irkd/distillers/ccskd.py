@@ -23,11 +23,7 @@ from jax_irkd.distillers._checks import (
     check_positive,
     one_hot,
 )
-from jax_irkd.distillers._common import (
-    current_epoch,
-    pooled_features,
-    stage_maps,
-)
+from jax_irkd.distillers._common import current_epoch, pointwise, pooled_features, stage_maps
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._logits import cross_entropy, divergence, is_first_largest, predict
 from jax_irkd.distillers._method import Method
@@ -132,7 +128,7 @@ class Connector(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        x = nn.Dense(self.channels, use_bias=False)(maps)  # a 1x1 convolution
+        x = pointwise(self.channels, use_bias=False)(maps)  # a 1x1 convolution
         norm = nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)
         return nn.relu(norm(x))
 

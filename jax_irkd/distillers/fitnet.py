@@ -9,13 +9,12 @@ standardise=False, weight=100`).
 
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
-from jax_irkd.distillers._common import VERTICES, magnitude, paired_maps
+from jax_irkd.distillers._common import VERTICES, magnitude, paired_maps, pointwise
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
@@ -105,5 +104,5 @@ class Distiller(Method):
         guided, hint = paired_maps(student, teacher, layer, self.vertex)
         if self.standardise:
             hint = standardise(hint, self.axis_name)
-        regressor = nn.Dense(hint.shape[-1], name=f"regressor_{layer}")  # a 1x1 convolution
+        regressor = pointwise(hint.shape[-1], name=f"regressor_{layer}")  # a 1x1 convolution
         return fitnet_loss(regressor(guided), hint)

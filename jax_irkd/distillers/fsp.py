@@ -7,7 +7,6 @@ a learned 1x1 convolution to the teacher's channels where theirs differ.
 
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -16,6 +15,7 @@ from jax_irkd.distillers._common import (
     VERTICES,
     adaptive_average_pool,
     paired_maps,
+    pointwise,
     smaller_size,
 )
 from jax_irkd.distillers._inputs import takes_maps
@@ -103,7 +103,7 @@ class Distiller(Method):
         for layer in self.layers:
             maps, target = paired_maps(student, teacher, layer, self.vertex)
             if maps.shape[-1] != target.shape[-1]:
-                maps = nn.Dense(target.shape[-1], use_bias=False, name=f"projection_{layer}")(maps)
+                maps = pointwise(target.shape[-1], use_bias=False, name=f"projection_{layer}")(maps)
             student_maps.append(maps)
             teacher_maps.append(target)
         loss = fsp_loss(student_maps, teacher_maps, reduce_pairs=self.reduce)

@@ -27,6 +27,7 @@ from jax_irkd.distillers._common import (
     VERTICES,
     adaptive_average_pool,
     gather,
+    pointwise,
     smaller_size,
     stage_maps,
     unit_rows,
@@ -252,7 +253,7 @@ class Adapter(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        x = nn.Dense(self.channels, use_bias=False)(maps)  # a 1x1 convolution
+        x = pointwise(self.channels, use_bias=False)(maps)  # a 1x1 convolution
         return nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)(x)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
-from jax_irkd.distillers._common import VERTICES, paired_maps
+from jax_irkd.distillers._common import VERTICES, paired_maps, pointwise
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
@@ -78,7 +78,7 @@ class Connector(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
-        x = nn.Dense(self.channels, use_bias=False)(maps)
+        x = pointwise(self.channels, use_bias=False)(maps)
         return nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)(x)
 
 

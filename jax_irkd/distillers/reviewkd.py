@@ -27,6 +27,7 @@ from jax_irkd.distillers._common import (
     adaptive_average_pool,
     check_same_clips,
     current_epoch,
+    pointwise,
     stage_maps,
 )
 from jax_irkd.distillers._inputs import takes
@@ -95,10 +96,10 @@ class Fusion(nn.Module):
         deeper: Float[Array, "n h2 w2 i"] | None,
         size: tuple[int, int],
     ) -> tuple[Float[Array, "n h w i"], Float[Array, "n h3 w3 d"]]:
-        x = self._norm(nn.Dense(self.inner, use_bias=False)(maps))
+        x = self._norm(pointwise(self.inner, use_bias=False)(maps))
         if deeper is not None:
             y = _resize(deeper, (x.shape[1], x.shape[2]))
-            share = nn.sigmoid(nn.Dense(2, name="attention")(jnp.concatenate([x, y], axis=-1)))
+            share = nn.sigmoid(pointwise(2, name="attention")(jnp.concatenate([x, y], axis=-1)))
             x = x * share[..., :1] + y * share[..., 1:]
         x = _resize(x, size)
         out = nn.Conv(self.channels, (3, 3), padding=1, use_bias=False)(x)

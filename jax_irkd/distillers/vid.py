@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice, check_positive
-from jax_irkd.distillers._common import VERTICES, paired_maps
+from jax_irkd.distillers._common import VERTICES, paired_maps, pointwise
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
@@ -68,9 +68,9 @@ class Regressor(nn.Module):
     def __call__(
         self, maps: Float[Array, "n h w c"]
     ) -> tuple[Float[Array, "n h w d"], Float[Array, " d"]]:
-        x = nn.Dense(self.channels, use_bias=False)(maps)
+        x = pointwise(self.channels, use_bias=False)(maps)
         for _ in range(2):
-            x = nn.Dense(self.channels, use_bias=False)(nn.relu(x))
+            x = pointwise(self.channels, use_bias=False)(nn.relu(x))
         start = np.log(np.expm1(self.variance))
         raw = self.param("raw_variance", nn.initializers.constant(start), (self.channels,))
         return x, jax.nn.softplus(raw) + SMALLEST

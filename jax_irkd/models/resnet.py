@@ -166,6 +166,14 @@ def check_depth(depth: int) -> None:
         raise ValueError(f"unknown ResNet depth {depth!r}; choose one of {list(BLOCKS)}")
 
 
+class StageEnd(nn.Module):
+    """The ReLU that ends a stage, by a name that Grad-CAM finds."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        return nn.relu(x)
+
+
 class ResNet(nn.Module):
     """Frames to feature maps: `stem`, `stage1` to `stage4`, their `_preact` and `pooled`.
 
@@ -249,7 +257,7 @@ class ResNet(nn.Module):
                 last = index == count - 1
                 x = block(width, stride, conv, dense, norm, zero, shift, not last, name=name)(x)
             features[f"{stage}_preact"] = x
-            features[stage] = x = nn.relu(x)
+            features[stage] = x = StageEnd(name=f"{stage}_end")(x)
         features["pooled"] = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         return features
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from jax_irkd.models.resnet import BLOCKS, STAGES
+from jax_irkd.models.resnet import STAGES
 from jax_irkd.models.tsn import TSN
 
 
@@ -35,7 +35,7 @@ def grad_cam(
     if layer not in STAGES:
         raise ValueError(f"unknown layer {layer!r}; choose one of {list(STAGES)}")
     model = model.clone(remat=False)
-    last = f"{layer}_block{BLOCKS[model.depth][1][STAGES.index(layer)] - 1}"
+    last = f"{layer}_end"
 
     def logit(change):
         def add(run, args, kwargs, context):

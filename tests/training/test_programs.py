@@ -67,6 +67,7 @@ def outputs(channels: int) -> Outputs:
         f"stage{i + 1}": jnp.zeros((4, 2, 8 // 2**i, 8 // 2**i, channels * 2**i), jnp.bfloat16)
         for i in range(4)
     }
+    maps |= {f"{stage}_preact": values for stage, values in maps.items()}
     maps["stem"] = jnp.zeros((4, 2, 16, 16, channels), jnp.bfloat16)
     return Outputs(jnp.zeros((4, 3)), maps | {"pooled": jnp.zeros((4, 8 * channels))})
 

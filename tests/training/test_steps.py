@@ -211,9 +211,9 @@ def test_only_what_the_methods_read_is_computed():
     )
     logits = flops({"dkd": {}}) - alone
     # A 3x3 convolution of the teacher, 6 to 6 channels, on the 8x8 maps of 16 frames, of which
-    # one window in ten or so lies over the border.
+    # one window in ten or so lies over the border; and AT takes less on stage2's smaller maps.
     convolution = 2 * 3 * 3 * 6 * 6 * 8 * 8 * 16
-    assert 0.6 * convolution < stage2 - stage1 < convolution
+    assert 0.5 * convolution < stage2 - stage1 < convolution
     assert stage2 < stage4
     # Logits need all stages and little more: no map is averaged or pooled that nobody reads.
     np.testing.assert_allclose(logits, stage4, rtol=0.01)
