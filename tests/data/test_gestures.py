@@ -68,7 +68,7 @@ def test_the_files_are_pairs_of_people_that_train_or_test(tmp_path, capsys):
     pictures = [np.stack([*iterate_frames(lost)]).astype(np.int16)]
     lost.write_bytes(files[lost])
     pictures.append(np.stack([*iterate_frames(lost)]).astype(np.int16))
-    assert np.abs(pictures[0] - pictures[1]).mean() < 0.01
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.5
 
 
 @pytest.mark.parametrize("wrong", ["--people=1", "--takes=0", "--seed=-1"])

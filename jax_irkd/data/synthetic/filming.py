@@ -9,7 +9,7 @@ Writes pairs of AVI files with the names and folders in which NTU RGB+D is distr
 
 Every random number comes from the seed and the clip's own name, so a file does not depend on how
 many clips are made, in which order or by how many processes; the same seed and library versions
-give the same bytes.
+give the same pictures.
 """
 
 import concurrent.futures
