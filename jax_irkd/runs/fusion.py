@@ -28,8 +28,9 @@ _GROUPS = {
 
 def read_scored(folder: str | Path) -> Run:
     """A finished run called by its path, its scores sorted by clip. Raises UserError without."""
-    read_scores(folder)  # says what is missing
     run = read_run(folder, str(folder))
+    if run.logits is None:
+        read_scores(folder)  # says what is missing
     order = np.argsort(run.clip_ids, kind="stable")
     return run._replace(
         clip_ids=run.clip_ids[order], labels=run.labels[order], logits=run.logits[order]
