@@ -2,9 +2,10 @@
 
 make demo, or: python -m jax_irkd.main --config=configs/demo.py:method=ours --workdir=runs/demo
 
-`data=demo` has 600 training and 210 test clips; `data=large` (make large-data) the same training
-clips and 1,200 test clips, for comparing methods; `data=gestures` (make gesture-data) is of another
-kind, 480 and 480 clips of eight generated hand gestures, and nothing was tuned on it.
+`data=demo` has 600 training and 210 test clips; `data=large` (make large-data) as many training
+clips and 1,200 test clips of other people, for comparing methods; `data=gestures` (make
+gesture-data) is of another kind, 480 and 480 clips of eight generated hand gestures. Nothing was
+tuned on the last two.
 The teacher starts from a small file that comes with the package, as RGB films are plentiful and
 infrared ones are not: a ResNet-18 that `data=start` (make start-weights) trains from nothing on
 other generated people. The students start from nothing.

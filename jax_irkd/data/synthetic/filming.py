@@ -40,7 +40,7 @@ LIMITS = {"subjects": 40, "cameras": 3, "repetitions": 2, "classes": 10}
 
 
 MANIFEST = "synthetic.json"
-VERSION = 3  # raise it when the pictures change, so that old folders are not taken for new ones
+VERSION = 4  # raise it when the pictures change, so that old folders are not taken for new ones
 
 
 class Summary(NamedTuple):

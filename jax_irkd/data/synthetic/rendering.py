@@ -156,7 +156,7 @@ def sensor(size: tuple[int, int], rng: np.random.Generator) -> Sensor:
     pattern = rng.normal(0, 0.012, (1, width)) + rng.normal(0, 0.008, (height, width))
     return Sensor(
         gain.astype(np.float32), glare.astype(np.float32), pattern.astype(np.float32),
-        rng.uniform(0.95, 1.3), rng.uniform(0.09, 0.14), rng.uniform(2.0, 2.6),
+        rng.uniform(0.95, 1.3), rng.uniform(0.06, 0.10), rng.uniform(1.7, 2.3),
         rng.uniform(0.0, 0.05),
     )  # fmt: skip
 
