@@ -46,6 +46,7 @@ def summarise(
         for method in order
         if any(name == method for _, name in runs)
     }
+    _correct(rows)
     return {
         "dataset": first.results.get("dataset"),
         "fingerprint": first.results.get("fingerprint"),
@@ -57,6 +58,14 @@ def summarise(
         "paper": _paper(first, rows),
         "git_commits": sorted({str(run.results.get("git_commit")) for run in runs.values()}),
     }
+
+
+def _correct(rows: Mapping[str, dict[str, Any]]) -> None:
+    """Adds to every difference its p-value over all methods of the study together (Holm)."""
+    found = [row["difference"] for row in rows.values() if row.get("difference")]
+    adjusted = significance.holm([difference["p_value"] for difference in found])
+    for difference, p_value in zip(found, adjusted, strict=True):
+        difference |= {"p_holm": p_value, "compared": len(found)}
 
 
 def _row(
@@ -133,24 +142,36 @@ def _against_baseline(
     own: Mapping[int, Run], runs: Runs, metric: str, replicates: int
 ) -> dict[str, Any]:
     found = dict.fromkeys(
-        ("difference", "difference_over_seeds", "mcnemar", "gap_closed", "class_gains")
+        (
+            "difference",
+            "difference_over_seeds",
+            "mcnemar",
+            "class_gains",
+            "gap_closed",
+            "gap_interval",
+        )
     )
     baselines = {seed: runs[seed, "baseline"] for seed in own if (seed, "baseline") in runs}
     if not baselines:
         return found
     seeds = list(baselines)
     found["gap_closed"] = _gap({s: own[s] for s in seeds}, baselines, runs, metric)
+    if metric == "top1":
+        found["gap_interval"] = _gap_interval(own, baselines, runs, replicates)
     figures = [[r[s].figure(metric) for s in seeds] for r in (own, baselines)]
     if None not in figures[0] + figures[1]:
         over = significance.paired_difference(*(np.array(values, float) for values in figures))
         found["difference_over_seeds"] = {"metric": metric} | {
             key: _finite(value) for key, value in over._asdict().items()
         }
-    right, baseline, clips = _right(own, baselines)
-    if right is None:
+    scores = _right([own, baselines], seeds)
+    if scores is None:
         return found
+    right, baseline = scores
+    clips = right.shape[1]
     interval = significance.paired_bootstrap(right, baseline, replicates=replicates)
     found["difference"] = interval._asdict() | {
+        "detectable": significance.detectable(interval.standard_error),
         "metric": "top1",
         "confidence": 0.95,
         "seeds": seeds,
@@ -168,17 +189,16 @@ def _against_baseline(
     return found
 
 
-def _right(own: Mapping[int, Run], baselines: Mapping[int, Run]):
-    """Right or wrong, `s n` for method and baseline, over the clips that all these runs have."""
-    both = [[r[seed] for seed in baselines] for r in (own, baselines)]
-    if any(run.logits is None for runs in both for run in runs):
-        return None, None, 0
-    tables = [[_table(run) for run in runs] for runs in both]
+def _right(groups: Sequence[Mapping[int, Run]], seeds: Sequence[int]) -> list[np.ndarray] | None:
+    """Right or wrong, `s n` for every group of runs, over the clips that all of them have."""
+    found = [[group[seed] for seed in seeds] for group in groups]
+    if any(run.logits is None for runs in found for run in runs):
+        return None
+    tables = [[_table(run) for run in runs] for runs in found]
     ids = sorted(set.intersection(*(set(table) for runs in tables for table in runs)))
     if not ids:
-        return None, None, 0
-    right, baseline = (np.array([[table[i] for i in ids] for table in runs]) for runs in tables)
-    return right, baseline, len(ids)
+        return None
+    return [np.array([[table[i] for i in ids] for table in runs]) for runs in tables]
 
 
 def _table(run: Run) -> dict[str, bool]:
@@ -200,6 +220,16 @@ def _gap(own, baselines, runs: Runs, metric: str) -> float | None:
     if not seeds or any(value is None for group in figures for value in group):
         return None
     return _finite(significance.gap_closed(*(float(np.mean(group)) for group in figures)))
+
+
+def _gap_interval(own, baselines, runs: Runs, replicates: int) -> list[float] | None:
+    """The 95 % interval of the share of the gap, over the seeds that have a teacher's scores."""
+    teachers = {s: runs[s, "teacher"] for s in baselines if (s, "teacher") in runs}
+    scores = _right([teachers, baselines, own], list(teachers)) if teachers else None
+    if scores is None:
+        return None
+    found = significance.gap_interval(*scores, replicates=replicates)
+    return [found.low, found.high] if math.isfinite(found.low) else None
 
 
 def _paper(first: Run, rows: Mapping[str, Mapping]) -> dict[str, Any] | None:

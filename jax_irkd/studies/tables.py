@@ -17,10 +17,12 @@ _READING = (
     "bootstrap that draws test clips and seeds together (with one seed only clips are drawn). "
     "McNemar: exact two-sided test of one run against the baseline's run of the same seed, over "
     "the test clips only one of them got right; it speaks of these two runs, not of other seeds. "
-    "Neither is corrected for the number of methods compared. Gap closed: share of the teacher's "
-    "lead over the baseline. Agreement: share of test clips on which student and teacher predict "
-    "the same class. Memory: largest resident memory of the process on the host. A run's wall "
-    "time includes start-up, evaluation and every interrupted attempt."
+    "p (Holm): of that bootstrap, corrected for all methods of this table together. Could see: the "
+    "smallest true difference that this comparison would have found four times in five. Gap "
+    "closed: share of the teacher's lead over the baseline, with its 95 % interval. Agreement: "
+    "share of test clips on which student and teacher predict the same class. Memory: largest "
+    "resident memory of the process on the host. A run's wall time includes start-up, evaluation "
+    "and every interrupted attempt."
 )
 
 
@@ -70,12 +72,12 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
 
 def headline(summary: Mapping[str, Any]) -> Table:
     """A row a method."""
-    headers = ["method", "seeds", "top-1", "class acc.", "mAP", "Δ top-1 [95 %]", "McNemar"]
-    headers += ["gap closed", "agreement", "wall time", "memory"]
+    headers = ["method", "seeds", "top-1", "class acc.", "mAP", "Δ top-1 [95 %]", "p (Holm)"]
+    headers += ["could see", "McNemar", "gap closed", "agreement", "wall time", "memory"]
     rows = []
     for row in summary["methods"].values():
         figures = row["metrics"]
-        agreement, gap = row.get("agreement", {}), row.get("gap_closed")
+        agreement, difference = row.get("agreement", {}), row.get("difference")
         rows.append(
             [
                 row["title"],
@@ -83,9 +85,11 @@ def headline(summary: Mapping[str, Any]) -> Table:
                 _percent(figures["top1"]),
                 _percent(figures["mean_class_accuracy"]),
                 _plain(figures["mAP"]),
-                _difference(row.get("difference")),
+                _difference(difference),
+                f"{difference['p_holm']:.2g}" if difference else "–",
+                f"± {100 * difference['detectable']:.1f}" if difference else "–",
                 _mcnemar(row.get("mcnemar")),
-                "–" if gap is None else percent(gap, 0),
+                _gap(row),
                 _percent(agreement) if agreement else "–",
                 "–" if row["wall_time_s"] is None else duration(row["wall_time_s"]),
                 _bytes(row["peak_memory_bytes"]),
@@ -233,6 +237,13 @@ def _difference(found: Mapping[str, Any] | None) -> str:
 def _signed(value: float, digits: int = 1) -> str:
     """With its sign, but no minus before a zero."""
     return f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
+def _gap(row: Mapping[str, Any]) -> str:
+    share, ends = row.get("gap_closed"), row.get("gap_interval")
+    if share is None:
+        return "–"
+    return percent(share, 0) + (f" [{percent(ends[0], 0)}, {percent(ends[1], 0)}]" if ends else "")
 
 
 def _paired_t(metric: str, found: Mapping[str, Any] | None) -> str:

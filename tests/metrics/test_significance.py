@@ -92,6 +92,54 @@ def test_bootstrap_is_deterministic_and_covers():
     assert hits >= 86  # 95 of 100 expected; 86 or fewer has a chance of about 1 in 3000
 
 
+def test_bootstrap_error_and_p_value_against_the_normal():
+    # Many clips with a known spread: SE = s / sqrt n, and p is the normal's two-sided tail.
+    rng = np.random.default_rng(5)
+    scores = rng.normal(0.1, 1, (1, 400))
+    got = significance.paired_bootstrap(scores, np.zeros((1, 400)))
+    error = scores.std() / 20
+    assert got.standard_error == pytest.approx(error, rel=0.03)
+    assert got.p_value == pytest.approx(2 * stats.norm.sf(abs(scores.mean()) / error), abs=0.01)
+    certain = significance.paired_bootstrap(np.ones((1, 9)), np.zeros((1, 9)), replicates=999)
+    assert certain.p_value == pytest.approx(2 / 1000)
+    assert significance.paired_bootstrap(np.ones((1, 9)), np.ones((1, 9))).p_value == 1
+
+
+def test_gap_interval_by_enumeration():
+    # Three clips, one seed: 27 equally likely draws; the teacher is right on all of them.
+    teacher, baseline = np.array([[1, 1, 1.0]]), np.array([[0.5, 0, 0]])
+    student = np.array([[1, 0, 0.5]])
+    exact = [
+        (student - baseline)[0, list(c)].mean() / (teacher - baseline)[0, list(c)].mean()
+        for c in itertools.product(range(3), repeat=3)
+    ]
+    got = significance.gap_interval(teacher, baseline, student, confidence=0.5)
+    assert got.value == pytest.approx((1.0 / 3) / (2.5 / 3))
+    for end, share in ((got.low, 0.25), (got.high, 0.75)):
+        assert end == pytest.approx(np.quantile(exact, share, method="inverted_cdf"), abs=0.06)
+
+
+def test_no_gap_has_no_interval():
+    flat = significance.gap_interval(np.ones((1, 4)), np.ones((1, 4)), np.ones((1, 4)))
+    assert all(np.isnan(flat))
+    rarely = np.array([[1, 0, 0, 0]])  # leads on one clip of four: not in every draw
+    got = significance.gap_interval(rarely, np.zeros((1, 4)), rarely)
+    assert got.value == 1 and np.isnan(got.low) and np.isnan(got.high)
+
+
+def test_holm_by_hand():
+    # Sorted .01 .02 .03 .04 times 4 3 2 1, none below the one before: .04 .06 .06 .06.
+    assert significance.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert significance.holm([0.9, 0.8]) == [1.0, 1.0] and significance.holm([]) == []
+
+
+def test_what_is_detectable_is_found_four_times_in_five():
+    rng = np.random.default_rng(6)
+    true = significance.detectable(1.0)
+    found = np.abs(rng.normal(true, 1.0, 100_000)) > stats.norm.ppf(0.975)
+    assert found.mean() == pytest.approx(0.8, abs=0.005)
+
+
 def test_gap_closed_and_agreement_by_hand():
     assert significance.gap_closed(0.9, 0.7, 0.8) == pytest.approx(0.5)
     assert significance.gap_closed(0.9, 0.7, 0.6) == pytest.approx(-0.5)

@@ -137,6 +137,48 @@ def test_the_interval_against_a_plain_bootstrap(tmp_path):
     assert interval["difference"] == pytest.approx(0.2)
     np.testing.assert_allclose([interval["low"], interval["high"]], [low, high], atol=0.051)
     assert (interval["seeds"], interval["clips"]) == ([0, 1], 10)
+    assert interval["standard_error"] == pytest.approx(np.std(means), rel=0.05)
+    assert interval["detectable"] == pytest.approx(2.8016 * interval["standard_error"], rel=1e-3)
+
+
+def test_p_values_are_corrected_for_the_number_of_methods(tmp_path):
+    predictions = PREDICTIONS | {(s, "at"): PREDICTIONS[s, "teacher"] for s in (0, 1)}
+    generated(tmp_path, predictions, LABELS)
+    found = outputs.write_outputs(
+        tmp_path, plan(tmp_path, ("baseline", "ours", "at")), done(predictions)
+    )
+    first, second = sorted(
+        (found["methods"][name]["difference"] for name in ("ours", "at")),
+        key=lambda d: d["p_value"],
+    )
+    assert first["p_holm"] == pytest.approx(2 * first["p_value"])
+    assert second["p_holm"] == pytest.approx(max(second["p_value"], first["p_holm"]))
+    assert first["compared"] == 2
+
+
+def test_the_gap_has_an_interval_where_the_teacher_always_leads(tmp_path):
+    never = [2, 2, 2, 2, 2, 2, 2, 2, 2, 0]  # one right
+    predictions = PREDICTIONS | {(s, "baseline"): never for s in (0, 1)}
+    generated(tmp_path, predictions, LABELS)
+    found = outputs.write_outputs(tmp_path, plan(tmp_path), done(predictions))
+    right = {key: np.array(p) == LABELS for key, p in predictions.items()}
+    rng, shares = np.random.default_rng(7), []
+    for _ in range(10_000):
+        draw = np.ix_(rng.integers(0, 2, 2), rng.integers(0, 10, 10))
+        teacher, before, after = (
+            np.array([right[s, name] for s in (0, 1)])[draw].mean()
+            for name in ("teacher", "baseline", "ours")
+        )
+        shares.append((after - before) / (teacher - before))
+    low, high = np.quantile(shares, [0.025, 0.975])
+    np.testing.assert_allclose(found["methods"]["ours"]["gap_interval"], [low, high], atol=0.03)
+    assert f"{found['methods']['ours']['gap_interval'][1]:.0%}".replace(
+        "%", " %"
+    ) in tables.markdown(found)
+
+    generated(tmp_path / "short", PREDICTIONS, LABELS)  # the teacher does not lead in every draw
+    found = outputs.write_outputs(tmp_path / "short", plan(tmp_path), done(PREDICTIONS))
+    assert found["methods"]["ours"]["gap_interval"] is None
 
 
 def test_what_is_written(tmp_path):
