@@ -8,9 +8,11 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from jax_irkd import fields
 from jax_irkd.data import loading
 from jax_irkd.detection import untrimmed
 from jax_irkd.errors import UserError
+from jax_irkd.fields import make_shares
 from jax_irkd.host import devices
 from jax_irkd.host.terminal import console
 from jax_irkd.metrics import classification
@@ -29,6 +31,7 @@ from jax_irkd.tstdd import pipeline
 
 def run(config: ConfigDict, workdir: Path, restart: bool = False, profile: bool = False) -> dict:
     """Everything `config` asks for; the results of its method. Finished parts are not run again."""
+    fields.check(config)
     if not config.eval.detection:
         return run_method(config, workdir, restart, profile)
     untrimmed.check(config)
@@ -43,7 +46,7 @@ def run_method(
     if profile:
         refuse_untraceable(config.method, workdir / config.method, restart)
     made = setup.make_distillers(config.distillers)
-    shares = setup.make_shares(config.distillers)
+    shares = make_shares(config.distillers)
     dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
     if restart:
         if jax.process_index() == 0:

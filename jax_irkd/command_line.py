@@ -3,10 +3,11 @@
 A command has flags of its own beside these. Every mistake is a UserError in one line.
 """
 
+import ast
 import importlib.util
 import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +51,9 @@ def parse(
     overrides = [re.sub("^--?", "--", arg) for arg in rest if _OVERRIDE.match(arg)]
     if overrides and config is None:
         raise UserError(f"{overrides[0]} changes a config, but --config=FILE is missing")
-    rest = [_resolve(arg, config) if _OVERRIDE.match(arg) else arg for arg in rest]
+    emptied: list[str] = []
+    if config is not None:
+        rest = _overridden(rest, config, emptied)
     try:
         if config is not None:
             config_flags.DEFINE_config_dict(
@@ -61,6 +64,8 @@ def parse(
     except flags.UnrecognizedFlagError as error:
         name = f"--{error.flagname}"
         raise UserError(f"unknown option {name}{nearest(name, _names(values))}") from error
+    except KeyError as error:
+        raise UserError(f"the config has no field {error}; --help shows how to name one") from error
     except _FAULTS as error:
         raise UserError(_first_lines(error)) from error
     if words is not None and len(found) > words:
@@ -69,7 +74,11 @@ def parse(
         )
     if config is not None:
         config = values.config
-        _check_tuples(config_flags.get_override_values(values["config"]), usual)
+        for name in emptied:
+            config_path.set_value(name, config, None)
+        from jax_irkd import fields
+
+        fields.check(config, usual)
     return Arguments(found, values, config, str(path or ""))
 
 
@@ -151,23 +160,82 @@ def find_config(name: str) -> Path:
     raise UserError(f"config file {name} does not exist{nearest(name, shipped)}")
 
 
-def _resolve(arg: str, config: ConfigDict) -> str:
-    """An override with every field checked, and a key that holds dots in brackets."""
-    dashes, name, value = re.fullmatch(r"(--?(?:no)?config)\.([^=]*)(.*)", arg, re.S).groups()
-    if "[" in name:
-        return arg
-    section, path, parts = config, "", name.split(".")
+def _overridden(argv: Sequence[str], config: ConfigDict, emptied: list[str]) -> list[str]:
+    """`argv` with every override checked; fields that become None go to `emptied` instead."""
+    rest, found = list(argv), []
+    while rest:
+        arg = rest.pop(0)
+        if not _OVERRIDE.match(arg):
+            found.append(arg)
+            continue
+        name, section, key = _resolve(arg, config)
+        dashes, equals, text = ("--no", "", "") if "noconfig" in arg[:10] else ("--", "", "")
+        if "=" in arg:
+            equals, text = "=", arg.partition("=")[2]
+        elif rest and not isinstance(section[key], bool) and not rest[0].startswith("--"):
+            equals, text = "=", rest.pop(0)  # --config.seed 3
+        if equals and _becomes_none(name, section, key, text):
+            emptied.append(name)
+        else:
+            found.append(f"{dashes}config{'' if name.startswith('[') else '.'}{name}{equals}{text}")
+    return found
+
+
+def _resolve(arg: str, config: ConfigDict) -> tuple[str, ConfigDict, str]:
+    """The path of the field that an override changes, keys that hold dots in brackets; where it is.
+
+    Raises UserError for a field that there is not.
+    """
+    name = re.fullmatch(r"--?(?:no)?config\.([^=]*)(.*)", arg, re.S).group(1)
+    parts = [bare or quoted for bare, quoted in re.findall(_PART, name)]
+    section, path, key = config, "", ""
     while parts:
-        where = f"--config{path}"
+        where = f"--config{'.' if path else ''}{path}"
         if not isinstance(section, ConfigDict):
             raise UserError(f"{where} is a value and has no field {parts[0]!r}")
         keys = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
         key = next((key for key in keys if key in section), None)
         if key is None:
             raise UserError(f"{where} has no field {parts[0]!r}{nearest(parts[0], section)}")
-        section, parts = section[key], parts[key.count(".") + 1 :]
-        path += f'["{key}"]' if "." in key else f".{key}"
-    return f"{dashes}{path}{value}"
+        path += f'["{key}"]' if "." in key else f"{'.' if path else ''}{key}"
+        parts = parts[key.count(".") + 1 :]
+        if parts:
+            section = section[key]
+    if not key or isinstance(section[key], ConfigDict):
+        named = f"--config.{path} is a section; change one of {list(section[key])}" if key else ""
+        raise UserError(named or f"{arg} names no field; write --config.FIELD=VALUE")
+    return path, section, key
+
+
+_PART = r"""([^.\[\]"']+)|\[["']([^"']+)["']\]"""
+
+
+def _becomes_none(path: str, section: ConfigDict, key: str, text: str) -> bool:
+    """Whether `text` empties the field. Raises UserError for a text of the wrong kind."""
+    from jax_irkd import fields
+
+    plain = path.replace('["', ".").replace('"]', "").removeprefix(".")
+    rule, kind = fields.rule_of(plain), section.get_type(key)
+    if text in ("None", "none") and not issubclass(str, kind):
+        if fields.optional(plain):
+            return True
+        words = rule or f"of the kind of {section[key]!r}"
+        raise UserError(fields.refusal(plain, text, words, section[key]))
+    try:
+        if kind in (int, float):
+            kind(text)
+        elif kind is bool and text.lower() not in ("true", "false", "t", "f", "1", "0"):
+            raise ValueError
+        elif kind is tuple and not isinstance(ast.literal_eval(text), tuple | list):
+            # A single item of a tuple may come without its brackets.
+            raise ValueError if isinstance(rule, fields.Several) and rule.count else KeyError
+    except KeyError:
+        return False
+    except (ValueError, SyntaxError):
+        words = rule or {int: "a whole number", float: "a number", bool: "True or False"}.get(kind)
+        said = fields.refusal(plain, text, words or "in brackets", section[key])
+        raise UserError(said) from None
+    return False
 
 
 def _check_values(argv: Iterable[str], values: flags.FlagValues) -> None:
@@ -180,19 +248,6 @@ def _check_values(argv: Iterable[str], values: flags.FlagValues) -> None:
         following = argv[position + 1 : position + 2]
         if not following or re.match(r"--?[a-zA-Z]", following[0]):
             raise UserError(f"--{name} has no value; write --{name}=VALUE")
-
-
-def _check_tuples(changed: Mapping[str, Any], usual: ConfigDict) -> None:
-    """Raises UserError for a tuple whose items are of another kind than those it replaces."""
-    for name, value in changed.items():
-        before = config_path.get_value(name, usual)
-        if not isinstance(before, tuple) or not before:
-            continue
-        kinds = (int, float) if isinstance(before[0], int | float) else type(before[0])
-        wrong = [item for item in value if not isinstance(item, kinds)]
-        if wrong or not value:
-            said = f"{wrong[0]!r} in it is another kind of thing" if wrong else "it is empty"
-            raise UserError(f"--config.{name}: {said}; give something like {before}")
 
 
 def _names(values: flags.FlagValues) -> list[str]:

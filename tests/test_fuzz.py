@@ -13,6 +13,7 @@ from jax_irkd.config import WEIGHTS, distillers_of
 from jax_irkd.configs import demo, ntu, pku
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
+from jax_irkd.fields import make_shares
 from jax_irkd.pretrained import files
 from jax_irkd.training import setup
 from jax_irkd.training.optimizers import make_optimizer
@@ -130,7 +131,7 @@ def test_mutated_options_are_parsed_or_refused(module):
             continue
         try:
             setup.make_distillers(config.distillers)
-            setup.make_shares(config.distillers)
+            make_shares(config.distillers)
         except UserError as error:
             assert "distiller" in str(error)
 
@@ -146,7 +147,7 @@ def test_mutated_distiller_fields_are_taken_or_refused(name):
         fields[rng.choice([*fields, "wieght"])] = rng.choice(NUMBERS)
         try:
             setup.make_distillers({name: fields})
-            setup.make_shares({name: fields})
+            make_shares({name: fields})
         except UserError as error:
             assert str(error) and "\n" not in str(error)
 

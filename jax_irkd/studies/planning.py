@@ -151,14 +151,12 @@ def _command(arguments: Sequence[str], workdir: Path) -> tuple[str, ...]:
 
 
 def _check(config: ConfigDict, folder: Path, workdir: Path) -> None:
-    """Raises UserError for shares that cannot be, and when `folder` holds another run."""
+    """Raises UserError when `folder` holds another run."""
     from jax_irkd.host.files import read_json
     from jax_irkd.runs.identity import identity_of
     from jax_irkd.runs.lifecycle import claim
     from jax_irkd.runs.results import IDENTITY, finished
-    from jax_irkd.training.setup import make_shares
 
-    make_shares(config.distillers)
     if not (folder / IDENTITY).exists():
         return
     teacher = finished(workdir / "teacher") if config.distillers else None

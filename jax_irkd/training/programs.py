@@ -17,16 +17,12 @@ from ml_collections import ConfigDict
 
 from jax_irkd.data import augment
 from jax_irkd.data.spec import CHANNELS
+from jax_irkd.fields import make_shares
 from jax_irkd.models.folding import without_norms
 from jax_irkd.training import steps
 from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.parallel import on_devices
-from jax_irkd.training.setup import (
-    make_augmentation,
-    make_distillers,
-    make_model,
-    make_shares,
-)
+from jax_irkd.training.setup import make_augmentation, make_distillers, make_model
 
 EPOCH = 1000  # steps, where no data tell how many
 ROLES = {"teacher": "rgb", "student": "infrared"}

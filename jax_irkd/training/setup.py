@@ -1,8 +1,6 @@
 """What a configuration asks for: networks, distillers, readers and augmentation."""
 
-import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jax_irkd import distillers
+from jax_irkd import fields
 from jax_irkd.data import augment, loading
 from jax_irkd.data.spec import CHANNELS
-from jax_irkd.errors import UserError, one_line
+from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
 from jax_irkd.training import steps
 from jax_irkd.training.steps import AXIS
@@ -22,8 +20,8 @@ from jax_irkd.training.steps import AXIS
 
 def make_model(section: ConfigDict, num_classes: int, dtype: str, **overrides) -> TSN:
     """The clip model of a config section. Raises UserError for a field TSN does not have."""
-    fields = dict(section) | overrides
-    sync = fields.pop("sync_bn", False)
+    chosen = dict(section) | overrides
+    sync = chosen.pop("sync_bn", False)
     if dtype == "auto":
         dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
     try:
@@ -31,55 +29,15 @@ def make_model(section: ConfigDict, num_classes: int, dtype: str, **overrides) -
             num_classes=num_classes,
             dtype=jnp.dtype(dtype),
             axis_name=AXIS if sync else None,
-            **fields,
+            **chosen,
         )
     except (TypeError, ValueError) as error:
-        raise UserError(f"the model cannot be made from {fields}: {error}") from error
+        raise UserError(f"the model cannot be made from {chosen}: {error}") from error
 
 
 def make_distillers(section: Mapping[str, Mapping[str, Any]]) -> dict:
-    """The distillers of a config. Raises UserError for an unknown one, field or value."""
-    made = {}
-    for name, fields in section.items():
-        fields = {key: value for key, value in fields.items() if key != "share"}
-        try:
-            kind = distillers.get(name)
-            known = [f.name for f in dataclasses.fields(kind) if f.name not in ("parent", "name")]
-            unknown = sorted(set(fields) - set(known))
-            if unknown:
-                raise ValueError(f"no field {unknown[0]!r}; it has {known}")
-            axis = {"axis_name": AXIS} if "axis_name" in known else {}
-            made[name] = kind(**fields | axis)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"distiller {name}: {one_line(error)}") from error
-    return made
-
-
-def make_shares(section: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The shares of the distillers of a config that have one (see `jax_irkd.training.balance`).
-
-    Raises UserError for one that is no positive number, and beside a field that it would make
-    meaningless: a weight that was chosen, or one that changes with time.
-    """
-    shares = {}
-    for name, fields in section.items():
-        share = fields.get("share")
-        if share is None:
-            continue
-        real = isinstance(share, int | float) and not isinstance(share, bool)
-        if not real or not 0 < share < math.inf:
-            raise UserError(f"distiller {name}: share must be a positive number, got {share!r}")
-        kind = distillers.get(name)
-        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-        for field in ("weight", *getattr(kind, "without_share", ())):
-            if fields.get(field, defaults.get(field)) != defaults.get(field):
-                raise UserError(
-                    f"distiller {name}: {field}={fields[field]!r} means nothing beside "
-                    f"share={share:g}, which decides how hard it pulls; give one of the two (after "
-                    "the config, :weights=published brings weights and :weights=balanced shares)"
-                )
-        shares[name] = float(share)
-    return shares
+    """`fields.make_distillers` for the training step, which compares clips over all devices."""
+    return fields.make_distillers(section, AXIS)
 
 
 def make_reader(

@@ -17,9 +17,9 @@ from jax_irkd.config import (
     distillers_of,
 )
 from jax_irkd.configs import custom, demo, ntu, pku
+from jax_irkd.fields import make_shares
 from jax_irkd.models import temporal
 from jax_irkd.pretrained.start import start_from
-from jax_irkd.training import setup
 from jax_irkd.training.setup import make_model
 
 
@@ -76,7 +76,7 @@ def test_weights_of_every_config(module, default):
         shares = {name: row.share for name, row in config.distillers.items()}
         expected = 0.3 if weights == "balanced" else None
         assert shares == {"dkd": expected, "mgcam": expected}
-        assert setup.make_shares(config.distillers) == {k: v for k, v in shares.items() if v}
+        assert make_shares(config.distillers) == {k: v for k, v in shares.items() if v}
         assert (module.get_config().distillers.to_dict() == config.distillers.to_dict()) == (
             weights == default
         )

@@ -10,6 +10,7 @@ import pytest
 from jax_irkd import command_line, distillers
 from jax_irkd.config import fields_of
 from jax_irkd.errors import UserError
+from jax_irkd.fields import make_shares
 from jax_irkd.training import setup
 from tests.helpers import ROOT
 
@@ -60,6 +61,6 @@ def test_its_shares_and_mistakes_are_those_of_every_method(method):
         return command_line.parse(argv, lambda values: None).config
 
     balanced = parse(f"--config=configs/ntu.py:method={method},weights=balanced")
-    assert setup.make_shares(balanced.distillers) == {method: 0.3}
+    assert make_shares(balanced.distillers) == {method: 0.3}
     with pytest.raises(UserError, match=r"wieght.*weight"):
         parse(f"--config=configs/ntu.py:method={method}", f"--config.distillers.{method}.wieght=3")

@@ -9,6 +9,7 @@ import pytest
 
 from jax_irkd import distillers
 from jax_irkd.errors import UserError
+from jax_irkd.fields import make_shares
 from jax_irkd.training import balance, setup
 from tests.helpers import fakes
 from tests.helpers.quick_compile import quick_compile  # noqa: F401
@@ -210,13 +211,13 @@ def test_a_share_without_a_gradient_is_refused():
 )
 def test_bad_shares_are_named(name, fields, message):
     with pytest.raises(UserError, match=message) as error:
-        setup.make_shares({name: fields})
+        make_shares({name: fields})
     assert "\n" not in str(error.value)
 
 
 def test_shares_are_no_field_of_the_module():
     section = {"at": {"share": 0.3}, "dkd": {"share": None, "weight": 2.0}}
-    assert setup.make_shares(section) == {"at": 0.3}
+    assert make_shares(section) == {"at": 0.3}
     assert setup.make_distillers(section)["dkd"].weight == 2.0
 
 

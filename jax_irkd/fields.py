@@ -1,0 +1,367 @@
+"""What every field of a configuration may hold: the one table of ranges, and the check of all.
+
+Every command that reads a configuration calls `check` before it does anything (`command_line`), and
+so does `algorithm.run` for a configuration made in Python. A field without a row is a user's own
+and is not looked at; `tests/surprises/test_config_ranges.py` finds a number of ours without one.
+"""
+
+import dataclasses
+import fnmatch
+import math
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from jax_irkd import config as experiment
+from jax_irkd import distillers
+from jax_irkd.errors import UserError, nearest, one_line
+
+
+class Number(NamedTuple):
+    """A number from `low` to `high`; whole if it must be, the ends excluded where `open` says."""
+
+    low: float = 0
+    high: float = math.inf
+    whole: bool = False
+    open: str = ""  # (: above low, ): below high, both: ()
+
+    def holds(self, value: Any) -> bool:
+        kinds = int if self.whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+            return False
+        above = value > self.low if "(" in self.open else value >= self.low
+        return above and (value < self.high if ")" in self.open else value <= self.high)
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        low = f"above {self.low:g}" if "(" in self.open else f"of {self.low:g} or more"
+        if self.high == math.inf:
+            return f"{kind} {low}"
+        if not self.open:
+            return f"{kind} from {self.low:.10g} to {self.high:.10g}"
+        high = f"below {self.high:g}" if ")" in self.open else f"at most {self.high:g}"
+        return f"{kind} {low} and {high}"
+
+
+class Several(NamedTuple):
+    """A tuple of at least one number, each as `item` says; of exactly `count` where that is set."""
+
+    item: Number
+    count: int = 0
+
+    def holds(self, value: Any) -> bool:
+        if (
+            not isinstance(value, tuple | list)
+            or not value
+            or len(value) != (self.count or len(value))
+        ):
+            return False
+        return all(self.item.holds(part) for part in value)
+
+    def __str__(self) -> str:
+        if self.count == 2:
+            return f"(height, width), each {self.item}, as 256,308"
+        return f"one or several, each {self.item}, as 1.0,0.5"
+
+
+class Choice(NamedTuple):
+    """One of some values."""
+
+    values: tuple
+
+    def holds(self, value: Any) -> bool:
+        return value in self.values and not isinstance(value, bool)
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(str, self.values))}"
+
+
+class Flag(NamedTuple):
+    """True or False."""
+
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, bool)
+
+    def __str__(self) -> str:
+        return "True or False"
+
+
+class Words(NamedTuple):
+    """A text, or a tuple of texts."""
+
+    several: bool = False
+
+    def holds(self, value: Any) -> bool:
+        if not self.several:
+            return isinstance(value, str)
+        return (
+            isinstance(value, tuple | list)
+            and bool(value)
+            and all(isinstance(w, str) for w in value)
+        )
+
+    def __str__(self) -> str:
+        return "names, as ('conv4','conv5')" if self.several else "a text"
+
+
+def _whole(low: float, high: float = math.inf) -> Number:
+    return Number(low, high, whole=True)
+
+
+POSITIVE, NOT_NEGATIVE = Number(0, open="("), Number(0)
+SHARE, RATE = Number(0, 1), Number(0, 1, open=")")  # a rate of 1 would leave nothing
+PART = Number(0, 1, open="(")
+SIDE = _whole(32, 8192)  # pixels: five halvings of the network leave one
+_SEEDS = _whole(0, 2**32 - 1)
+
+# By path, where a * stands for any name between dots.
+RULES = {
+    "method": Words(),
+    "protocol": Words(),
+    "seed": _SEEDS,
+    "teacher": Words(),
+    "allow_weak_teacher": Flag(),
+    "dtype": Choice(("auto", "float32", "bfloat16", "float16")),
+    "log_every": _whole(1),
+    "num_devices": _whole(0, 65536),
+    "max_rejected": _whole(1),
+    "dataset.name": Words(),
+    "dataset.data_dir": Words(),
+    "dataset.*_size": Several(SIDE, 2),
+    "input.num_segments": _whole(1, 1024),
+    "input.resolution": SIDE,
+    "input.scales": Several(PART),
+    "input.flip": Flag(),
+    "input.colour_jitter": SHARE,
+    "input.hue_jitter": Number(0, 0.5),
+    "input.grey_share": SHARE,
+    "input.eval_scale": PART,
+    "input.eval_batch_size": _whole(1, 65536),
+    "input.threads": _whole(1, 1024),
+    "input.max_broken": SHARE,
+    "weights.*": Words(),
+    "*_model.depth": Choice((18, 34, 50, 101, 152)),
+    "*_model.width": _whole(1, 4096),
+    "*_model.dropout": RATE,
+    "*_model.head_std": NOT_NEGATIVE,
+    "*_model.temporal": Choice(experiment.TEMPORAL),
+    "*_model.temporal_share": PART,
+    "*_model.*": Flag(),  # partial_bn, sync_bn, zero_init_residual, remat
+    "*training.batch_size": _whole(1, 1 << 20),
+    "*training.num_epochs": Number(0, 1e6, open="("),
+    "*training.optimizer": Choice(("sgd", "adamw")),
+    "*training.learning_rate": Number(0, 1e6, open="("),
+    "*training.momentum": RATE,
+    "*training.weight_decay": NOT_NEGATIVE,
+    "*training.schedule": Choice(("step", "cosine", "constant")),
+    "*training.warmup_epochs": NOT_NEGATIVE,
+    "*training.clip_norm": NOT_NEGATIVE,
+    "*training.accumulation": _whole(1, 1 << 20),
+    "*training.ema_decay": RATE,
+    "*training.label_smoothing": RATE,
+    "*training.eval_every": POSITIVE,
+    "checkpoints.every": _whole(1),
+    "checkpoints.latest": _whole(1, 10_000),
+    "checkpoints.best": _whole(0, 10_000),
+    "eval.detection": Flag(),
+    "eval.raw_dir": Words(),
+    "eval.window": _whole(1),
+    "eval.stride": _whole(1),
+    "eval.smoothing": _whole(1),
+    "eval.thresholds": Several(PART),
+    "eval.max_gap": _whole(0),
+    "eval.min_frames": _whole(0),
+    "eval.nms_overlap": SHARE,
+    "eval.overlap": PART,
+    "eval.missing": Choice(("error", "official", "empty")),
+    "tstdd.flow": Choice(("dis", "tvl1")),
+    "tstdd.cache_dir": Words(),
+    "tstdd.size": Several(SIDE, 2),
+    "tstdd.bound": POSITIVE,
+    "tstdd.resolution": SIDE,
+    "tstdd.stack": _whole(1, 1024),
+    "tstdd.stride": _whole(1),
+    "tstdd.decay": SHARE,
+    "tstdd.width": _whole(1, 4096),
+    "tstdd.dropout": RATE,
+    "tstdd.layers": Words(several=True),
+    "tstdd.tube": _whole(1),
+    "tstdd.components": _whole(1),
+    "tstdd.words": _whole(1),
+    "tstdd.neighbours": _whole(1),
+    "tstdd.samples": _whole(1),
+    "tstdd.cost": POSITIVE,
+    # Of the distillers that come with the package, whose other fields their modules check.
+    "distillers.*.share": POSITIVE,
+    "distillers.*weight": NOT_NEGATIVE,
+    "distillers.*.temperature": POSITIVE,
+    "distillers.*.sigma": POSITIVE,
+    "distillers.*.variance": POSITIVE,
+    "distillers.*.factor": POSITIVE,
+    "distillers.*.rate": POSITIVE,
+    "distillers.*.gamma": NOT_NEGATIVE,
+    "distillers.*.warmup_epochs": NOT_NEGATIVE,
+    "distillers.*.num_epochs": POSITIVE,
+    "distillers.*.power": _whole(1),
+    "distillers.*.order": _whole(0),
+    "distillers.*.size": _whole(1, 1 << 20),
+    "distillers.*.inner": _whole(1, 1 << 20),
+}
+Rule = Number | Several | Choice | Flag | Words
+
+
+def rule_of(path: str) -> Rule | None:
+    """What the field `path` (as student_training.batch_size) may hold; None: not in the table."""
+    if path in RULES:
+        return RULES[path]
+    if path.startswith("distillers.") and path.split(".")[1] not in distillers.names():
+        return None
+    depth = path.count(".")
+    rows = (pattern for pattern in RULES if "*" in pattern and pattern.count(".") <= depth)
+    return next((RULES[row] for row in rows if fnmatch.fnmatchcase(path, row)), None)
+
+
+def leaves(section: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field with its path."""
+    for name, value in section.items():
+        if isinstance(value, Mapping | ConfigDict):
+            yield from leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def optional(path: str) -> bool:
+    """Whether the field may be None: only numbers of a distiller may."""
+    if not path.startswith("distillers."):
+        return False
+    name, _, field = path.removeprefix("distillers.").rpartition(".")
+    if field == "share":
+        return True
+    kinds = {f.name: (f.default, f.type) for f in dataclasses.fields(distillers.get(name))}
+    default, kind = kinds.get(field, (0, int))
+    return default is None or type(None) in typing.get_args(kind)
+
+
+def check(config: ConfigDict, usual: ConfigDict | None = None) -> None:
+    """Raises UserError, in the field's words, for the first value that cannot be.
+
+    `usual` is the configuration before the command line changed it: its values are the examples.
+    """
+    before = dict(leaves(usual)) if usual is not None else {}
+    for path, value in leaves(config):
+        rule = rule_of(path)
+        if rule is None or rule.holds(value) or (value is None and optional(path)):
+            continue
+        if isinstance(value, str) and path.startswith("distillers."):
+            continue  # some numbers may be a word too: the module knows which
+        raise UserError(refusal(path, value, rule, before.get(path)))
+    _check_together(config)
+    make_distillers(config.get("distillers", {}))
+    make_shares(config.get("distillers", {}))
+
+
+def refusal(path: str, value: Any, rule: object, usual: Any = None) -> str:
+    """What is wrong with a value, and `usual` as an example where that is a good one."""
+    text, shown = repr(value), ""
+    if usual is not None and (not isinstance(rule, Rule) or rule.holds(usual)):
+        plain = isinstance(usual, tuple) and not any(isinstance(part, str) for part in usual)
+        example = ",".join(map(str, usual)) if plain else str(usual).replace(" ", "")
+        shown = f", --config.{path}={example} for example"
+    text = text if len(text) < 100 else f"{text[:99]}…"
+    return f"{path} is {text}; it must be {rule}{shown}"
+
+
+def _check_together(config: ConfigDict) -> None:
+    """Raises UserError for fields that do not fit each other."""
+    for name, section in config.items():
+        if not name.endswith("_training") or "accumulation" not in section:
+            continue
+        if section.batch_size % section.accumulation:
+            raise UserError(
+                f"{name}.accumulation is {section.accumulation}, which does not divide the batch "
+                f"of {section.batch_size} clips ({name}.batch_size)"
+            )
+    for name in ("teacher_model", "student_model"):
+        model = config.get(name, {})
+        if model.get("temporal") == "shift" and model.temporal_share > 0.5:
+            raise UserError(
+                f"{name}.temporal_share is {model.temporal_share}; with temporal='shift' it must "
+                "be a number above 0 and at most 0.5"
+            )
+    if "eval" in config and not config.eval.smoothing % 2:
+        raise UserError(f"eval.smoothing is {config.eval.smoothing}; it must be an odd number")
+    protocols = config.dataset.get("protocols", {}) if "dataset" in config else {}
+    if protocols and config.protocol not in protocols:
+        raise UserError(
+            f"unknown protocol {config.protocol!r}{nearest(config.protocol, protocols)}"
+        )
+    if "method" in config:
+        _check_method(config)
+
+
+def _check_method(config: ConfigDict) -> None:
+    """Raises UserError where the method's name promises other distillers than there are."""
+    method, have = config.method, sorted(config.get("distillers", {}))
+    if not method or "/" in method or method.startswith("."):
+        raise UserError(
+            f"method is {method!r}; it names a folder of the workdir: give a plain name"
+        )
+    known = {*experiment.METHODS, *distillers.names()}
+    if not set(method.split("+")) <= known:
+        return  # a name of your own, or the path of a module
+    promised = sorted(experiment.names_of(method))
+    if promised != have:
+        raise UserError(
+            f"method is {method!r}, which has {_list(promised)}, but the configuration holds "
+            f"{_list(have)}; choose the method behind the file, --config=FILE:method={method}"
+        )
+
+
+def _list(names: Sequence[str]) -> str:
+    return "the distillers " + " and ".join(names) if names else "no distiller"
+
+
+def make_distillers(section: Mapping[str, Mapping[str, Any]], axis_name: str | None = None) -> dict:
+    """The distillers of a config. Raises UserError for an unknown one, field or value."""
+    made = {}
+    for name, fields in section.items():
+        fields = {key: value for key, value in fields.items() if key != "share"}
+        try:
+            kind = distillers.get(name)
+            known = [f.name for f in dataclasses.fields(kind) if f.name not in ("parent", "name")]
+            unknown = sorted(set(fields) - set(known))
+            if unknown:
+                raise ValueError(f"no field {unknown[0]!r}; it has {known}")
+            axis = {"axis_name": axis_name} if "axis_name" in known else {}
+            made[name] = kind(**fields | axis)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"distiller {name}: {one_line(error)}") from error
+    return made
+
+
+def make_shares(section: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The shares of the distillers of a config that have one (see `jax_irkd.training.balance`).
+
+    Raises UserError for one that is no positive number, and beside a field that it would make
+    meaningless: a weight that was chosen, or one that changes with time.
+    """
+    shares = {}
+    for name, fields in section.items():
+        share = fields.get("share")
+        if share is None:
+            continue
+        if not POSITIVE.holds(share):
+            raise UserError(f"distiller {name}: share must be a positive number, got {share!r}")
+        kind = distillers.get(name)
+        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+        for field in ("weight", *getattr(kind, "without_share", ())):
+            if fields.get(field, defaults.get(field)) != defaults.get(field):
+                raise UserError(
+                    f"distiller {name}: {field}={fields[field]!r} means nothing beside "
+                    f"share={share:g}, which decides how hard it pulls; give one of the two (after "
+                    "the config, :weights=published brings weights and :weights=balanced shares)"
+                )
+        shares[name] = float(share)
+    return shares
