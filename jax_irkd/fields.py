@@ -152,7 +152,7 @@ RULES = {
     "*training.batch_size": _whole(1, 1 << 20),
     "*training.num_epochs": Number(0, 1e6, open="("),
     "*training.optimizer": Choice(("sgd", "adamw")),
-    "*training.learning_rate": Number(0, 1e6, open="("),
+    "*training.learning_rate": Number(0, 1e6),
     "*training.momentum": RATE,
     "*training.weight_decay": NOT_NEGATIVE,
     "*training.schedule": Choice(("step", "cosine", "constant")),
@@ -257,9 +257,9 @@ def check(config: ConfigDict, usual: ConfigDict | None = None) -> None:
         if isinstance(value, str) and path.startswith("distillers."):
             continue  # some numbers may be a word too: the module knows which
         raise UserError(refusal(path, value, rule, before.get(path)))
-    _check_together(config)
     make_distillers(config.get("distillers", {}))
     make_shares(config.get("distillers", {}))
+    _check_together(config)
 
 
 def refusal(path: str, value: Any, rule: object, usual: Any = None) -> str:

@@ -33,7 +33,9 @@ def study(argv: list[str]) -> int:
     """Carry out the runs that are missing and write the tables; the exit code."""
     with commands.importing():
         from jax_irkd import command_line
+        from jax_irkd.studies import planning
 
+        settings = planning.read_settings(argv) if command_line.take_config(argv)[0] else None
         # Whether a distiller's fields are known depends on the method: `planning` looks.
         general = [arg for arg in argv if not arg.lstrip("-").startswith("config.distillers.")]
         asked = command_line.parse(general, define, __doc__)
@@ -44,7 +46,7 @@ def study(argv: list[str]) -> int:
 
         from jax_irkd.host.files import write_whole
         from jax_irkd.host.terminal import make_console
-        from jax_irkd.studies import outputs, planning
+        from jax_irkd.studies import outputs
 
     given, console = asked.flags, make_console(150)
     workdir = Path(given.workdir)
@@ -59,7 +61,7 @@ def study(argv: list[str]) -> int:
     else:
         command_line.need_config(asked)
         methods, seeds = planning.read_methods(given.methods), planning.read_seeds(given.seeds)
-        tasks = planning.make_tasks(planning.read_settings(argv), methods, seeds, workdir)
+        tasks = planning.make_tasks(settings, methods, seeds, workdir)
         plan = {
             "command": "python -m jax_irkd.study " + shlex.join(argv),
             "methods": methods,

@@ -192,6 +192,7 @@ def test_a_new_method_is_one_new_file(tmp_path, monkeypatch):
 def test_bad_distillers_are_named(tmp_path, change, message):
     bad = config("baseline")
     bad.distillers.update(change)
+    bad.method = next(iter(change))
     with pytest.raises(UserError, match=message):
         algorithm.run(bad, tmp_path)
     assert not (tmp_path / "teacher").exists(), "a teacher was trained for nothing"
