@@ -100,7 +100,7 @@ def unknown(name: str) -> str:
 def check_labels(
     name: str,
     labels: Any,
-    leading: tuple[int, ...],
+    leading: tuple[Any, ...],
     classes: int,
     counted: Bool[Array, "..."] | None = None,
 ) -> Labels:
@@ -150,7 +150,7 @@ def _known(counted: Bool[Array, "..."] | None) -> np.ndarray | bool:
     return False if isinstance(counted, jax.core.Tracer) else np.asarray(counted)
 
 
-def _words(leading: tuple[int, ...]) -> str:
+def _words(leading: tuple[Any, ...]) -> str:
     return " x ".join(str(size) for size in leading) if leading else "single"
 
 

@@ -70,7 +70,7 @@ class _Rule(NamedTuple):
     relational: bool
     checks: dict[str, Check]
 
-    def leading(self, array: Array) -> tuple[int, ...]:
+    def leading(self, array: Array) -> tuple[Any, ...]:
         """The shape of the examples."""
         return array.shape[:-1] if self.shape.startswith("*") else array.shape[:1]
 
@@ -194,7 +194,7 @@ class _Examples(NamedTuple):
     """Puts what goes with the examples into one shape."""
 
     loss: str
-    leading: tuple[int, ...]
+    leading: tuple[Any, ...]
     classes: int
     axis: int
 

@@ -23,6 +23,7 @@ from jax_irkd.distillers._checks import (
     check_whole,
 )
 from jax_irkd.distillers._common import VERTICES, pooled_features, unit_rows
+from jax_irkd.distillers._graph import same_clip
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
@@ -65,17 +66,19 @@ def crd_loss(
     """
     student, teacher = unit_rows(student_embedding), unit_rows(teacher_embedding)
     cosines = jnp.matmul(student, teacher.T, precision="highest")
-    negative = _negatives(cosines.shape[0], labels, where)
+    negative = _negatives(cosines, labels, where)
     losses = _picked(cosines, negative, temperature)
     if symmetric:
         losses += _picked(cosines.T, negative, temperature)
     return reduce(losses, reduction, where, weights)
 
 
-def _negatives(batch: int, labels: Labels | None, where: Mask) -> Bool[Array, "b b"]:
+def _negatives(
+    cosines: Float[Array, "b b"], labels: Labels | None, where: Mask
+) -> Bool[Array, "b b"]:
     """Which clips m an anchor n is told from."""
     if labels is None:
-        negative = ~jnp.eye(batch, dtype=bool)
+        negative = ~same_clip(cosines)
     else:
         negative = labels[:, None] != labels[None]
         negative = negative.any(axis=-1) if negative.ndim == 3 else negative

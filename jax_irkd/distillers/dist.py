@@ -67,6 +67,8 @@ def dist_terms(
     inter = mean(_uncorrelated(student, teacher), counts)
     along = None if counts is None else counts[None]
     intra = jnp.mean(_uncorrelated(student.T, teacher.T, along))
+    if counts is not None:
+        intra = jnp.where(jnp.any(counts), intra, 0.0)
     return temperature**2 * inter, temperature**2 * intra
 
 
