@@ -1,100 +1,124 @@
 """Algorithm 1 of the paper: train the teacher, distil the student, evaluate, report."""
 
 import functools
-import shutil
+import json
 import time
 from pathlib import Path
+from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
 from jax_irkd import fields
 from jax_irkd.data import loading
+from jax_irkd.data.spec import CHANNELS
 from jax_irkd.detection import untrimmed
 from jax_irkd.errors import UserError
-from jax_irkd.fields import make_shares
 from jax_irkd.host import devices
 from jax_irkd.host.terminal import console
-from jax_irkd.metrics import classification
 from jax_irkd.pretrained import start
+from jax_irkd.pretrained.teacher import judge, keep_figures
 from jax_irkd.reporting import examples, write
-from jax_irkd.runs.identity import digest, facts_of, identity_of
-from jax_irkd.runs.lifecycle import carry_out
+from jax_irkd.runs.identity import facts_of, identity_of
+from jax_irkd.runs.lifecycle import carry_out, check_free
 from jax_irkd.runs.network import load_network
-from jax_irkd.runs.results import PAGE, finished, is_finished
+from jax_irkd.runs.results import PAGE, finished, has_begun, is_finished
 from jax_irkd.training import setup
-from jax_irkd.training.evaluation import Network, Scores, evaluate
+from jax_irkd.training.evaluation import Network, Scores
 from jax_irkd.training.loop import Phase, Trainer
-from jax_irkd.training.setup import make_reader
 from jax_irkd.tstdd import pipeline
 
 
-def run(config: ConfigDict, workdir: Path, restart: bool = False, profile: bool = False) -> dict:
-    """Everything `config` asks for; the results of its method. Finished parts are not run again."""
+class Ways(NamedTuple):
+    """How a run is carried out, beside what: none of it changes the outcome.
+
+    `busy` says what to do where another command works in a folder: wait, refuse, or auto, which
+    waits for the teacher that methods share and refuses otherwise.
+    """
+
+    restart: bool = False
+    profile: bool = False
+    busy: str = "auto"
+
+    @property
+    def of_teacher(self) -> "Ways":
+        """Those of the shared teacher, which a student's --restart leaves alone."""
+        return Ways(busy="wait" if self.busy == "auto" else self.busy)
+
+
+USUAL = Ways()
+
+
+def run(
+    config: ConfigDict,
+    workdir: Path,
+    restart: bool = False,
+    profile: bool = False,
+    busy: str = "auto",
+) -> dict:
+    """Everything `config` asks for; the results of its method. Finished parts are not run again.
+
+    `restart`, `profile` and `busy` are those of `Ways`.
+    """
     fields.check(config)
+    ways = Ways(restart, profile, busy)
     if not config.eval.detection:
-        return run_method(config, workdir, restart, profile)
+        return run_method(config, workdir, ways)
     untrimmed.check(config)
-    results = run_method(config, workdir, restart, profile)
+    results = run_method(config, workdir, ways)
     return untrimmed.add_detection(config, workdir / config.method, results)
 
 
-def run_method(
-    config: ConfigDict, workdir: Path, restart: bool = False, profile: bool = False
-) -> dict:
+def run_method(config: ConfigDict, workdir: Path, ways: Ways = USUAL) -> dict:
     """Train and evaluate on clips what `config.method` needs; the results of the method."""
-    if profile:
-        refuse_untraceable(config.method, workdir / config.method, restart)
-    made = setup.make_distillers(config.distillers)
-    shares = make_shares(config.distillers)
-    dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
-    if restart:
-        if jax.process_index() == 0:
-            shutil.rmtree(workdir / config.method, ignore_errors=True)
-        devices.barrier("restart")
-    if config.method == "teacher":
-        return train_teacher(config, dataset, workdir, profile)
-    if config.method == "tstdd":
-        return pipeline.run(config, dataset, workdir)
-    taught_by = ""
-    teacher, teacher_results = None, finished(workdir / "teacher")
-    if made:
-        if not config.teacher and not finished(workdir / "teacher"):
-            setup.check_fit(config, made, len(dataset.class_names))
-        teacher, teacher_results = get_teacher(config, dataset, workdir)
-        taught_by = teacher_results["identity"]
     folder = workdir / config.method
-    shown = teacher_results and teacher_results["metrics"]
+    if ways.profile:
+        refuse_untraceable(config.method, folder, ways.restart)
+    made = setup.make_distillers(config.distillers)
+    dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
+    asked = [json.loads(config.to_json_best_effort()), dataset.fingerprint, ways.restart]
+    devices.agree("configuration and data", asked)
+    if config.method == "tstdd":
+        return pipeline.run(config, dataset, workdir, **lifecycle_of(ways))
+    if config.method == "teacher":
+        check_ahead(config, dataset, folder, "teacher", ways)
+        return train_teacher(config, dataset, workdir, ways)
+    check_ahead(config, dataset, folder, "student", ways)
+    teacher, taught = None, finished(workdir / "teacher") or {}
+    if made:
+        if not config.teacher and not has_begun(folder):
+            setup.check_fit(config, made, len(dataset.class_names))
+        teacher, taught = get_teacher(config, dataset, workdir, ways)
+    shown = taught.get("metrics")
 
     def trained():
-        pretrained = config.weights.student
+        if config.teacher and made:
+            keep_figures(folder, taught)
         phase = Phase(
             name=config.method,
             modality="infrared",
-            model=setup.make_model(
-                config.student_model,
-                len(dataset.class_names),
-                config.dtype,
-                input_offset=bool(pretrained),
-            ),
+            model=make_model(config, dataset, "student"),
             training=config.student_training,
             distillers=made,
-            shares=shares,
+            shares=fields.make_shares(config.distillers),
             teacher=teacher() if made else None,
-            pretrained=start.start_from(pretrained, dataset.class_names),
+            pretrained=start.start_from(config.weights.student, dataset.class_names),
         )
-        scores, results = train(phase, config, dataset, folder, profile)
+        scores, results = train(phase, config, dataset, folder, ways.profile)
         return scores, results | {"teacher": shown}
 
     def page(results):
         alone = jax.process_count() == 1
         write_page(folder, config, dataset, teacher() if teacher and alone else None)
 
-    return carry_out(folder, identity_of(config, config.method, taught_by), trained, page)
+    identity = own_identity(config, dataset, config.method, taught["identity"] if made else "")
+    formerly = formerly_of(config, "student") | taught.get("formerly", {})
+    return carry_out(folder, identity, trained, page, formerly=formerly, **lifecycle_of(ways))
 
 
 def train_teacher(
-    config: ConfigDict, dataset: loading.Dataset, workdir: Path, profile: bool = False
+    config: ConfigDict, dataset: loading.Dataset, workdir: Path, ways: Ways = USUAL
 ) -> dict:
     """Train the RGB teacher in WORKDIR/teacher, unless that is done; its results."""
     folder = workdir / "teacher"
@@ -103,16 +127,69 @@ def train_teacher(
         phase = Phase(
             name="teacher",
             modality="rgb",
-            model=setup.make_model(config.teacher_model, len(dataset.class_names), config.dtype),
+            model=make_model(config, dataset, "teacher"),
             training=config.teacher_training,
             pretrained=start.start_from(config.weights.teacher, dataset.class_names),
         )
-        return train(phase, config, dataset, folder, profile)
+        return train(phase, config, dataset, folder, ways.profile)
 
     def page(results):
         write_page(folder, config, dataset, None)
 
-    return carry_out(folder, identity_of(config, "teacher"), trained, page)
+    identity, formerly = own_identity(config, dataset, "teacher"), formerly_of(config, "teacher")
+    return carry_out(folder, identity, trained, page, formerly=formerly, **lifecycle_of(ways))
+
+
+def lifecycle_of(ways: Ways) -> dict[str, bool]:
+    """What `carry_out` has to know."""
+    return {"wait": ways.busy == "wait", "restart": ways.restart}
+
+
+def own_identity(
+    config: ConfigDict, dataset: loading.Dataset, phase: str, teacher: str = ""
+) -> dict:
+    """`identity_of` by the content of the data and of the weights that it starts from."""
+    path = config.weights["teacher" if phase == "teacher" else "student"]
+    weights = start.content_of(path)
+    return identity_of(config, phase, teacher, data=dataset.fingerprint, weights=weights)
+
+
+def formerly_of(config: ConfigDict, role: str) -> dict:
+    """Fields of an identity as they were before they were digests of content."""
+    return {"data": None, "weights": config.weights[role]}
+
+
+def make_model(config: ConfigDict, dataset: loading.Dataset, role: str) -> nn.Module:
+    """The network of `role`."""
+    offset = {"input_offset": bool(config.weights.student)} if role == "student" else {}
+    section = config[f"{role}_model"]
+    return setup.make_model(section, len(dataset.class_names), config.dtype, **offset)
+
+
+def check_ahead(
+    config: ConfigDict, dataset: loading.Dataset, folder: Path, role: str, ways: Ways
+) -> None:
+    """Raises UserError for what would stop this run, or the teacher it needs, later.
+
+    Whatever can be found without training is found here, before anything is written.
+    """
+    own = bool(config.distillers) and not config.teacher
+    if role == "student" and own:
+        teachers = folder.with_name("teacher")
+        check_ahead(config, dataset, teachers, "teacher", ways.of_teacher)
+    phase = "teacher" if role == "teacher" else config.method
+    identity = own_identity(config, dataset, phase)
+    if not ways.restart:
+        unknown = ("teacher",) if role == "student" and config.distillers else ()
+        check_free(folder, identity, formerly_of(config, role), unknown)
+    if is_finished(folder) and not ways.restart:
+        return
+    setup.check_phase(config, dataset, role)
+    inputs = config.input
+    channels = CHANNELS["rgb" if role == "teacher" else "infrared"]
+    shape = (2, inputs.num_segments, inputs.resolution, inputs.resolution, channels)
+    model = make_model(config, dataset, role)
+    start.check(config.weights[role], model, shape, dataset.class_names)
 
 
 def refuse_untraceable(method: str, folder: Path, restart: bool) -> None:
@@ -126,18 +203,13 @@ def refuse_untraceable(method: str, folder: Path, restart: bool) -> None:
         )
 
 
-def get_teacher(config: ConfigDict, dataset: loading.Dataset, workdir: Path):
+def get_teacher(config: ConfigDict, dataset: loading.Dataset, workdir: Path, ways: Ways = USUAL):
     """A function that loads the teacher, and its results; refuses one that cannot teach."""
     folder = Path(config.teacher) if config.teacher else workdir / "teacher"
     if config.teacher:
-        network, meta = load_network(folder)
-        check_teacher(folder, meta, dataset)
-        scores = evaluate(network, config, make_reader(config, dataset, "test", ("rgb",)))
-        figures = classification.summarize(scores.logits, scores.labels, len(dataset.class_names))
-        identity = digest({"teacher": str(folder.absolute()), "step": meta["step"]})
-        results = {"metrics": figures, "identity": identity}
+        results = judge(folder, config, dataset, workdir / config.method, ways.restart)
     else:
-        results = train_teacher(config, dataset, workdir)
+        results = train_teacher(config, dataset, workdir, ways.of_teacher)
         jax.clear_caches()  # its programs hold memory, and the student has no use for them
     top1, chance = results["metrics"]["top1"], 1 / len(dataset.class_names)
     if top1 <= 1.5 * chance and not config.allow_weak_teacher:
@@ -146,18 +218,6 @@ def get_teacher(config: ConfigDict, dataset: loading.Dataset, workdir: Path):
             "nothing to teach. Train it longer, or insist with --config.allow_weak_teacher"
         )
     return functools.cache(lambda: load_network(folder)[0]), results
-
-
-def check_teacher(folder: Path, meta: dict, dataset: loading.Dataset) -> None:
-    """Raises UserError when a teacher's modality or classes are not those of the dataset."""
-    if meta["modality"] != "rgb":
-        raise UserError(f"the run in {folder} reads {meta['modality']}, but a teacher reads rgb")
-    theirs, ours = meta["class_names"], list(dataset.class_names)
-    if theirs != ours:
-        raise UserError(
-            f"the teacher in {folder} knows {len(theirs)} classes ({', '.join(theirs[:3])}, …), "
-            f"{dataset.name} has {len(ours)} ({', '.join(ours[:3])}, …); train one on it"
-        )
 
 
 def train(

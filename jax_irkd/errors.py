@@ -2,9 +2,12 @@
 
 import difflib
 import errno
+import functools
+import sys
 from collections.abc import Iterable
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: the disk, or the user's part of it, is full
+# Of an OSError: the disk, the user's part of it, or the largest file allowed, is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(Exception):
@@ -17,6 +20,12 @@ class UserError(Exception):
 def one_line(error: BaseException) -> str:
     """What `error` says, in one line; its class where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@functools.cache
+def once(text: str) -> None:
+    """Say on stderr that something optional is missing and what is done without it, once."""
+    print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -21,6 +21,8 @@ def define(values) -> None:
     flags.DEFINE_bool("restart", False, "delete what the method's folder holds, begin anew", **add)
     flags.DEFINE_bool("deterministic", False, "bit-equal reruns on GPUs, slower", **add)
     flags.DEFINE_bool("profile", False, "trace steps 5 to 8 into WORKDIR/METHOD/profile", **add)
+    busy = "where another command works in a folder; auto waits for a shared teacher alone"
+    flags.DEFINE_enum("busy", "auto", ["auto", "wait", "refuse"], busy, **add)
     modes, said = ["auto", "on", "off"], "several processes by jax.distributed"
     flags.DEFINE_enum("distributed", "auto", modes, said, **add)
 
@@ -44,7 +46,7 @@ def train(argv: list[str]) -> None:
     given = asked.flags
     devices.start(given.distributed, given.deterministic)
     workdir = Path(given.workdir or f"runs/{Path(asked.config_file).stem}")
-    algorithm.run(config, workdir, given.restart, given.profile)
+    algorithm.run(config, workdir, given.restart, given.profile, given.busy)
     if jax.process_index() == 0:
         write.print_table(workdir)
 

@@ -58,12 +58,17 @@ class _SkipDecoding(tfds.decode.SkipDecoding):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """One built dataset: random access to its records, class names and a fingerprint."""
+    """One built dataset: random access to its records, class names and a fingerprint.
+
+    The fingerprint is a digest of the content, written when the data set was built (older ones
+    have counts and sizes). `generated` says who is to be seen where nobody was filmed, else "".
+    """
 
     name: str
     class_names: tuple[str, ...]
     splits: dict[str, Sequence]
     fingerprint: str
+    generated: str = ""
 
     def records(self, splits: Sequence[str]) -> Sequence:
         """The clips of `splits`, one after the other. One that was not built is named and left out.

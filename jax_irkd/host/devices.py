@@ -1,14 +1,20 @@
 """Devices and processes: what has to be set before JAX is first used."""
 
+import hashlib
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, once
 from jax_irkd.host.memory import keep_freed_memory
 
+# A process that is gone ends the others after so long.
+_LOST = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 60}
 _PLAIN = ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
 
 
@@ -24,8 +30,9 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
         options = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{options} --xla_gpu_deterministic_ops=true".strip()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else its owner decides
-        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jax_irkd" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        cache = cache_folder()
+        if cache is not None:
+            jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
         # Not only what takes JAX's whole second: starting compiles dozens of smaller programs.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     plain = all(name in os.environ for name in _PLAIN)
@@ -35,14 +42,63 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
     address, count, index = (os.environ.get(name) for name in _PLAIN)
     try:
         if plain:
-            jax.distributed.initialize(address, int(count), int(index))
+            jax.distributed.initialize(address, int(count), int(index), **_LOST)
         else:
-            jax.distributed.initialize()
+            jax.distributed.initialize(**_LOST)
     except Exception as error:
         raise UserError(
             f"cannot join the other processes ({type(error).__name__}: {error}); set "
             f"{', '.join(_PLAIN)} for each process, start them with srun, or use --distributed=off"
         ) from error
+
+
+def cache_folder() -> Path | None:
+    """Where this package keeps what it may lose: XDG_CACHE_HOME or ~/.cache; None without a home.
+
+    An empty XDG_CACHE_HOME counts as none, and so does a relative one, as the standard has it.
+    """
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        base = Path(chosen) if os.path.isabs(chosen) else Path("~/.cache").expanduser()
+    except RuntimeError:
+        once(
+            "this user has no home folder: compiled programs are not kept; set XDG_CACHE_HOME to a "
+            "folder that is"
+        )
+        return None
+    return base / "jax_irkd"
+
+
+def agree(what: str, value: object) -> None:
+    """Raises UserError in every process when `value` (JSON) is not the same in all."""
+    if jax.process_count() == 1:
+        return
+    own = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
+    everyones = multihost_utils.process_allgather(np.frombuffer(own, np.uint8))
+    others = [i for i, row in enumerate(np.asarray(everyones)) if bytes(row) != bytes(everyones[0])]
+    if others:
+        raise UserError(
+            f"the processes do not agree on {what}: {', '.join(map(str, others))} differ from "
+            "process 0; start all with the same command and the same data"
+        )
+
+
+def first_does(action: Callable[[], None]) -> None:
+    """`action` in the first process; what it raises as UserError is raised in all."""
+    said = ""
+    if jax.process_index() == 0:
+        try:
+            action()
+        except UserError as error:
+            said = str(error) or "it failed"
+    if jax.process_count() > 1:
+        room = np.zeros(4096, np.uint8)
+        encoded = np.frombuffer(said.encode()[: len(room)], np.uint8)
+        room[: len(encoded)] = encoded
+        sent = np.asarray(multihost_utils.broadcast_one_to_all(room))
+        said = sent.tobytes().rstrip(b"\0").decode(errors="replace")
+    if said:
+        raise UserError(said)
 
 
 def barrier(name: str) -> None:

@@ -20,6 +20,15 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     Nothing in the file is executed. Raises UserError naming the file and what to do.
     """
     path = Path(path)
+    check(path)
+    arrays = _read_safetensors(path) if path.suffix in SAFETENSORS else _read_torch(path)
+    if not arrays:
+        raise UserError(f"weights file {path} holds no arrays")
+    return arrays
+
+
+def check(path: Path) -> None:
+    """Raises UserError for a path that is no readable file of a known kind."""
     if not path.exists():
         raise UserError(f"weights file {path} does not exist; give the path of a local file")
     if not path.is_file():
@@ -29,10 +38,6 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(f"weights file {path} has an unknown suffix; it must be one of {choices}")
     if not os.access(path, os.R_OK):
         raise UserError(f"weights file {path} cannot be read: permission denied")
-    arrays = _read_safetensors(path) if path.suffix in SAFETENSORS else _read_torch(path)
-    if not arrays:
-        raise UserError(f"weights file {path} holds no arrays")
-    return arrays
 
 
 def write(path: str | Path, arrays: dict[str, np.ndarray]) -> None:

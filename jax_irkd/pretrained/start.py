@@ -6,15 +6,21 @@ state of its optimiser: the new run counts and adapts from zero.
 """
 
 import functools
+import hashlib
 import importlib.resources
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import flax.linen as nn
+import jax
+import numpy as np
+
 from jax_irkd.errors import UserError
 from jax_irkd.host.terminal import console
-from jax_irkd.pretrained import torchvision
+from jax_irkd.pretrained import files, torchvision
 from jax_irkd.pretrained.torchvision import Variables
-from jax_irkd.runs.network import load_network
+from jax_irkd.runs.network import describe_network, load_network
+from jax_irkd.training import steps
 
 SHIPPED = "shipped:"
 
@@ -29,6 +35,39 @@ def shipped(name: str) -> Path:
     return path
 
 
+def content_of(path: str) -> str:
+    """A digest of what `start_from` would read; "" without a path. Raises UserError."""
+    if not path:
+        return ""
+    place = _place(path)
+    if place.is_dir():
+        return describe_network(place)[1]
+    files.check(place)
+    with place.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def check(path: str, model: nn.Module, shape: Sequence[int], class_names: Sequence[str]) -> None:
+    """Raises UserError when `path` cannot fill a `model` of clips of `shape`."""
+    if not path:
+        return
+    init = functools.partial(steps.alone(model).init, train=False)
+    clips = jax.ShapeDtypeStruct(tuple(shape), np.float32)
+    shapes = jax.eval_shape(init, jax.random.key(0), clips)
+    blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    place = _place(path)
+    if place.is_dir():
+        load_run(place, blank, class_names=class_names, quiet=True)
+    else:
+        torchvision.load_pretrained(place, blank)
+
+
+def _place(path: str) -> Path:
+    if path.startswith(SHIPPED):
+        return shipped(path.removeprefix(SHIPPED))
+    return Path(path).expanduser()
+
+
 def start_from(path: str, class_names: Sequence[str]) -> Callable[[Variables], Variables] | None:
     """What fills fresh variables from `path`: a file, a run's folder, shipped:NAME; None without.
 
@@ -38,14 +77,14 @@ def start_from(path: str, class_names: Sequence[str]) -> Callable[[Variables], V
     """
     if not path:
         return None
-    if path.startswith(SHIPPED):
-        return functools.partial(torchvision.load_pretrained, shipped(path.removeprefix(SHIPPED)))
-    if not Path(path).expanduser().is_dir():
-        return functools.partial(torchvision.load_pretrained, Path(path).expanduser())
+    if not _place(path).is_dir():
+        return functools.partial(torchvision.load_pretrained, _place(path))
     return functools.partial(load_run, path, class_names=class_names)
 
 
-def load_run(folder: str | Path, variables: Variables, *, class_names: Sequence[str]) -> Variables:
+def load_run(
+    folder: str | Path, variables: Variables, *, class_names: Sequence[str], quiet: bool = False
+) -> Variables:
     """`variables` with what the run in `folder` has learnt; says what was taken."""
     network, meta = load_network(Path(folder).expanduser())
     state = torchvision.to_torchvision(network.variables)
@@ -54,6 +93,8 @@ def load_run(folder: str | Path, variables: Variables, *, class_names: Sequence[
         state = {name: value for name, value in state.items() if name not in torchvision.HEAD}
         taken = f"all but the head ({len(meta['class_names'])} other classes)"
     filled = torchvision.fill(state, variables, f"the run in {folder}")
+    if quiet:
+        return filled
     console.print(
         f"start from {folder}, step {meta['step']}: {taken}", highlight=False, markup=False
     )

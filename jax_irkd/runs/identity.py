@@ -13,16 +13,21 @@ from jax_irkd.data.loading import Dataset
 _CIRCUMSTANCES = ("data_dir", "cache_dir", "threads", "eval_batch_size", "eval_every", "remat")
 
 
-def identity_of(config: ConfigDict, phase: str, teacher: str = "") -> dict[str, Any]:
+def identity_of(
+    config: ConfigDict, phase: str, teacher: str = "", *, data: str = "", weights: str = ""
+) -> dict[str, Any]:
     """What decides the outcome of a phase: a flat dict of config fields.
 
     A teacher's identity leaves out the student and the method, so that all methods share it.
+    `teacher`, `data` and `weights` are digests of the content: where things lie does not count.
     """
     full = json.loads(config.to_json_best_effort())
     role = "teacher" if phase == "teacher" else "student"
     chosen = {name: full[name] for name in ("protocol", "seed", "dtype", "dataset", "input")}
     chosen |= {"model": full[f"{role}_model"], "training": full[f"{role}_training"]}
-    chosen["weights"] = full["weights"][role]
+    chosen["weights"] = weights or full["weights"][role]
+    if data:
+        chosen["data"] = data
     if role == "student":
         chosen |= {"method": phase, "distillers": full["distillers"], "teacher": teacher}
     if phase == "tstdd":
@@ -39,6 +44,7 @@ def facts_of(config: ConfigDict, dataset: Dataset, method: str, modality: str) -
     return {
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
+        "generated": dataset.generated,
         "protocol": config.protocol,
         "method": method,
         "modality": modality,

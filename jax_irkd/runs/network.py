@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
+from jax_irkd.runs.identity import digest
+from jax_irkd.runs.results import RESULTS, finished
 from jax_irkd.training import setup
 from jax_irkd.training.checkpoints import Checkpoints, DamagedCheckpoint, select
 from jax_irkd.training.evaluation import Network
@@ -17,14 +19,12 @@ def load_network(folder: str | Path, which: str = "last") -> tuple[Network, dict
     """The trained network in a run's folder and what was saved beside it.
 
     `which` is last, best (by top-1 on the test split) or ema. The meta data hold `class_names`,
-    `modality`, `config` and `step`. Raises UserError when there is nothing to load.
+    `modality`, `config`, `step`, and under `figures` what this network reached on the test split,
+    empty where it was not tested. Raises UserError when there is nothing to load, and where the
+    checkpoint of a finished run is damaged: its results are not those of an older one.
     """
     folder = Path(folder)
-    if not (folder / "checkpoints").is_dir():
-        raise UserError(
-            f"{folder} holds no run (no checkpoints folder); train one, or check the path"
-        )
-    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+    with _checkpoints(folder) as checkpoints:
         steps = checkpoints.steps()[::-1]
         if which == "best" and checkpoints.best_step() is not None:
             steps.insert(0, checkpoints.best_step())
@@ -33,21 +33,76 @@ def load_network(folder: str | Path, which: str = "last") -> tuple[Network, dict
                 leaves, meta = checkpoints.read(step)
                 break
             except DamagedCheckpoint as error:
+                _refuse_older(folder, step, steps, error)
                 print(f"{folder}: checkpoint {step} is damaged ({error})", file=sys.stderr)
         else:
             raise UserError(
                 f"{folder}/checkpoints holds no readable checkpoint; train the run again"
             )
+        figures = checkpoints.figures(step)
     params = select(leaves, "ema" if which == "ema" else "params/model")
     if not params:
-        raise UserError(f"{folder} has no {which} parameters; train with training.ema_decay > 0")
+        raise UserError(
+            f"{folder} has no {which} parameters; train with "
+            f"--config.{_role(meta)}_training.ema_decay=0.999 or another share above 0"
+        )
     variables = {"params": params, "batch_stats": select(leaves, "batch_stats/model")}
-    return Network(_saved_model(meta), variables), meta
+    if which == "ema":
+        averaged = {k: v for k, v in figures.items() if k.startswith("ema_")}
+        figures = {name.removeprefix("ema_"): value for name, value in averaged.items()}
+    else:
+        figures = {k: v for k, v in figures.items() if not k.startswith("ema_")}
+    return Network(_saved_model(meta), variables), meta | {"figures": figures}
+
+
+def describe_network(folder: str | Path) -> tuple[dict, str]:
+    """What was saved beside the last network of a run, and a digest of its variables.
+
+    Nothing large is read. Raises UserError when there is none.
+    """
+    folder = Path(folder)
+    with _checkpoints(folder) as checkpoints:
+        steps = checkpoints.steps()[::-1]
+        for step in steps:
+            try:
+                meta, checksums = checkpoints.describe(step)
+            except DamagedCheckpoint as error:
+                _refuse_older(folder, step, steps, error)
+                continue
+            parts = ("params/model/", "batch_stats/model/")
+            own = {name: value for name, value in checksums.items() if name.startswith(parts)}
+            return meta, digest({"variables": own, "modality": meta["modality"]})
+    raise UserError(f"{folder}/checkpoints holds no readable checkpoint; train the run again")
+
+
+def _checkpoints(folder: Path) -> Checkpoints:
+    if not (folder / "checkpoints").is_dir():
+        raise UserError(
+            f"{folder} holds no run (no checkpoints folder); train one, or check the path"
+        )
+    return Checkpoints(folder / "checkpoints", read_only=True)
+
+
+def _refuse_older(folder: Path, step: int, steps: list[int], error: DamagedCheckpoint) -> None:
+    """Raises UserError where the figures of a finished run would be taken for another step's."""
+    results = finished(folder)
+    if results is None:
+        return
+    older = [other for other in steps if other < step]
+    rest = f"training goes on after step {max(older)}" if older else "it is trained anew"
+    raise UserError(
+        f"{folder}: checkpoint {step} is damaged ({error}), and the results of this run are of "
+        f"step {results.get('steps', step)}; delete {folder / RESULTS} and run its command again: "
+        + rest
+    )
+
+
+def _role(meta: Mapping) -> str:
+    return "teacher" if meta["modality"] == "rgb" else "student"
 
 
 def _saved_model(meta: Mapping) -> TSN:
-    role = "teacher" if meta["modality"] == "rgb" else "student"
-    section = dict(meta["config"][f"{role}_model"]) | {"sync_bn": False}
+    section = dict(meta["config"][f"{_role(meta)}_model"]) | {"sync_bn": False}
     return setup.make_model(
         ConfigDict(section),
         len(meta["class_names"]),

@@ -24,6 +24,7 @@ IDENTITY = "config.json"  # what decides the outcome, from the first step on
 RESULTS = "results.json"  # the last file that a run writes
 SCORES = "scores.npz"
 PAGE = "report.html"
+_SAVED = "checkpoints/[0-9]*"
 
 
 def is_finished(folder: str | Path) -> bool:
@@ -36,13 +37,24 @@ def is_run(folder: str | Path) -> bool:
     return is_finished(folder) or has_log(folder)
 
 
+def has_begun(folder: str | Path) -> bool:
+    """Whether there is anything of a run in `folder` that a new start would lose."""
+    kept = (Path(folder).glob(pattern) for pattern in (_SAVED, f"streams/*/{_SAVED}"))
+    return is_finished(folder) or any(any(paths) for paths in kept)
+
+
 def finished(folder: str | Path) -> dict | None:
     """The results of a run that has ended, None otherwise. Raises UserError when unreadable."""
     if not is_finished(folder):
         return None
-    results = read_json(Path(folder) / RESULTS)
-    if not isinstance(results, dict):
-        raise UserError(f"{Path(folder) / RESULTS} holds no results; train the run again")
+    path = Path(folder) / RESULTS
+    remedy = "delete it and run the same command again: what is trained is tested once more"
+    results = read_json(path, remedy)
+    known = ("metrics", "seconds", "config", "versions")
+    if not isinstance(results, dict) or not all(
+        isinstance(results.get(name, {}), dict) for name in known
+    ):
+        raise UserError(f"{path} holds no results; {remedy}")
     return results
 
 

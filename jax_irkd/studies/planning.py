@@ -152,16 +152,24 @@ def _command(arguments: Sequence[str], workdir: Path) -> tuple[str, ...]:
 
 def _check(config: ConfigDict, folder: Path, workdir: Path) -> None:
     """Raises UserError when `folder` holds another run."""
-    from jax_irkd.host.files import read_json
+    from jax_irkd.data import loading
+    from jax_irkd.pretrained import start
     from jax_irkd.runs.identity import identity_of
-    from jax_irkd.runs.lifecycle import claim
+    from jax_irkd.runs.lifecycle import check_free
     from jax_irkd.runs.results import IDENTITY, finished
 
     if not (folder / IDENTITY).exists():
         return
     teacher = finished(workdir / "teacher") if config.distillers else None
-    wanted = identity_of(config, config.method, (teacher or {}).get("identity", ""))
-    if config.distillers and (config.teacher or not teacher):
-        # Only the run itself can tell which teacher it will have.
-        wanted["teacher"] = read_json(folder / IDENTITY).get("teacher")
-    claim(folder, wanted)
+    # Only the run itself can tell which teacher it will have.
+    unknown = ["teacher"] if config.distillers and (config.teacher or not teacher) else []
+    role = "teacher" if config.method == "teacher" else "student"
+    content = {"weights": start.content_of(config.weights[role])}
+    try:
+        dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
+        content["data"] = dataset.fingerprint
+    except UserError:
+        unknown.append("data")  # and that the run will say
+    wanted = identity_of(config, config.method, (teacher or {}).get("identity", ""), **content)
+    formerly = {"data": None, "weights": config.weights[role]}
+    check_free(folder, wanted, formerly, unknown)

@@ -175,6 +175,29 @@ class Checkpoints:
         """Whether `step` was saved with metrics."""
         return self._manager.metrics(step)[self._metric] != _UNSCORED
 
+    def figures(self, step: int) -> dict[str, float]:
+        """The metrics saved with `step`; none where it was not evaluated."""
+        found = dict(self._manager.metrics(step) or {})
+        return found if found.get(self._metric, _UNSCORED) != _UNSCORED else {}
+
+    def describe(self, step: int) -> tuple[Meta, dict[str, int]]:
+        """The JSON part of `step` and the checksums of its leaves, without reading these.
+
+        Raises DamagedCheckpoint.
+        """
+        try:
+            with _quiet_threads():
+                restored = self._manager.restore(
+                    step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+                )["meta"]
+            meta, checksums = restored["meta"], restored["checksums"]
+            expected = restored["meta_checksum"]
+        except Exception as error:  # as in `read`
+            raise DamagedCheckpoint(f"{type(error).__name__}: {str(error)[:200]}") from error
+        if _text_checksum(meta) != expected:
+            raise DamagedCheckpoint("its description changed on disk")
+        return meta, checksums
+
     def read(self, step: int) -> tuple[dict[str, np.ndarray], Meta]:
         """Leaves by name and the JSON part of `step`. Raises DamagedCheckpoint."""
         try:

@@ -15,6 +15,8 @@ from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
 from jax_irkd.training import steps
+from jax_irkd.training.optimizers import make_optimizer
+from jax_irkd.training.parallel import devices_of
 from jax_irkd.training.steps import AXIS
 
 
@@ -55,6 +57,16 @@ def make_reader(
         sizes={name: tuple(sizes[name]) for name in modalities},
         faults=loading.Faults(config.input.max_broken),
     )
+
+
+def check_phase(config: ConfigDict, dataset: loading.Dataset, role: str) -> None:
+    """Raises UserError for what the phase of `role` could not be trained and tested with."""
+    training = config[f"{role}_training"]
+    modality = "rgb" if role == "teacher" else "infrared"
+    for split in ("train", "test"):
+        make_reader(config, dataset, split, (modality,))
+    devices_of(config, training.batch_size)
+    make_optimizer(training, 2, 1)
 
 
 def make_augmentation(inputs: ConfigDict) -> Callable:

@@ -49,11 +49,19 @@ from jax_irkd.tstdd.pictures import STREAMS, LabelledClip, check
 _DAMAGE = (ValueError, LookupError, TypeError, cv2.error, OSError, RuntimeError)
 
 
-def run(config: ConfigDict, dataset: loading.Dataset, workdir: Path) -> dict:
+def run(
+    config: ConfigDict,
+    dataset: loading.Dataset,
+    workdir: Path,
+    *,
+    wait: bool = False,
+    restart: bool = False,
+) -> dict:
     """Everything from frames to results in WORKDIR/tstdd; what is finished is not run again.
 
-    A signal saves the network in training and raises Interrupted; flow is kept clip by clip. What
-    follows the networks is computed again by the next call.
+    `wait` and `restart` as in `runs.lifecycle.carry_out`. A signal saves the network in training
+    and raises Interrupted; flow is kept clip by clip. What follows the networks is computed again
+    by the next call.
     """
     if jax.process_count() > 1:
         raise UserError("method=tstdd runs in one process; start it with --distributed=off")
@@ -74,7 +82,9 @@ def run(config: ConfigDict, dataset: loading.Dataset, workdir: Path) -> dict:
     def page(results):
         write_page(folder, results)
 
-    return carry_out(folder, identity_of(config, "tstdd"), trained, page)
+    identity = identity_of(config, "tstdd", data=dataset.fingerprint)
+    formerly = {"data": None}
+    return carry_out(folder, identity, trained, page, formerly=formerly, wait=wait, restart=restart)
 
 
 def write_page(folder: Path, results: Mapping[str, Any]) -> None:
