@@ -65,7 +65,7 @@ def paired_bootstrap(
     of draws on the rarer side of zero, (1 + draws) / (1 + replicates), so at least 2 / replicates.
     """
     difference = _difference(method, baseline)
-    draws = _means([difference], replicates, seed)[0]
+    (draws,) = _means([difference], replicates, seed)
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     rarer = min(np.sum(draws <= 0), np.sum(draws >= 0))
@@ -99,16 +99,21 @@ def gap_interval(
     return Interval(share, float(low), float(high))
 
 
-def _means(scores: list[np.ndarray], replicates: int, seed: int) -> Float[np.ndarray, "k r"]:
-    """Means of every `s n` array over the same draws of seeds and clips."""
+def _means(scores: Sequence[np.ndarray], replicates: int, seed: int) -> Float[np.ndarray, "k r"]:
+    """Means of every `s n` array over the same draws of seeds and clips.
+
+    Clips with the same scores everywhere are drawn together, by their number.
+    """
     seeds, clips = scores[0].shape
+    columns, counts = np.unique(np.concatenate(scores), axis=1, return_counts=True)
+    kinds = columns.reshape(len(scores), seeds, -1)
     key = np.random.default_rng(seed)
     draws = []
-    for first in range(0, replicates, 500):  # in slices: counts are replicates x clips numbers
-        count = min(500, replicates - first)
-        seed_counts = key.multinomial(seeds, np.full(seeds, 1 / seeds), size=count)
-        clip_counts = key.multinomial(clips, np.full(clips, 1 / clips), size=count)
-        sums = [np.sum(seed_counts * (clip_counts @ part.T), axis=1) for part in scores]
+    for first in range(0, replicates, 500):  # in slices: drawn are replicates x kinds numbers
+        size = min(500, replicates - first)
+        seed_counts = key.multinomial(seeds, np.full(seeds, 1 / seeds), size=size)
+        clip_counts = key.multinomial(clips, counts / clips, size=size)
+        sums = [np.sum(seed_counts * (clip_counts @ part.T), axis=1) for part in kinds]
         draws.append(np.stack(sums) / (seeds * clips))
     return np.concatenate(draws, axis=1)
 

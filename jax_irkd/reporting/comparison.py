@@ -1,10 +1,8 @@
-"""Who is compared with whom, and what of the gap is closed."""
+"""Who is compared with whom."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jax_irkd.metrics import significance
 from jax_irkd.runs.results import Run, number
 
 
@@ -45,17 +43,6 @@ def cast_of(focus: Run, runs: Sequence[Run]) -> Cast:
 def _comparable(run: Run, focus: Run) -> bool:
     keys = ("dataset", "protocol", "class_names")
     return all(run.results.get(key) == focus.results.get(key) for key in keys)
-
-
-def gap_share(cast: Cast) -> float | None:
-    """Share of the gap the focus closes; None where an end of it is not known, or there is none."""
-    value, before = cast.focus.figure(cast.metric), None
-    if cast.baseline is not None:
-        before = cast.baseline.figure(cast.metric)
-    if None in (value, before, cast.teacher_figure):
-        return None
-    share = significance.gap_closed(cast.teacher_figure, before, value)
-    return None if math.isnan(share) else share
 
 
 def colour_of(run: Run, shown: Sequence[Run]) -> str:

@@ -7,12 +7,12 @@ infrared-only baseline where those are there. What is missing becomes a sentence
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jax_irkd.metrics import classification, significance
-from jax_irkd.reporting import analysis, charts, pulls
-from jax_irkd.reporting.comparison import Cast, cast_of, colour_of, gap_share
+from jax_irkd.metrics import classification
+from jax_irkd.reporting import analysis, charts, pulls, verdict
+from jax_irkd.reporting.comparison import Cast, cast_of, colour_of
 from jax_irkd.reporting.paper import paper_rows
 from jax_irkd.reporting.wording import duration, flatten, metric_name, percent
-from jax_irkd.runs.results import TITLES, Run, number, paired
+from jax_irkd.runs.results import TITLES, Run, number
 
 COLUMNS = ("top-1", "top-5", "class acc.", "mAP", "NLL", "ECE", "gap closed", "steps")
 _KEYS = {"top-1": "top1", "top-5": "top5", "class acc.": "mean_class_accuracy"}
@@ -39,7 +39,7 @@ def headline_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _page(cast: Cast, shown: Sequence[Run], title: str, sections: Sequence, made: Sequence[Run]):
-    results = cast.focus.results
+    results, evidence = cast.focus.results, verdict.evidence_of(cast)
     return {
         "title": title,
         "eyebrow": [
@@ -48,8 +48,8 @@ def _page(cast: Cast, shown: Sequence[Run], title: str, sections: Sequence, made
             if results.get(key)
         ]
         + ([f"seed {results['seed']}"] if results.get("seed") is not None else []),
-        "verdict": _verdict(cast),
-        "explained": _explained(cast),
+        "verdict": verdict.headline(cast, evidence),
+        "explained": verdict.sentences(cast, evidence),
         "track": _track(cast, shown),
         "columns": COLUMNS,
         "rows": _headline(cast, shown),
@@ -67,67 +67,6 @@ def _page(cast: Cast, shown: Sequence[Run], title: str, sections: Sequence, made
         "sections": [s._asdict() for s in [*pulls.section(cast.focus), *sections]],
         "made": [_made(run) for run in made],
     }
-
-
-def _verdict(cast: Cast) -> str:
-    value = cast.focus.figure(cast.metric)
-    share = gap_share(cast)
-    if value is None:
-        return f"{cast.focus.title} has no test figures"
-    if share is None or not cast.student:
-        return f"{cast.focus.title}: {percent(value)} {metric_name(cast.metric)}"
-    if share >= 1:
-        return "The infrared student passes its RGB teacher"
-    if share < 0:
-        return "The student falls behind training on infrared only"
-    if share == 0:
-        return "The student equals training on infrared only"
-    return f"{percent(share, 0)} of the gap to the RGB teacher is closed"
-
-
-def _explained(cast: Cast) -> list[str]:
-    focus, baseline, metric = cast.focus, cast.baseline, cast.metric
-    value = focus.figure(metric)
-    if not cast.student or value is None:
-        return []
-    sentences = []
-    before = baseline.figure(metric) if baseline else None
-    if before is not None:
-        moved = "lifts" if value > before else "lowers"
-        change = f"{moved} infrared recognition from {percent(before)} to {percent(value)}"
-        if value == before:
-            change = f"leaves infrared recognition at {percent(value)}"
-        sentences.append(
-            f"Distillation {change} {metric_name(metric)}"
-            + (
-                f"; the teacher, which sees RGB, reaches {percent(cast.teacher_figure)}."
-                if cast.teacher_figure is not None
-                else "."
-            )
-        )
-        sentences += _evidence(focus, baseline)
-    return sentences
-
-
-def _evidence(focus: Run, baseline: Run) -> list[str]:
-    """How sure the difference is, from the clips both runs were tested on."""
-    pair = paired(focus, baseline)
-    if pair is None:
-        return [
-            "The two runs were not tested on the same clips, so the difference has no interval."
-        ]
-    right, baseline = (logits.argmax(1) == labels for logits, labels in pair)
-    interval = significance.paired_bootstrap(right[None], baseline[None], replicates=4000)
-    test = significance.mcnemar_exact(baseline, right)
-    none = (
-        " The interval includes no difference at all." if interval.low <= 0 <= interval.high else ""
-    )
-    return [
-        f"Top-1 difference {100 * interval.difference:+.1f} points, 95 % interval "
-        f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f} over {len(right)} test clips; "
-        f"{test.only_second} clips won, {test.only_first} lost (exact McNemar test, "
-        f"{_p(test.p_value)}).{none} One seed each: another seed moves both figures."
-    ]
 
 
 def _track(cast: Cast, shown: Sequence[Run]) -> dict[str, Any] | None:
@@ -181,8 +120,7 @@ def _headline(cast: Cast, shown: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _row(run: Run, cast: Cast) -> dict[str, Any]:
     cells = {column: _cell(column, run.figure(key)) for column, key in _KEYS.items()}
-    share = gap_share(cast) if cast.student else None
-    cells["gap closed"] = "" if share is None else percent(share, 0)
+    cells["gap closed"] = verdict.gap_text(verdict.gap_of(cast))
     steps = run.results.get("steps")
     cells["steps"] = "" if steps is None else f"{steps:,}".replace(",", " ")
     return {"title": run.title, "colour": run.colour, "cells": cells}
@@ -250,10 +188,6 @@ def _cell(column: str, value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.3f}" if column in ("mAP", "NLL") else percent(value)
-
-
-def _p(value: float) -> str:
-    return "p < 0.0001" if value < 1e-4 else f"p = {value:.2g}"
 
 
 def _words(items: Mapping[str, Any] | None) -> str:
