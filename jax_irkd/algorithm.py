@@ -16,6 +16,7 @@ from jax_irkd.data.spec import CHANNELS
 from jax_irkd.detection import untrimmed
 from jax_irkd.errors import UserError
 from jax_irkd.host import devices
+from jax_irkd.host.files import expanded
 from jax_irkd.host.terminal import console
 from jax_irkd.pretrained import start
 from jax_irkd.pretrained.teacher import judge, keep_figures
@@ -205,7 +206,7 @@ def refuse_untraceable(method: str, folder: Path, restart: bool) -> None:
 
 def get_teacher(config: ConfigDict, dataset: loading.Dataset, workdir: Path, ways: Ways = USUAL):
     """A function that loads the teacher, and its results; refuses one that cannot teach."""
-    folder = Path(config.teacher) if config.teacher else workdir / "teacher"
+    folder = expanded(config.teacher) if config.teacher else workdir / "teacher"
     if config.teacher:
         results = judge(folder, config, dataset, workdir / config.method, ways.restart)
     else:

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import config_path
 
 from jax_irkd.errors import UserError, nearest, one_line
+from jax_irkd.host.files import expanded
 
 _FAULTS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
 
@@ -144,7 +145,7 @@ def find_config(name: str) -> Path:
 
     `ntu`, `ntu.py` and `configs/ntu.py` are names of a shipped one. Raises UserError.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         if path.suffix != ".py":
             raise UserError(f"{name} is no config: a Python file with a function get_config is one")

@@ -29,6 +29,7 @@ def examine(argv: list[str]) -> int:
         from pathlib import Path
 
         from jax_irkd import command_line
+        from jax_irkd.host.files import expanded
         from jax_irkd.host.terminal import make_console
         from jax_irkd.inspection import checkup
 
@@ -41,7 +42,7 @@ def examine(argv: list[str]) -> int:
     # Else this process would take most of a GPU's memory, and the one that compiles has too little.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     name = Path(asked.config_file).stem if asked.config_file else ""
-    workdir = Path(asked.flags.workdir or Path("runs", name))
+    workdir = expanded(asked.flags.workdir or Path("runs", name))
     return checkup.report(asked.config, workdir, argv, make_console(200))
 
 

@@ -41,11 +41,12 @@ def train(argv: list[str]) -> None:
 
         from jax_irkd import algorithm
         from jax_irkd.host import devices
+        from jax_irkd.host.files import expanded
         from jax_irkd.reporting import write
 
     given = asked.flags
     devices.start(given.distributed, given.deterministic)
-    workdir = Path(given.workdir or f"runs/{Path(asked.config_file).stem}")
+    workdir = expanded(given.workdir or f"runs/{Path(asked.config_file).stem}")
     algorithm.run(config, workdir, given.restart, given.profile, given.busy)
     if jax.process_index() == 0:
         write.print_table(workdir)

@@ -42,14 +42,13 @@ def study(argv: list[str]) -> int:
 
         import json
         import shlex
-        from pathlib import Path
 
-        from jax_irkd.host.files import write_whole
+        from jax_irkd.host.files import expanded, write_whole
         from jax_irkd.host.terminal import make_console
         from jax_irkd.studies import outputs
 
     given, console = asked.flags, make_console(150)
-    workdir = Path(given.workdir)
+    workdir = expanded(given.workdir)
     plan_file = workdir / "plan.json"
     if given.report_only:
         if not plan_file.exists():

@@ -21,6 +21,7 @@ from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
+from jax_irkd.host.files import expanded
 
 
 class Clip(TypedDict):
@@ -104,7 +105,7 @@ def open_dataset(name: str, data_dir: str) -> Dataset:
 
     Raises UserError, with the folder looked for and the command that builds it, when it is missing.
     """
-    root = Path(data_dir).expanduser()
+    root = expanded(data_dir)
     versions = sorted(root.joinpath(name).glob("*.*.*/dataset_info.json"), key=_version)
     if not versions:
         raise UserError(

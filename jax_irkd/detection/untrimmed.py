@@ -24,6 +24,7 @@ from jax_irkd.detection.protocol import evaluate
 from jax_irkd.detection.rows import Row, read_folder, write_folder
 from jax_irkd.detection.scoring import make_watch
 from jax_irkd.errors import UserError
+from jax_irkd.host.files import expanded
 from jax_irkd.host.terminal import Progress, console
 from jax_irkd.reporting import sections, write
 from jax_irkd.reporting.wording import percent
@@ -82,7 +83,7 @@ def check(config: ConfigDict) -> None:
 
 def find_footage(config: ConfigDict) -> TestVideos:
     """What `config` evaluates on. Raises UserError when videos are absent and may not be."""
-    folder = Path(config.eval.raw_dir).expanduser()
+    folder = expanded(config.eval.raw_dir)
     if not folder.is_dir():
         raise UserError(f"config.eval.raw_dir={config.eval.raw_dir} is no folder; check the path")
     annotated = untrimmed.pku_annotations(folder, config.protocol)

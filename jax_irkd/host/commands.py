@@ -13,6 +13,7 @@ Nothing heavy is imported here: a command's file needs only this, so that `--hel
 """
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -21,9 +22,18 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 from jax_irkd.errors import FULL, UserError, nearest
-from jax_irkd.host.interrupts import INTERRUPTED, Interrupted
+from jax_irkd.host.interrupts import (
+    ENDING,
+    INTERRUPTED,
+    Ended,
+    Interrupted,
+    leaving_at_once,
+    listening,
+)
 
 MISTAKE, CTRL_C, NOBODY_READS = 2, 130, 141
+# What a disk or a network answers at a write, where Python does not know the file's name.
+_OF_DISKS = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENAMETOOLONG, errno.ENODEV)
 AGAIN = "run the same command again to continue"
 
 
@@ -39,8 +49,9 @@ def run(
     command goes on where it was stopped. Errors that no user can cause pass through.
     """
     pressed = _CtrlC()
+    _speak_plainly()
     try:
-        with pressed.heard():
+        with pressed.heard(), listening() if resumes else contextlib.nullcontext():
             code = _carry_out(body, sys.argv[1:] if argv is None else list(argv))
     except BaseException as error:
         code = _last_words(error, pressed.seen, f"; {AGAIN}" if resumes else "")
@@ -76,7 +87,10 @@ def version() -> str:
 
     import jax_irkd
 
-    jax = importlib.metadata.version("jax")
+    try:
+        jax = importlib.metadata.version("jax")
+    except importlib.metadata.PackageNotFoundError:
+        jax = "is missing"
     return f"jax_irkd {jax_irkd.__version__}, jax {jax}, Python {platform.python_version()}"
 
 
@@ -84,7 +98,7 @@ def _last_words(error: BaseException, interrupted: bool, again: str) -> int | No
     """Say why a command ended; its exit code, None for what no user can cause."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-    if isinstance(error, Interrupted):
+    if isinstance(error, Interrupted | Ended):
         _say(str(error))
         return INTERRUPTED
     if isinstance(error, UserError):
@@ -104,6 +118,9 @@ def _last_words(error: BaseException, interrupted: bool, again: str) -> int | No
     if isinstance(error, OSError) and error.filename:
         _say(f"error: {error.filename}: {error.strerror or error}")
         return MISTAKE
+    if isinstance(error, OSError) and error.errno in _OF_DISKS:
+        _say(f"error: {error.strerror}; check the disk{again or ' and try again'}")
+        return MISTAKE
     if isinstance(error, ModuleNotFoundError) and not f"{error.name}.".startswith("jax_irkd."):
         _say(
             f"error: the module {error.name} is not installed; pip install 'jax-irkd' brings what "
@@ -111,6 +128,13 @@ def _last_words(error: BaseException, interrupted: bool, again: str) -> int | No
         )
         return MISTAKE
     return None
+
+
+def _speak_plainly() -> None:
+    """Let a terminal that is not of UTF-8 show what it can instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            stream.reconfigure(errors="replace")
 
 
 def _say(text: str) -> None:
@@ -158,10 +182,13 @@ def importing() -> Iterator[None]:
     """
     before = signal.getsignal(signal.SIGINT)
     ours = callable(before) and _in_main_thread()
+    # Only in a command that goes on where it was stopped: the others end as any process does.
+    resumes = _in_main_thread() and callable(signal.getsignal(ENDING[0]))
     if ours:
         signal.signal(signal.SIGINT, _leave)
     try:
-        yield
+        with leaving_at_once() if resumes else contextlib.nullcontext():
+            yield
         from absl import logging
 
         logging.set_verbosity(logging.ERROR)  # Orbax and TFDS remark on the usual

@@ -24,6 +24,14 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
     return path
 
 
+def expanded(path: str | Path) -> Path:
+    """`path` with ~ replaced. Raises UserError where a user has no home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: no home folder is known here; give a full path") from error
+
+
 def read_json(path: str | Path, remedy: str = "train the run again") -> Any:
     """What the JSON file `path` holds. Raises UserError with `remedy` when it cannot be read."""
     try:

@@ -1,29 +1,45 @@
-"""SIGTERM, SIGINT and SIGUSR1 ask a run to save and stop; a second SIGINT ends it at once."""
+"""Signals that ask a run to stop: SIGTERM, SIGHUP, SIGUSR1 and SIGINT.
+
+In the loop (`StopRequest`) the step is finished and saved first; a second SIGINT ends it at once.
+Anywhere else (`listening`) the first three end the command where it is, with the same exit code:
+what is on disk is whole, and the same command continues. Outside the main thread, where Python
+delivers no signals, nothing is listened to.
+"""
 
 import contextlib
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 
 INTERRUPTED = 75  # exit code: the state is saved, the same command continues (EX_TEMPFAIL)
+_NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1")  # as far as the system has them
+ENDING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
 class Interrupted(Exception):
     """The run was asked to stop and has saved its state."""
 
 
+class Ended(BaseException):
+    """A signal outside the loop. No `except Exception` of a library may hold it up."""
+
+    def __init__(self, name: str):
+        super().__init__(f"{name}: stopped; run the same command again to continue")
+
+
 class StopRequest:
     """While active, remembers the first signal that asks to stop (`requested`, else None)."""
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    SIGNALS = (*ENDING, signal.SIGINT)
 
     def __init__(self):
         self.requested: str | None = None
         self._previous: dict = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in self.SIGNALS:
-            self._previous[number] = signal.signal(number, self._remember)
+        self._previous = _handle(self.SIGNALS, self._remember)
         return self
 
     def __exit__(self, *error) -> None:
@@ -35,7 +51,53 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL)
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
-        print(f"\n{self.requested}: finishing the step and saving", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a terminal that hung up
+            print(f"\n{self.requested}: finishing the step and saving", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Until the block ends, a signal of `ENDING` raises `Ended` where the main thread is."""
+
+    def end(number: int, frame) -> None:
+        raise Ended(signal.Signals(number).name)
+
+    with _handled(end):
+        yield
+
+
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Until the block ends, a signal of `ENDING` ends the process: nothing is there to be saved."""
+
+    def leave(number: int, frame) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, f"{Ended(signal.Signals(number).name)}\n".encode())
+        os._exit(INTERRUPTED)
+
+    with _handled(leave):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(handler) -> Iterator[None]:
+    before = _handle(ENDING, handler)
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _handle(numbers, handler) -> dict:
+    """Let `handler` hear `numbers`, but for those that are ignored (nohup); what heard them."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    before = {number: signal.getsignal(number) for number in numbers}
+    heard = {n: h for n, h in before.items() if h not in (signal.SIG_IGN, None)}
+    for number in heard:
+        signal.signal(number, handler)
+    return heard
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
+from jax_irkd.host.files import expanded
 
 GREEN, YELLOW, RED = "green", "yellow", "red"
 # Distributions by the name they are imported under, in the order shown.
@@ -170,7 +171,7 @@ def check_disk(folders: dict[str, Path]) -> list[Line]:
     """Free space where runs and data go, and whether one may write there."""
     lines = []
     for topic, folder in folders.items():
-        place = folder.expanduser().absolute()
+        place = expanded(folder).absolute()
         while not place.exists():
             place = place.parent
         free = shutil.disk_usage(place).free
@@ -196,6 +197,9 @@ def check_cache() -> list[Line]:
 
     if not jax.config.jax_compilation_cache_dir:
         devices.start(distributed="off")
+    if not jax.config.jax_compilation_cache_dir:
+        remedy = "set XDG_CACHE_HOME to a folder; every start compiles anew until then"
+        return [Line(YELLOW, "cache", "this user has no home folder", remedy)]
     folder = Path(jax.config.jax_compilation_cache_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -165,7 +165,7 @@ SUBJECTS = {"data": inspect_data, "config": inspect_config, "run": inspect_run}
 
 
 def _out(name: str) -> Path:
-    path = Path(name).expanduser()
+    path = expanded(name)
     return path if path.suffix else path.with_suffix(".png")
 
 

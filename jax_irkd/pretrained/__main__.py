@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from jax_irkd.host import commands
+from jax_irkd.host.files import expanded
 
 
 def parse(argv: Sequence[str]):
@@ -31,7 +32,7 @@ def write(argv: list[str]) -> None:
         from jax_irkd.pretrained import files, torchvision
         from jax_irkd.runs.network import load_network
 
-    network, _ = load_network(Path(given.run).expanduser())
+    network, _ = load_network(expanded(given.run))
     state = torchvision.to_torchvision(network.variables)
     small = {k: v.astype(np.float16) for k, v in state.items() if k not in torchvision.HEAD}
     files.write(given.out, small)

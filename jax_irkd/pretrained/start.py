@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from jax_irkd.errors import UserError
+from jax_irkd.host.files import expanded
 from jax_irkd.host.terminal import console
 from jax_irkd.pretrained import files, torchvision
 from jax_irkd.pretrained.torchvision import Variables
@@ -65,7 +66,7 @@ def check(path: str, model: nn.Module, shape: Sequence[int], class_names: Sequen
 def _place(path: str) -> Path:
     if path.startswith(SHIPPED):
         return shipped(path.removeprefix(SHIPPED))
-    return Path(path).expanduser()
+    return expanded(path)
 
 
 def start_from(path: str, class_names: Sequence[str]) -> Callable[[Variables], Variables] | None:
@@ -86,7 +87,7 @@ def load_run(
     folder: str | Path, variables: Variables, *, class_names: Sequence[str], quiet: bool = False
 ) -> Variables:
     """`variables` with what the run in `folder` has learnt; says what was taken."""
-    network, meta = load_network(Path(folder).expanduser())
+    network, meta = load_network(expanded(folder))
     state = torchvision.to_torchvision(network.variables)
     taken = "all parameters"
     if list(meta["class_names"]) != list(class_names):

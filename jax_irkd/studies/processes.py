@@ -4,7 +4,6 @@ A run that crashes or leaks takes nothing with it, and the kernel counts its tim
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -15,8 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jax_irkd.errors import UserError
-from jax_irkd.host import room
+from jax_irkd.host import locks, room
 from jax_irkd.host.interrupts import INTERRUPTED, StopRequest
 from jax_irkd.runs.results import is_finished
 from jax_irkd.studies.planning import PlannedRun
@@ -204,19 +202,9 @@ def read_attempts(workdir: Path) -> dict[str, list[dict[str, Any]]]:
 @contextlib.contextmanager
 def _locked(workdir: Path):
     """Holds WORKDIR/study.lock; yields its file descriptor, which the runs inherit."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / "study.lock").open("a")
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {workdir}: {error.strerror}; use another --workdir"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another study, or a run that one left behind, works in {workdir}; wait for it, "
-                "stop it, or use another --workdir"
-            ) from error
+    busy = (
+        "another study, or a run that one left behind, works in {folder}; wait for it, stop it, or "
+        "use another --workdir"
+    )
+    with locks.held(workdir, name="study.lock", busy=busy) as file:
         yield file.fileno()

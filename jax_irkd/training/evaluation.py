@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -13,7 +14,14 @@ from ml_collections import ConfigDict
 from jax_irkd.data import loading
 from jax_irkd.host import memory
 from jax_irkd.host.terminal import Progress
-from jax_irkd.training.parallel import devices_of, gather_names, on_devices, replicate, split
+from jax_irkd.training.parallel import (
+    any_process,
+    devices_of,
+    gather_names,
+    on_devices,
+    replicate,
+    split,
+)
 from jax_irkd.training.programs import bind_evaluation
 
 
@@ -32,8 +40,20 @@ class Scores(NamedTuple):
     logits: np.ndarray
 
 
-def evaluate(network: Network, config: ConfigDict, reader: loading.ClipReader) -> Scores:
-    """Centre-crop logits of every clip of `reader`, each once, in order."""
+class Stopped(Exception):
+    """An evaluation that was asked to stop before its last batch."""
+
+
+def evaluate(
+    network: Network,
+    config: ConfigDict,
+    reader: loading.ClipReader,
+    asked: Callable[[], bool] = lambda: False,
+) -> Scores:
+    """Centre-crop logits of every clip of `reader`, each once, in order.
+
+    Raises Stopped between two batches as soon as `asked` says so in any process.
+    """
     memory.hand_back()  # what training has freed, and below what a compiler has
     devices = devices_of(config)
     total = len(devices) * jax.process_count()
@@ -51,6 +71,8 @@ def evaluate(network: Network, config: ConfigDict, reader: loading.ClipReader) -
     quiet = jax.process_index() > 0
     with Progress(f"evaluate {modality}", len(reader.records), 0, "clips", quiet) as progress:
         for batch in batches:
+            if any_process(asked()):
+                raise Stopped
             names = gather_names(batch.pop("clip_id"))
             scores = jax.device_get(step(variables, split(batch, len(devices))))
             if not parts:

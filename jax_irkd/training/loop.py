@@ -5,17 +5,15 @@ with distillers a student learns from a frozen teacher.
 """
 
 import collections
-import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
@@ -29,34 +27,14 @@ from jax_irkd.metrics import classification
 from jax_irkd.models.folding import without_norms
 from jax_irkd.training import balance, failures, steps
 from jax_irkd.training.checkpoints import Checkpoints
-from jax_irkd.training.evaluation import Network, Scores, evaluate
+from jax_irkd.training.evaluation import Network, Scores, Stopped, evaluate
 from jax_irkd.training.logs import RunLog
 from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.parallel import devices_of, on_devices, replicate, split
+from jax_irkd.training.phase import Phase
 from jax_irkd.training.profiling import Clock, StepTrace
 from jax_irkd.training.programs import bind_update
 from jax_irkd.training.setup import make_reader
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """What one network learns from: its modality and, when it has distillers, its teacher.
-
-    `shares` are those of the distillers that have one (see `jax_irkd.training.balance`).
-    """
-
-    name: str
-    modality: str
-    model: nn.Module
-    training: ConfigDict
-    distillers: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
-    shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    teacher: Network | None = None
-    pretrained: Callable[[PyTree], PyTree] | None = None
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        return ("rgb", "infrared") if self.distillers else (self.modality,)
 
 
 class Trainer:
@@ -96,7 +74,7 @@ class Trainer:
             "dataset": dataset.fingerprint,
             "config": json.loads(config.to_json_best_effort()),
         }
-        self.clock = Clock()
+        self.clock, self._stop = Clock(), StopRequest()
         self._scores: Scores | None = None
         self._watch = balance.Watch(list(phase.distillers), phase.shares)
         self._recent: collections.deque = collections.deque(maxlen=config.max_rejected + 2)
@@ -199,9 +177,6 @@ class Trainer:
             self.folder / "profile", first, self.num_steps, wanted=self.profile and writes
         )
         self.clock.begin(first)
-        if first and self._is_milestone(first) and not self.checkpoints.is_scored(first):
-            # Stopped after the step, before its evaluation.
-            self._save_or_evaluate(first, state)
         # Only there has XLA ended the process: on GPUs and TPUs, at what it cannot compile.
         watched = writes and jax.default_backend() != "cpu"
         if writes and (told := failures.last_time(self.folder)):
@@ -209,7 +184,9 @@ class Trainer:
         pending = None
         title = f"train {self.phase.name} ({self.phase.modality})"
         bar = Progress(title, self.num_steps, first, quiet=not writes)
-        with StopRequest() as stop, bar as self.progress, trace:
+        with self._stop as stop, bar as self.progress, trace:
+            if first and self._is_milestone(first) and not self.checkpoints.is_scored(first):
+                self._save_or_evaluate(first, state)  # stopped before its evaluation
             for step in range(first + 1, self.num_steps + 1):
                 trace.before(step)
                 with jax.profiler.StepTraceAnnotation(self.phase.name, step_num=step):
@@ -288,19 +265,30 @@ class Trainer:
 
     def _save_or_evaluate(self, step: int, state: steps.TrainState) -> None:
         if self._is_milestone(step):
-            with self.clock.timed("evaluation"):
-                figures = self._evaluate(step, state)
+            try:
+                with self.clock.timed("evaluation"):
+                    figures = self._evaluate(step, state)
+            except Stopped:  # the next start evaluates this step
+                if step not in self.checkpoints.steps():
+                    self._save(step, state)
+                raise Interrupted(self._resume_hint(step, self._stop.requested)) from None
             self._save(step, state, figures)
         elif self._is_saved(step):
             self._save(step, state)
 
+    def _asked(self) -> bool:
+        return self._stop.requested is not None
+
     def _evaluate(self, step: int, state: steps.TrainState) -> dict[str, float]:
-        self._scores = evaluate(self._network(state), self.config, self.test)
+        scored = functools.partial(
+            evaluate, config=self.config, reader=self.test, asked=self._asked
+        )
+        self._scores = scored(self._network(state))
         figures = classification.summarize(
             self._scores.logits, self._scores.labels, self.num_classes
         )
         if state.ema:
-            scores = evaluate(self._network(state, ema=True), self.config, self.test)
+            scores = scored(self._network(state, ema=True))
             averaged = classification.summarize(scores.logits, scores.labels, self.num_classes)
             figures |= {f"ema_{name}": value for name, value in averaged.items()}
         if self.log:

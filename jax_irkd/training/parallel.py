@@ -54,6 +54,13 @@ def split(batch: PyTree, devices: int) -> PyTree:
     return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
 
 
+def any_process(flag: bool) -> bool:
+    """Whether `flag` holds in any process; all of them have to ask."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.array([flag]))))
+
+
 def gather_names(names: np.ndarray) -> np.ndarray:
     """Clip ids of all processes, in the order in which the devices hold the clips."""
     if jax.process_count() == 1:

@@ -20,6 +20,7 @@ from jaxtyping import Float, UInt8
 
 from jax_irkd.data.loading import decode_frame
 from jax_irkd.errors import UserError
+from jax_irkd.host.files import expanded
 
 Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -106,7 +107,7 @@ class FlowCache:
         self.size, self.bound = size, bound
         made = [fingerprint, list(size), bound, algorithm, cv2.__version__]
         digest = hashlib.sha256(json.dumps(made).encode()).hexdigest()
-        self.folder = Path(folder).expanduser() / digest[:12]
+        self.folder = expanded(folder) / digest[:12]
         self._flow = make_flow(algorithm)
 
     def path(self, clip_id: str) -> Path:

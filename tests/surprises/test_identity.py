@@ -81,9 +81,7 @@ def test_a_finished_run_is_not_run_again(tmp_path, quick):
 def test_other_data_are_noticed(tmp_path, monkeypatch, method, change):
     algorithm.run(fakes.config(method), tmp_path)
     data(monkeypatch, **change)
-    with pytest.raises(
-        UserError, match=r"another build of the data set.*begin it anew"
-    ):
+    with pytest.raises(UserError, match=r"another build of the data set.*begin it anew"):
         algorithm.run(fakes.config(method), tmp_path)
 
 
