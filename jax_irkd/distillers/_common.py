@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import Number, check_choice
@@ -73,7 +74,7 @@ def adaptive_average_pool(
 
 
 def pointwise(features: int, **options: Any) -> nn.Dense:
-    """A 1x1 convolution of maps `n h w c`, with a Dense's parameters.
+    """A 1x1 convolution of maps `n h w c`, with a Dense's parameters and options.
 
     On CPUs it is the product of matrices that Dense computes. Elsewhere it is a convolution: XLA's
     compiler for GPUs fuses what is around into the product and ends where it finds no tiles for it.
@@ -195,6 +196,15 @@ def feature(outputs: Outputs, layer: str) -> Array:
         offers = sorted(outputs.features)
         raise ValueError(f"the model has no feature {layer!r}; it offers {offers}")
     return outputs.features[layer]
+
+
+def compute_dtype(outputs: Outputs, layer: str) -> DTypeLike:
+    """What layers learned on `layer` multiply in: the type of the network's map, at most float32.
+
+    Their parameters and batch statistics are float32, as the network's are.
+    """
+    dtype = feature(outputs, layer).dtype
+    return dtype if dtype.itemsize < 4 else jnp.float32
 
 
 def current_epoch(epoch: Number | None, option: str, module: nn.Module) -> Float[Array, ""]:

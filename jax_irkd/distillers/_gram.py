@@ -22,13 +22,19 @@ def multiply(first: Array, second: Array) -> Array:
     return jnp.matmul(first, second, precision="highest")
 
 
+def inner_products(first: Float[Array, "n f"], second: Float[Array, "m f"]) -> Float[Array, "n m"]:
+    """<x_n, y_m> in full precision, without a transposed copy of the rows for the gradient."""
+    over_features = (((1,), (1,)), ((), ()))
+    return jax.lax.dot_general(first, second, over_features, precision="highest")
+
+
 @jax.custom_jvp
 def gram(rows: Rows) -> tuple[Square, Float[Array, "b 1"]]:
     """P and s with <x_n, x_m> = s_n s_m P_nm, where no entry of P overflows.
 
     s has no gradient; that of P is exact for rows of any length.
     """
-    plain = multiply(rows, rows.T)
+    plain = inner_products(rows, rows)
     lengths = jnp.diagonal(plain)
     safe = jnp.all((lengths > SAFE[0]) & (lengths < SAFE[1]))
     return jax.lax.cond(safe, lambda x, p: (p, jnp.ones_like(x[:, :1])), _scaled, rows, plain)
@@ -38,7 +44,7 @@ def _scaled(rows: Rows, plain: Square) -> tuple[Square, Float[Array, "b 1"]]:
     del plain
     scale = magnitude(rows, axis=1)
     rows = rows / scale
-    return multiply(rows, rows.T), scale
+    return inner_products(rows, rows), scale
 
 
 @gram.defjvp
@@ -46,7 +52,7 @@ def _gram_jvp(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
     """Both rows of a pair by way of the first: one product for the transpose instead of two."""
     (rows,), (change,) = primals, tangents
     products, scale = gram(rows)
-    first = multiply(change / scale, rows.T) / scale.T
+    first = inner_products(change / scale, rows) / scale.T
     return (products, scale), (first + first.T, jnp.zeros_like(scale))
 
 

@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float
 
 from jax_irkd.distillers._checks import Mask, Number, check_choice, check_positive, unknown
 from jax_irkd.distillers._common import magnitude
-from jax_irkd.distillers._gram import multiply
+from jax_irkd.distillers._gram import inner_products, multiply
 
 DISTANCES = ("mean", "sum")
 LARGEST_DIRECT_BATCH = 16
@@ -90,7 +90,7 @@ def _squared_distances_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Arra
     squared, safe = _from_products(features)
 
     def by_products(change: Array) -> Array:
-        first = multiply(change, features.T)
+        first = inner_products(change, features)
         own = jnp.diagonal(first)
         return 2 * (own[:, None] + own[None, :] - first - first.T)
 
@@ -102,7 +102,7 @@ def _squared_distances_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Arra
 
 
 def _from_products(features: Float[Array, "b f"]) -> tuple[Float[Array, "b b"], Bool[Array, ""]]:
-    products = multiply(features, features.T)
+    products = inner_products(features, features)
     norms = jnp.diagonal(products)
     total = norms[:, None] + norms[None, :]
     own = same_clip(total)
@@ -144,7 +144,7 @@ def _expansion(features: Float[Array, "b f"]) -> Float[Array, "b b"]:
     # The mean as a matrix product: XLA on CPUs is slow at reducing the first axis.
     ones = jnp.ones_like(scaled[:, :1])
     centred = scaled - multiply(ones.T, scaled) / jnp.sum(ones)
-    products = multiply(centred, centred.T)
+    products = inner_products(centred, centred)
     norms = jnp.diagonal(products)
     total = norms[:, None] + norms[None, :]
     squared = total - 2 * products

@@ -11,6 +11,7 @@ from typing import ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import (
@@ -23,7 +24,13 @@ from jax_irkd.distillers._checks import (
     check_positive,
     one_hot,
 )
-from jax_irkd.distillers._common import current_epoch, pointwise, pooled_features, stage_maps
+from jax_irkd.distillers._common import (
+    compute_dtype,
+    current_epoch,
+    pointwise,
+    pooled_features,
+    stage_maps,
+)
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._logits import cross_entropy, divergence, is_first_largest, predict
 from jax_irkd.distillers._method import Method
@@ -124,11 +131,12 @@ class Connector(nn.Module):
     """1x1 convolution without bias, batch norm, ReLU: student to teacher channels."""
 
     channels: int
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        x = pointwise(self.channels, use_bias=False)(maps)  # a 1x1 convolution
+        x = pointwise(self.channels, use_bias=False, dtype=self.dtype)(maps)  # a 1x1 convolution
         norm = nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)
         return nn.relu(norm(x))
 
@@ -194,7 +202,9 @@ class Distiller(Method):
         channel = relation = jnp.zeros(())
         for layer in self.layers:
             target = pooled_features(teacher, layer)
-            connector = Connector(target.shape[-1], self.axis_name, name=f"connector_{layer}")
+            dtype = compute_dtype(student, layer)
+            name = f"connector_{layer}"
+            connector = Connector(target.shape[-1], dtype, self.axis_name, name=name)
             pooled = jnp.mean(connector(stage_maps(student, layer)), axis=(1, 2)), target
             channel += ccskd_channel_loss(*pooled)
             relation += rkd_loss(

@@ -14,7 +14,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
-from jax_irkd.distillers._common import VERTICES, magnitude, paired_maps, pointwise
+from jax_irkd.distillers._common import (
+    VERTICES,
+    compute_dtype,
+    magnitude,
+    paired_maps,
+    pointwise,
+)
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
@@ -104,5 +110,6 @@ class Distiller(Method):
         guided, hint = paired_maps(student, teacher, layer, self.vertex)
         if self.standardise:
             hint = standardise(hint, self.axis_name)
-        regressor = pointwise(hint.shape[-1], name=f"regressor_{layer}")  # a 1x1 convolution
+        dtype, name = compute_dtype(student, layer), f"regressor_{layer}"
+        regressor = pointwise(hint.shape[-1], dtype=dtype, name=name)  # a 1x1 convolution
         return fitnet_loss(regressor(guided), hint)

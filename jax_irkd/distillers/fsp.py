@@ -14,6 +14,7 @@ from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_cho
 from jax_irkd.distillers._common import (
     VERTICES,
     adaptive_average_pool,
+    compute_dtype,
     paired_maps,
     pointwise,
     smaller_size,
@@ -103,7 +104,9 @@ class Distiller(Method):
         for layer in self.layers:
             maps, target = paired_maps(student, teacher, layer, self.vertex)
             if maps.shape[-1] != target.shape[-1]:
-                maps = pointwise(target.shape[-1], use_bias=False, name=f"projection_{layer}")(maps)
+                dtype, name = compute_dtype(student, layer), f"projection_{layer}"
+                project = pointwise(target.shape[-1], use_bias=False, dtype=dtype, name=name)
+                maps = project(maps)
             student_maps.append(maps)
             teacher_maps.append(target)
         loss = fsp_loss(student_maps, teacher_maps, reduce_pairs=self.reduce)

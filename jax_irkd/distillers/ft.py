@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import (
@@ -23,7 +24,7 @@ from jax_irkd.distillers._checks import (
     check_positive,
     whole,
 )
-from jax_irkd.distillers._common import VERTICES, magnitude, paired_maps, unit_rows
+from jax_irkd.distillers._common import VERTICES, compute_dtype, magnitude, paired_maps, unit_rows
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
@@ -72,12 +73,13 @@ class Convolutions(nn.Module):
     """3x3 convolutions without bias, each with batch norm and a leaky ReLU of slope 0.1."""
 
     channels: Sequence[int]
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
         for channels in self.channels:
-            x = nn.Conv(channels, (3, 3), padding=1, use_bias=False)(x)
+            x = nn.Conv(channels, (3, 3), padding=1, use_bias=False, dtype=self.dtype)(x)
             norm = nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)
             x = nn.leaky_relu(norm(x), 0.1)
         return x
@@ -116,8 +118,10 @@ class Distiller(Method):
         width = teacher_map.shape[-1]
         small = max(1, round(float(self.rate) * width))
 
+        dtype = compute_dtype(student, self.layer)
+
         def layers(name: str, *channels: int) -> Convolutions:
-            return Convolutions(channels, self.axis_name, name=name)
+            return Convolutions(channels, dtype, self.axis_name, name=name)
 
         teacher_factors = layers("paraphraser", width, small, small)(teacher_map)
         rebuilt = layers("decoder", small, width, width)(teacher_factors)

@@ -12,6 +12,7 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import (
@@ -26,6 +27,7 @@ from jax_irkd.distillers._checks import (
 from jax_irkd.distillers._common import (
     VERTICES,
     adaptive_average_pool,
+    compute_dtype,
     gather,
     pointwise,
     smaller_size,
@@ -249,11 +251,12 @@ class Adapter(nn.Module):
     """Learned 1x1 convolution without bias and batch norm: student to teacher channels."""
 
     channels: int
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        x = pointwise(self.channels, use_bias=False)(maps)  # a 1x1 convolution
+        x = pointwise(self.channels, use_bias=False, dtype=self.dtype)(maps)  # a 1x1 convolution
         return nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)(x)
 
 
@@ -309,8 +312,11 @@ class Distiller(Method):
             self.sow("diagnostics", "contrast", attention_contrast(weights))
         chosen = stage_pairs(len(layers), self.pairs)
         if self.activation == "conv1x1":
+            dtype = compute_dtype(student, layers[0])
             compared = {
-                (i, j): self._adapted(layers[i], layers[j], local_student[i], local_teacher[j])
+                (i, j): self._adapted(
+                    f"adapter_{layers[i]}_{layers[j]}", dtype, local_student[i], local_teacher[j]
+                )
                 for i, j in chosen
             }
         else:
@@ -327,14 +333,13 @@ class Distiller(Method):
 
     def _adapted(
         self,
-        student_layer: str,
-        teacher_layer: str,
+        name: str,
+        dtype: DTypeLike,
         student: Float[Array, "b h w c"],
         teacher: Float[Array, "b h2 w2 c2"],
     ) -> tuple[Array, Array]:
         """One size, the teacher's channels, all devices."""
         size = smaller_size(student, teacher)
         student, teacher = (adaptive_average_pool(maps, size) for maps in (student, teacher))
-        name = f"adapter_{student_layer}_{teacher_layer}"
-        adapter = Adapter(teacher.shape[-1], self.axis_name, name=name)
+        adapter = Adapter(teacher.shape[-1], dtype, self.axis_name, name=name)
         return gather((adapter(student), teacher), self.axis_name)

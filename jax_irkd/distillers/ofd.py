@@ -12,10 +12,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Real
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
-from jax_irkd.distillers._common import VERTICES, paired_maps, pointwise
+from jax_irkd.distillers._common import VERTICES, compute_dtype, paired_maps, pointwise
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
@@ -74,11 +75,12 @@ class Connector(nn.Module):
     """1x1 convolution without bias and batch norm: student to teacher channels."""
 
     channels: int
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, maps: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
-        x = pointwise(self.channels, use_bias=False)(maps)
+        x = pointwise(self.channels, use_bias=False, dtype=self.dtype)(maps)
         return nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)(x)
 
 
@@ -104,7 +106,9 @@ class Distiller(Method):
         total = jnp.zeros(())
         for number, layer in enumerate(self.layers):
             maps, target = paired_maps(student, teacher, layer, self.vertex)
-            connector = Connector(target.shape[-1], self.axis_name, name=f"connector_{layer}")
+            dtype = compute_dtype(student, layer)
+            name = f"connector_{layer}"
+            connector = Connector(target.shape[-1], dtype, self.axis_name, name=name)
             loss = ofd_loss(connector(maps), target, negative_means(target, self.axis_name))
             total += loss / 2 ** (len(self.layers) - 1 - number)
         return {"ofd": self.weight * total}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import (
@@ -26,6 +27,7 @@ from jax_irkd.distillers._common import (
     VERTICES,
     adaptive_average_pool,
     check_same_clips,
+    compute_dtype,
     current_epoch,
     pointwise,
     stage_maps,
@@ -87,6 +89,7 @@ class Fusion(nn.Module):
 
     inner: int
     channels: int
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
@@ -96,13 +99,14 @@ class Fusion(nn.Module):
         deeper: Float[Array, "n h2 w2 i"] | None,
         size: tuple[int, int],
     ) -> tuple[Float[Array, "n h w i"], Float[Array, "n h3 w3 d"]]:
-        x = self._norm(pointwise(self.inner, use_bias=False)(maps))
+        x = self._norm(pointwise(self.inner, use_bias=False, dtype=self.dtype)(maps))
         if deeper is not None:
             y = _resize(deeper, (x.shape[1], x.shape[2]))
-            share = nn.sigmoid(pointwise(2, name="attention")(jnp.concatenate([x, y], axis=-1)))
+            attend = pointwise(2, dtype=self.dtype, name="attention")
+            share = nn.sigmoid(attend(jnp.concatenate([x, y], axis=-1)))
             x = x * share[..., :1] + y * share[..., 1:]
         x = _resize(x, size)
-        out = nn.Conv(self.channels, (3, 3), padding=1, use_bias=False)(x)
+        out = nn.Conv(self.channels, (3, 3), padding=1, use_bias=False, dtype=self.dtype)(x)
         return x, self._norm(out)
 
     def _norm(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
@@ -152,9 +156,10 @@ class Distiller(Method):
         maps.append(_averaged(maps[-1]))
         targets.append(_averaged(stage_maps(teacher, self.layers[-1], self.vertex)))
         inner = min(int(self.inner), maps[-1].shape[-1])
+        dtype = compute_dtype(student, self.layers[0])
         loss, fused = jnp.zeros(()), None
         for name, x, target in reversed(list(zip((*self.layers, "pooled"), maps, targets))):
-            fusion = Fusion(inner, target.shape[-1], self.axis_name, name=f"fusion_{name}")
+            fusion = Fusion(inner, target.shape[-1], dtype, self.axis_name, name=f"fusion_{name}")
             fused, reviewed = fusion(x, fused, (target.shape[1], target.shape[2]))
             loss += reviewkd_loss(reviewed, target)
         if self.warmup_epochs > 0:

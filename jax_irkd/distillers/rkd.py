@@ -15,7 +15,7 @@ from jax_irkd.distillers._common import (
     magnitude,
     pooled_features,
 )
-from jax_irkd.distillers._gram import multiply
+from jax_irkd.distillers._gram import inner_products
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import mean, reduce
@@ -126,7 +126,7 @@ def _cosines(differences: Float[Array, "b d"], scale: Float[Array, ""]) -> Float
     norm = jnp.sqrt(jnp.where(apart, squared, 1.0))
     inverse = jnp.where(apart, 1 / jnp.maximum(norm, EPSILON / scale), 0.0)
     units = differences * inverse[:, None]
-    return multiply(units, units.T)
+    return inner_products(units, units)
 
 
 def _relative_distances(

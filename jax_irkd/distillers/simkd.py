@@ -10,10 +10,11 @@ projector; how the teacher's does on projected features is logged (`simkd/accura
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice, check_positive
-from jax_irkd.distillers._common import VERTICES, paired_maps
+from jax_irkd.distillers._common import VERTICES, compute_dtype, paired_maps
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._logits import cross_entropy
 from jax_irkd.distillers._method import Method
@@ -57,13 +58,15 @@ class Projector(nn.Module):
 
     channels: int
     factor: float
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
         narrow = max(1, round(self.channels / self.factor))
         for channels, size in ((narrow, 1), (narrow, 3), (self.channels, 1)):
-            x = nn.Conv(channels, (size, size), padding=size // 2, use_bias=False)(x)
+            options = {"padding": size // 2, "use_bias": False, "dtype": self.dtype}
+            x = nn.Conv(channels, (size, size), **options)(x)
             norm = nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)
             x = nn.relu(norm(x))
         return x
@@ -96,9 +99,9 @@ class Distiller(Method):
         self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
         maps, target = paired_maps(student, teacher, self.layer, self.vertex)
-        projector = Projector(
-            target.shape[-1], float(self.factor), self.axis_name, name="projector"
-        )
+        dtype = compute_dtype(student, self.layer)
+        channels, factor = target.shape[-1], float(self.factor)
+        projector = Projector(channels, factor, dtype, self.axis_name, name="projector")
         projected = projector(maps)
         terms = {"simkd": self.weight * simkd_loss(projected, target)}
         if teacher.head is not None:

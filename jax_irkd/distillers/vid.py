@@ -10,10 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Real
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice, check_positive
-from jax_irkd.distillers._common import VERTICES, paired_maps, pointwise
+from jax_irkd.distillers._common import VERTICES, compute_dtype, paired_maps, pointwise
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
@@ -63,14 +64,15 @@ class Regressor(nn.Module):
 
     channels: int
     variance: float
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, maps: Float[Array, "n h w c"]
     ) -> tuple[Float[Array, "n h w d"], Float[Array, " d"]]:
-        x = pointwise(self.channels, use_bias=False)(maps)
+        x = pointwise(self.channels, use_bias=False, dtype=self.dtype)(maps)
         for _ in range(2):
-            x = pointwise(self.channels, use_bias=False)(nn.relu(x))
+            x = pointwise(self.channels, use_bias=False, dtype=self.dtype)(nn.relu(x))
         start = np.log(np.expm1(self.variance))
         raw = self.param("raw_variance", nn.initializers.constant(start), (self.channels,))
         return x, jax.nn.softplus(raw) + SMALLEST
@@ -103,6 +105,7 @@ class Distiller(Method):
 
     def _stage(self, layer: str, student: Outputs, teacher: Outputs) -> Float[Array, ""]:
         maps, target = paired_maps(student, teacher, layer, self.vertex)
-        regressor = Regressor(target.shape[-1], float(self.variance), name=f"regressor_{layer}")
+        dtype, name = compute_dtype(student, layer), f"regressor_{layer}"
+        regressor = Regressor(target.shape[-1], float(self.variance), dtype, name=name)
         means, variance = regressor(maps)
         return vid_loss(means, target, variance)
