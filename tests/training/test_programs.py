@@ -40,11 +40,19 @@ def for_cuda(made: programs.Program, devices: int = 2) -> str:
     return traced.lower(lowering_platforms=("cuda",)).as_text()
 
 
+def convolved_types(text: str) -> list[str]:
+    """The types of both operands of every convolution."""
+    found = re.findall(r"stablehlo\.convolution.*: \(tensor<\S*x(\w+)>, tensor<\S*x(\w+)>\)", text)
+    return [kind for pair in found for kind in pair]
+
+
 def test_updates_for_cuda_convolve_in_bfloat16_and_give_the_state_away():
-    made = programs.update_program(small(ema_decay=0.9, accumulation=2), "student", 3)
+    config = small(ema_decay=0.9, accumulation=2)
+    config.student_model.update(remat=True, sync_bn=True, temporal="shift")
+    made = programs.update_program(config, "student", 3)
     text = for_cuda(made)
-    types = re.findall(r"stablehlo\.convolution.*: \(tensor<\S*x(\w+)>, tensor<\S*x(\w+)>\)", text)
-    assert len(types) > 30 and {kind for pair in types for kind in pair} == {"bf16"}
+    types = convolved_types(text)
+    assert len(types) > 60 and set(types) == {"bf16"}
     given = len(jax.tree.leaves(made.arguments[0]))
     assert len(re.findall(r"jax\.buffer_donor|tf\.aliasing_output", text)) == given
     assert "stablehlo.all_reduce" in text and "stablehlo.all_gather" in text
@@ -72,11 +80,12 @@ def outputs(channels: int) -> Outputs:
     return Outputs(jnp.zeros((4, 3)), maps | {"pooled": jnp.zeros((4, 8 * channels))})
 
 
+LEARNED = {"ccskd", "fitnet", "fsp", "ofd", "reviewkd", "simkd", "vid"}  # with layers always
 PACKS = [{name: {}} for name in distillers.names()] + gpu_cases.packs()
 
 
 @pytest.mark.parametrize("pack", PACKS, ids=str)
-def test_every_method_and_option_exports_for_cuda(pack):
+def test_every_method_and_option_exports_for_cuda_and_learns_in_bfloat16(pack):
     student, teacher = outputs(4), outputs(16)
     made = {name: distillers.get(name)(**fields) for name, fields in pack.items()}
     labels, epoch = jnp.zeros(4, jnp.int32), jnp.ones(())
@@ -106,7 +115,10 @@ def test_every_method_and_option_exports_for_cuda(pack):
         return total
 
     exported = jax.export.export(jax.jit(jax.grad(loss)), platforms=["cuda"])(student, variables)
-    assert exported.platforms == ("cuda",) and len(exported.mlir_module_serialized) > 1000
+    text = exported.mlir_module()
+    assert exported.platforms == ("cuda",) and len(text) > 1000
+    types = convolved_types(text)
+    assert set(types) <= {"bf16"} and len(types) >= 6 * len(LEARNED & set(pack))
 
 
 def test_every_choice_of_every_method_is_in_a_pack():
