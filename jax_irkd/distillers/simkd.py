@@ -65,8 +65,8 @@ class Projector(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
         narrow = max(1, round(self.channels / self.factor))
         for channels, size in ((narrow, 1), (narrow, 3), (self.channels, 1)):
-            options = {"padding": size // 2, "use_bias": False, "dtype": self.dtype}
-            x = nn.Conv(channels, (size, size), **options)(x)
+            window, margin = (size, size), size // 2
+            x = nn.Conv(channels, window, padding=margin, use_bias=False, dtype=self.dtype)(x)
             norm = nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)
             x = nn.relu(norm(x))
         return x
