@@ -133,6 +133,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="larger frames are shrunk to this shorter side in pixels (default: 256)",
     )
     add("--quality", type=int, default=defaults.quality, help="JPEG quality (default: 90)")
+    add(
+        "--range",
+        default=defaults.range,
+        help="pixels of more than eight bits: auto (each clip's percentiles) or MIN,MAX",
+    )
+    add(
+        "--trust_names",
+        action="store_true",
+        help="take infrared files for infrared, whatever their colours say",
+    )
     add("--crop_file", default="", help="per-camera crop of RGB to the infrared field of view")
     add("--workers", type=int, default=0, help="processes; 0 uses all cores (default: 0)")
     add(
@@ -140,6 +150,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         type=float,
         default=defaults.max_skipped,
         help="refuse to finish when a larger share of the clips is skipped (default: 0.01)",
+    )
+    add(
+        "--skip_unreadable",
+        action="store_true",
+        help="go on without folders and archives that cannot be read",
     )
     add("--keep_cache", action="store_true", help="keep the encoded clips after the build")
     return parser.parse_args(argv)

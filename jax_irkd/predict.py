@@ -35,6 +35,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--stride", type=_positive(int), default=16, help="frames between predictions")
     add("--threshold", type=float, default=0.5, help="of a timeline's segments")
     add("--batch", type=_positive(int), default=1, help="windows at once; more for GPUs")
+    add("--range", default="", help="of more than eight bits: auto or MIN,MAX")
     add("--patience", type=_positive(float), default=30.0, help="seconds without a frame")
     return parser.parse_args(argv)
 

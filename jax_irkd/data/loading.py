@@ -63,6 +63,7 @@ class Dataset:
 
     The fingerprint is a digest of the content, written when the data set was built (older ones
     have counts and sizes). `generated` says who is to be seen where nobody was filmed, else "".
+    `range` is the rule by which it was built from films of more than eight bits (`video.depth`).
     """
 
     name: str
@@ -70,6 +71,7 @@ class Dataset:
     splits: dict[str, Sequence]
     fingerprint: str
     generated: str = ""
+    range: str = "auto"
 
     def records(self, splits: Sequence[str]) -> Sequence:
         """The clips of `splits`, one after the other. One that was not built is named and left out.
@@ -129,7 +131,8 @@ def open_dataset(name: str, data_dir: str) -> Dataset:
     fingerprint = f"{name}:{folder.name}:" + ",".join(
         f"{s}={n}/{hashes[s]}" for s, n in counts.items()
     )
-    return Dataset(name, tuple(builder.info.features["label"].names), splits, fingerprint)
+    levels = str((builder.info.metadata or {}).get("range", "auto"))
+    return Dataset(name, tuple(builder.info.features["label"].names), splits, fingerprint, levels)
 
 
 def _version(info: Path) -> tuple[int, ...]:

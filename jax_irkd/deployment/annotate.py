@@ -9,10 +9,14 @@ import av
 import cv2
 import numpy as np
 
+from jax_irkd.detection.rows import Row
 from jax_irkd.errors import UserError
-from jax_irkd.video.playback import VideoFile
+from jax_irkd.video.decoding import Film
+from jax_irkd.video.depth import Range
+from jax_irkd.video.timing import Timing
 
 LONGEST_SIDE = 1280  # of an annotated video
+TICK = Fraction(1, 60000)  # of its clock, where the frame rate changes
 # Distinct on dark and light, also for most colour-blind people (Okabe and Ito).
 COLOURS = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
@@ -31,20 +35,20 @@ def annotate(result: Any, names: Sequence[str], target: Path) -> None:
     `result` is what `predict` returned. Reads the video a second time; memory does not grow with
     it. Raises UserError when the target cannot be written.
     """
-    film = VideoFile(result.path)
+    film = Film(result.source, threads=0, tolerant=True)
     centres = result.spans.sum(axis=1) / 2
     nearest = (centres[1:] + centres[:-1]) / 2  # Frame i belongs to the window nearest to it.
     writer, complete = None, False
     try:
-        for index, frame in enumerate(film.frames()):
-            image = _sized(film.image(frame))
+        for shot in film.shots():
+            image = _sized(in_colour(shot.image()))
             if writer is None:
-                writer = _Writer(target, image.shape, film.rate)
-            scores = result.probabilities[np.searchsorted(nearest, index)]
+                writer = _Writer(target, image.shape, film.timing)
+            scores = result.probabilities[np.searchsorted(nearest, shot.index)]
             draw(image, scores, names)
             if not result.trimmed:
-                draw_timeline(image, result.rows, result.frames, index)
-            writer.add(image)
+                draw_timeline(image, result.rows, result.timing, shot.time)
+            writer.add(image, shot.time)
         complete = True
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -74,16 +78,27 @@ def draw(image: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> None:
     )
 
 
-def draw_timeline(image: np.ndarray, rows: Sequence, total: int, index: int) -> None:
-    """All segments as coloured stretches along the bottom, and where `index` is."""
+def draw_timeline(image: np.ndarray, rows: Sequence, timing: Timing, moment: float) -> None:
+    """All segments as coloured stretches along the bottom, and where `moment` is."""
     height, width = image.shape[:2]
     strip = max(height // 24, 6)
     image[-strip:] //= 3
     for row in sorted(rows, key=lambda row: row.confidence):
-        left, right = (round(frame / total * width) for frame in (row.start - 1, row.end))
+        left, right = (round(time / timing.end * width) for time in row_times(row, timing))
         image[-strip:, left : max(right, left + 1)] = colour_of(row.label - 1)
-    place = min(round(index / total * width), width - 2)
+    place = min(round(moment / timing.end * width), width - 2)
     image[-strip:, place : place + 2] = 255
+
+
+def row_times(row: Row, timing: Timing) -> tuple[float, float]:
+    """From when to when a row lasts, in seconds."""
+    return float(timing.times[int(row.start) - 1]), float(timing.ends()[int(row.end) - 1])
+
+
+def in_colour(image: np.ndarray) -> np.ndarray:
+    """RGB uint8 `h w 3` of whatever a film holds; deep ones by their own range."""
+    image = Range().levels(image)
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
 
 
 def _sized(image: np.ndarray) -> np.ndarray:
@@ -97,22 +112,29 @@ def _sized(image: np.ndarray) -> np.ndarray:
 
 
 class _Writer:
-    """H.264, or MPEG-4 where FFmpeg lacks it."""
+    """H.264, or MPEG-4 where FFmpeg lacks it; frames are shown as long as those they come from."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...], rate: float):
+    def __init__(self, path: Path, shape: tuple[int, ...], timing: Timing):
         self._container = av.open(str(path), "w")
         try:
             codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-            rate = Fraction(min(max(rate, 1), 240)).limit_denominator(1001)
+            rate = Fraction(min(max(timing.rate, 1), 240)).limit_denominator(1001)
             self._stream = self._container.add_stream(codec, rate=rate)
             self._stream.height, self._stream.width = shape[:2]
             self._stream.pix_fmt = "yuv420p"
-        except (av.FFmpegError, ValueError) as error:
+            self._steady = timing.steady
+            if not self._steady:
+                if path.suffix.lower() == ".avi":
+                    raise OSError("AVI cannot hold a changing frame rate")
+                self._stream.codec_context.time_base = TICK
+        except (av.FFmpegError, ValueError, OSError) as error:
             self._container.close()
             raise OSError(str(error)) from error
 
-    def add(self, image: np.ndarray) -> None:
+    def add(self, image: np.ndarray, moment: float) -> None:
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        if not self._steady:
+            frame.pts, frame.time_base = round(moment / TICK), TICK
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
@@ -130,20 +152,18 @@ def timeline_picture(result: Any, names: Sequence[str], path: Path) -> None:
     figure = Figure(figsize=(10, 1.2 + 0.45 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    times = result.spans.mean(axis=1) / result.rate
+    middles = result.spans.mean(axis=1)
+    times = np.interp(middles, np.arange(len(result.timing.times)), result.timing.times)
     for level, label in enumerate(shown):
         colour = tuple(value / 255 for value in colour_of(label))
         track = result.probabilities[:, label]
         axes.plot(times, level + 0.4 - 0.8 * track, color="0.2", linewidth=1)
-        bars = [
-            ((row.start - 1) / result.rate, (row.end - row.start + 1) / result.rate)
-            for row in result.rows
-            if row.label - 1 == label
-        ]
+        spans = [row_times(row, result.timing) for row in result.rows if row.label - 1 == label]
+        bars = [(start, end - start) for start, end in spans]
         axes.broken_barh(bars, (level - 0.4, 0.8), facecolor=colour, alpha=0.75)
     axes.set_yticks(range(len(shown)), [names[label] for label in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.set_xlim(0, result.frames / result.rate)
+    axes.set_xlim(0, result.timing.end)
     axes.set_xlabel("seconds")
     axes.set_title(
         result.path.name if found else f"{result.path.name}: nothing reached", loc="left"

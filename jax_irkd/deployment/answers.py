@@ -17,6 +17,7 @@ def as_json(result: VideoResult, names: Sequence[str], topk: int) -> dict[str, A
 
     Labels and frames count from 1, ends included, as in PKU-MMD.
     """
+    times, ends = result.timing.times, result.timing.ends()
     common = {
         "video": str(result.path),
         "kind": "clip" if result.trimmed else "timeline",
@@ -38,8 +39,8 @@ def as_json(result: VideoResult, names: Sequence[str], topk: int) -> dict[str, A
                 "class": names[row.label - 1],
                 "start_frame": int(row.start),
                 "end_frame": int(row.end),
-                "start_seconds": round((row.start - 1) / result.rate, 3),
-                "end_seconds": round(row.end / result.rate, 3),
+                "start_seconds": round(float(times[int(row.start) - 1]), 3),
+                "end_seconds": round(float(ends[int(row.end) - 1]), 3),
                 "confidence": round(row.confidence, 6),
             }
             for row in sorted(result.rows, key=lambda row: row.start)
@@ -50,7 +51,7 @@ def as_json(result: VideoResult, names: Sequence[str], topk: int) -> dict[str, A
 def as_text(result: VideoResult, names: Sequence[str], topk: int) -> str:
     """A table for people."""
     found = as_json(result, names, topk)
-    seconds = result.frames / result.rate
+    seconds = result.timing.end
     lines = [f"{result.path}  ({frame_count(result.frames)}, {seconds:.1f} s)"]
     if result.trimmed:
         for row in found["predictions"]:

@@ -38,6 +38,7 @@ def make_manifest(program: Program, meta: Mapping, results: Mapping, precision: 
         "format": exported.FORMAT,
         "class_names": list(meta["class_names"]),
         "modality": modality,
+        "range": meta.get("range", "auto"),
         "num_segments": segments,
         "height": height,
         "width": width,
@@ -50,6 +51,8 @@ def make_manifest(program: Program, meta: Mapping, results: Mapping, precision: 
         "sampling": {
             "frames": f"floor((i + 1/2) / {segments} * n) for i in range({segments}), of n frames",
             "fit": f"scale to cover {height}x{width} keeping the aspect, cut the centre",
+            "range": "pixels of more than eight bits: `range`; auto takes each clip's 0.5th to "
+            "99.5th percentile for 0 to 255, MIN,MAX these values",
             "values": "uint8; infrared is one channel, RGB three in that order",
             "inside": f"centre crop of {scale} x the shorter side, to {resolution}x{resolution}, "
             "normalisation, softmax",

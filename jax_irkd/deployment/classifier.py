@@ -60,6 +60,7 @@ class RunClassifier:
         self.network, self.meta = load_network(folder, which)
         spec = trained_spec(self.meta)
         self.class_names = tuple(self.meta["class_names"])
+        self.range = self.meta.get("range", "auto")
         self.modality, self.num_segments, self.size = spec[:3]
         step = functools.partial(probabilities, model=self.network.model, spec=spec)
         self._step = jax.jit(step)
@@ -99,6 +100,7 @@ class OnnxClassifier:
                 "python -m jax_irkd.export --format=onnx --run=RUN --out=student.onnx"
             ) from error
         self.class_names = tuple(self.manifest["class_names"])
+        self.range = self.manifest.get("range", "auto")
         self.modality, self.num_segments = self.manifest["modality"], self.manifest["num_segments"]
         self.size = (self.manifest["height"], self.manifest["width"])
         self._input = self._session.get_inputs()[0].name

@@ -37,13 +37,15 @@ class Exported:
     """Class probabilities of clips.
 
     `class_names`, `modality` (rgb or infrared), `num_segments` and `size` (height, width) say what
-    the clips should be; `manifest` holds everything else that was exported.
+    the clips should be, `range` how pixels of more than eight bits become uint8; `manifest` holds
+    everything else that was exported.
     """
 
     def __init__(self, path: str | Path):
         self.manifest, serialized, weights = _read(Path(path))
         self.class_names = tuple(self.manifest["class_names"])
         self.modality = self.manifest["modality"]
+        self.range = self.manifest.get("range", "auto")
         self.num_segments = self.manifest["num_segments"]
         self.size = (self.manifest["height"], self.manifest["width"])
         self._program = _compilable(path, serialized, self.manifest)

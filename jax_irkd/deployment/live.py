@@ -13,6 +13,7 @@ from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment.answers import clock_time, top
 from jax_irkd.deployment.recognizer import Recognizer
 from jax_irkd.video import playback
+from jax_irkd.video.pixels import colourfulness
 from jax_irkd.video.streams import Stream, kind_of
 
 
@@ -20,7 +21,11 @@ def stream(flags: argparse.Namespace) -> int:
     """Predictions of a live source until it ends or Ctrl-C."""
     kind_of(flags.stream)
     recognizer = Recognizer(
-        flags.run, seconds=flags.seconds, stride=flags.stride, which=flags.which
+        flags.run,
+        seconds=flags.seconds,
+        stride=flags.stride,
+        which=flags.which,
+        range=flags.range,
     )
     took = recognizer.warm_up()
     print(f"ready after {took:.1f} s; Ctrl-C ends", file=sys.stderr)
@@ -50,7 +55,7 @@ def _preparer(spec: InputSpec) -> Callable[[np.ndarray], np.ndarray]:
         nonlocal seen
         if not seen:
             seen = True
-            for text in playback.modality_warning(playback.colourfulness(image), spec.modality):
+            for text in playback.modality_warning(colourfulness(image), spec.modality):
                 print(f"warning: the stream {text}", file=sys.stderr)
         return playback.prepare_frame(image, spec)
 

@@ -1,18 +1,23 @@
 """What happens in one video: a clip's classes, or a timeline of windows."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment.classifier import Classifier, in_batches
-from jax_irkd.deployment.recognizer import spec_of
+from jax_irkd.deployment.recognizer import range_of, spec_of
 from jax_irkd.detection.proposals import segments
 from jax_irkd.detection.rows import Row
 from jax_irkd.host import prefetch
 from jax_irkd.video import playback
-from jax_irkd.video.playback import VideoFile
+from jax_irkd.video.archives import Source, name_of
+from jax_irkd.video.decoding import Film
+from jax_irkd.video.depth import parse_range
+from jax_irkd.video.playback import Pictures
+from jax_irkd.video.timing import Timing
+from jax_irkd.video.windows import Window
 
 # The longest clip of NTU RGB+D lasts 10 seconds; PKU-MMD's videos last minutes.
 TRIMMED_SECONDS = 15.0
@@ -27,6 +32,7 @@ class VideoSettings(NamedTuple):
     stride: int = 16
     threshold: float = 0.5
     batch: int = 1
+    range: str = ""  # of more than eight bits: auto, MIN,MAX, or empty for the network's own
 
 
 DEFAULTS = VideoSettings()
@@ -36,48 +42,61 @@ class VideoResult(NamedTuple):
     """What was found in one video.
 
     A trimmed clip has one span and no rows; a timeline has the probabilities `w k` of its windows
-    with their `spans` (frames [start, stop) from 0), and `rows` in PKU-MMD's format.
+    with their `spans` (frames [start, stop) from 0), and `rows` in PKU-MMD's format. `timing` says
+    when frames are shown.
     """
 
-    path: Path
+    source: Source
     trimmed: bool
     frames: int
-    rate: float
+    timing: Timing
     probabilities: np.ndarray
     spans: np.ndarray
     rows: list[Row]
     warnings: list[str]
 
+    @property
+    def path(self) -> Path:
+        return Path(name_of(self.source))
+
+    @property
+    def rate(self) -> float:
+        """Frames per second, on average."""
+        return self.timing.rate
+
 
 def predict(
-    classifier: Classifier, path: str | Path, settings: VideoSettings = DEFAULTS
+    classifier: Classifier, path: Source, settings: VideoSettings = DEFAULTS
 ) -> VideoResult:
     """Classify one video. Raises VideoError (a UserError) when it cannot be read."""
-    film = VideoFile(path)
+    film, pictures = Film(path, threads=0, tolerant=True), Pictures()
     spec = spec_of(classifier)
+    levels = parse_range(settings.range or range_of(classifier))
     trimmed = settings.trimmed
     if trimmed is None:
         trimmed = film.seconds <= TRIMMED_SECONDS
     if trimmed:
-        found = [playback.whole_clip(film, spec)]
+        found = [playback.whole_clip(film, spec, levels, pictures)]
         spans = np.array([found[0][:2]])
         scores = classifier(np.stack([found[0].frames]))
         rows = []
     else:
-        spans, scores = _timeline(classifier, film, spec, settings)
+        planned = playback.plan(film.timing, settings.seconds, settings.stride, spec.num_segments)
+        found = playback.windows(film, spec, planned, levels, pictures)
+        spans, scores = _timeline(classifier, found, settings)
         rows = _rows(scores, spans, settings)
-    warnings = film.warnings + playback.modality_warning(film.colour, spec.modality)
+    warnings = film.remarks + playback.untimed_warning(film.timing)
+    warnings += pictures.warnings(spec.modality, levels)
     if film.read < spec.num_segments:
         warnings.append(
             f"has {frame_count(film.read)}, fewer than the {spec.num_segments} segments; "
             "some repeat"
         )
-    return VideoResult(Path(path), trimmed, film.read, film.rate, scores, spans, rows, warnings)
+    return VideoResult(path, trimmed, film.read, film.timing, scores, spans, rows, warnings)
 
 
-def _timeline(classifier: Classifier, film: VideoFile, spec: InputSpec, settings: VideoSettings):
+def _timeline(classifier: Classifier, found: Iterable[Window], settings: VideoSettings):
     """Spans `w 2` and probabilities `w k` of sliding windows; decoding runs beside the network."""
-    length = max(round(settings.seconds * film.rate), spec.num_segments)
     spans, scores, batch = [], [], []
 
     def flush():
@@ -85,7 +104,7 @@ def _timeline(classifier: Classifier, film: VideoFile, spec: InputSpec, settings
             scores.append(in_batches(classifier, np.stack(batch), settings.batch))
             batch.clear()
 
-    for window in prefetch.ahead(playback.windows(film, spec, length, settings.stride)):
+    for window in prefetch.ahead(found):
         spans.append(window[:2])
         batch.append(window.frames)
         if len(batch) == settings.batch:

@@ -20,7 +20,8 @@ from jax_irkd.data.sampling import segment_positions
 from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment.classifier import Classifier, open_classifier
 from jax_irkd.errors import UserError
-from jax_irkd.video.playback import prepare_frame
+from jax_irkd.video.depth import AUTO, parse_range
+from jax_irkd.video.playback import clip_of, prepare_frame
 
 
 class Prediction(NamedTuple):
@@ -38,7 +39,9 @@ class Recognizer:
 
     `network` is a run's folder, an exported file or a classifier. The segments are spread over
     time, not over frames, so that dropped frames do not distort the motion. Memory: the frames of
-    the last `seconds` at the network's size. Raises UserError for values that make no sense.
+    the last `seconds` at the network's size. `range` is the rule for frames of more than eight bits
+    (`auto` or `MIN,MAX`, see `video.depth`; empty: that of the data the network learned from).
+    Raises UserError for values that make no sense.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Recognizer:
         stride: int = 16,
         rate: float = 30.0,
         which: str = "last",
+        range: str = "",
     ):
         if stride < 1 or seconds <= 0 or rate <= 0:
             raise UserError(
@@ -57,6 +61,7 @@ class Recognizer:
         named = isinstance(network, str | Path)
         self.classifier = open_classifier(network, which) if named else network
         self.spec = spec_of(self.classifier)
+        self.levels = parse_range(range or range_of(self.classifier))
         self.seconds, self.stride, self.rate = seconds, stride, rate
         self._positions = segment_positions(self.spec.num_segments)
         self._ring: collections.deque[tuple[float, np.ndarray]] = collections.deque()
@@ -70,6 +75,7 @@ class Recognizer:
 
     def push(self, frame: np.ndarray, time: float | None = None) -> Prediction | None:
         """Add a uint8 frame `h w`, `h w 1` or RGB `h w 3` of any size; None between predictions.
+        Frames of one channel may be uint16.
 
         `time` is in seconds, growing; without it frames come at `rate`. The first prediction comes
         after `stride` frames and as many as the network has segments.
@@ -112,9 +118,14 @@ class Recognizer:
         moments = times[0] + self._positions * (times[-1] - times[0] + step)
         # A frame shows the moments from its own time on, until the next one.
         indices = np.maximum(np.searchsorted(times, moments + step * 1e-3, side="right") - 1, 0)
-        return np.stack([self._ring[index][1] for index in indices])
+        return clip_of([self._ring[index][1] for index in indices], self.spec, self.levels)
 
 
 def spec_of(classifier: Classifier) -> InputSpec:
     """The frames a classifier reads."""
     return InputSpec(classifier.modality, classifier.num_segments, tuple(classifier.size))
+
+
+def range_of(classifier: Classifier) -> str:
+    """How the data a classifier learned from brought more than eight bits down."""
+    return getattr(classifier, "range", "") or AUTO

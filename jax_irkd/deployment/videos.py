@@ -9,12 +9,14 @@ from jax_irkd.deployment.answers import as_json, as_text, own_names, write_files
 from jax_irkd.deployment.classifier import open_classifier
 from jax_irkd.deployment.prediction import VideoSettings, predict
 from jax_irkd.errors import FULL, UserError
-from jax_irkd.video import playback
+from jax_irkd.video import formats, playback
+from jax_irkd.video.archives import name_of
 
 
 def predict_all(flags: argparse.Namespace) -> int:
     """Every video of the command line, whatever happens to the others."""
-    paths = playback.find_videos(flags.videos)
+    sources = playback.find_videos(flags.videos)
+    paths = [Path(name_of(source)) for source in sources]
     called = own_names(paths)
     targets = _annotated(flags.annotate, called)
     if flags.out:
@@ -22,12 +24,18 @@ def predict_all(flags: argparse.Namespace) -> int:
     classifier = open_classifier(flags.run, flags.which)
     names = classifier.class_names
     settings = VideoSettings(
-        flags.topk, flags.trimmed, flags.seconds, flags.stride, flags.threshold, flags.batch
+        flags.topk,
+        flags.trimmed,
+        flags.seconds,
+        flags.stride,
+        flags.threshold,
+        flags.batch,
+        flags.range,
     )
     failed = 0
-    for path in paths:
+    for source, path in zip(sources, paths):
         try:
-            result = predict(classifier, path, settings)
+            result = predict(classifier, source, settings)
             for warning in result.warnings:
                 print(f"warning: {path} {warning}", file=sys.stderr)
             text = as_json(result, names, flags.topk) if flags.json else None
@@ -57,7 +65,7 @@ def _annotated(target: str | None, called: dict[Path, str]) -> dict[Path, Path]:
     if not target:
         return {}
     target, paths = Path(target), list(called)
-    if target.suffix.lower() in playback.SUFFIXES and not target.is_dir():
+    if formats.is_video(target.name) and not target.is_dir():
         if len(paths) > 1:
             raise UserError(
                 f"--annotate={target} is one file for {len(paths)} videos; give a folder"

@@ -33,7 +33,7 @@ from jax_irkd.runs.results import save_results
 from jax_irkd.tfds_builders.pku_mmd_ir import untrimmed
 from jax_irkd.training.evaluation import Network
 from jax_irkd.video import windows
-from jax_irkd.video.decoding import VideoError
+from jax_irkd.video.faults import VideoError
 
 TITLE = "Detection in untrimmed videos"
 FIGURES = ("F1", "AP", "mAP_action", "mAP_video", "2D-AP")
@@ -230,19 +230,16 @@ def _until_fault(
 def _on_annotated_clock(
     rows: list[Row], video: untrimmed.UntrimmedVideo, modality: str, faults: dict[str, str]
 ) -> list[Row]:
-    # The annotation counts RGB frames; the builder moves it to infrared ones by the same rate.
-    ratio = 1.0
-    if modality == "infrared" and rows:
-        try:
-            ratio = untrimmed.infrared_rate(video)
-        except VideoError as error:
-            faults[video.name] = f"taken to have as many RGB as infrared frames: {error}"
-    if ratio == 1:
+    # The annotation counts RGB frames; the builder moves it to infrared ones by the same rule.
+    if modality != "infrared" or not rows:
         return rows
-    moved = [(round((row.start - 1) / ratio) + 1, round(row.end / ratio)) for row in rows]
-    return [
-        row._replace(start=start, end=max(start, end)) for row, (start, end) in zip(rows, moved)
-    ]
+    spans = [(round(row.start) - 1, round(row.end)) for row in rows]
+    try:
+        moved = untrimmed.on_annotated_clock(video, spans)
+    except VideoError as error:
+        faults[video.name] = f"taken to have as many RGB as infrared frames: {error}"
+        return rows
+    return [row._replace(start=start + 1, end=end) for row, (start, end) in zip(rows, moved)]
 
 
 def _segments(scores: np.ndarray, spans: np.ndarray, chosen: ConfigDict) -> list[Row]:

@@ -70,6 +70,7 @@ class Trainer:
             "name": phase.name,
             "modality": phase.modality,
             "class_names": list(dataset.class_names),
+            "range": dataset.range,
             "input_offset": getattr(phase.model, "input_offset", False),
             "dataset": dataset.fingerprint,
             "config": json.loads(config.to_json_best_effort()),

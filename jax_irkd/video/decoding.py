@@ -1,68 +1,350 @@
-"""Video files to frames: decode order, bounded memory, damage named and never papered over.
+"""The one reader of films: builders, inventory, predictions and detection read by its rules.
 
-A source is a path or an archives.Member, so that a clip inside a zip is read in place. Frames are
-counted as the decoder hands them out: an AVI has no usable time stamps, its packets may be out of
-order, and one keyframe for the whole clip is normal, so seeking buys nothing.
+A source is a path, an `archives.Member`, so that a clip inside a zip is read in place, or pictures
+(`archives.Stills`, a TIFF of pages). Frames are counted as the decoder hands them out, because an
+AVI's packets may be out of order and one keyframe for the whole clip is normal: seeking buys
+nothing. What the header says of their number is believed only where nothing else is known.
 """
 
 import contextlib
-import struct
+import os
 from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import av
 import cv2
 import numpy as np
+from av.video.frame import VideoFrame
 
-from jax_irkd.errors import UserError
-from jax_irkd.video.archives import Source, name_of, open_source
-from jax_irkd.video.avi import count_empty_chunks
-
-# Mean of max(r, g, b) - min(r, g, b), in grey levels. Codecs leave up to 3 on a grey picture;
-# rooms filmed in colour have 15 and more.
-COLOURLESS = 0.75
-
-
-COLOURED = 8.0
-
+from jax_irkd.video import stills, timing
+from jax_irkd.video.archives import Held, Member, Source, Stills, open_source, words
+from jax_irkd.video.avi import count_empty_chunks, count_indexed, missing_bytes
+from jax_irkd.video.faults import FAULTS, VideoError, named_faults, refuse_no_file
+from jax_irkd.video.pixels import Converter, is_deep, resize
+from jax_irkd.video.timing import Timing
 
 # XVID counts placeholder frames in the header that no decoder returns.
 HEADER_SLACK = 2
+STILLS_RATE = 30.0  # frames per second of pictures, which no file tells
+
+# Titles in another encoding than UTF-8 are no reason to refuse a video; since 19 PyAV agrees.
+_OPTIONS: dict[str, Any] = (
+    {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+)
 
 
-class VideoError(UserError):
-    """A video that cannot be read as it should. The message names the file and the reason."""
+class Shot:
+    """One frame of a film: its `index` among all frames, and its `time` in seconds."""
 
-    def __init__(self, source: Source, reason: str):
-        super().__init__(f"{name_of(source)}: {reason}")
-        self.name, self.reason = name_of(source), reason
+    __slots__ = ("_film", "_frame", "index", "time")
 
-    def __reduce__(self):  # Exceptions travel between processes by their arguments.
-        return VideoError, (self.name, self.reason)
+    def __init__(self, film: "Film", frame: VideoFrame | np.ndarray, index: int, time: float):
+        self._film, self._frame, self.index, self.time = film, frame, index, time
+
+    @property
+    def deep(self) -> bool:
+        """Whether its grey has more than eight bits."""
+        if isinstance(self._frame, np.ndarray):
+            return self._frame.dtype != np.uint8
+        return is_deep(self._frame, grey=True)
+
+    def image(self, short_side: int = 0, *, grey: bool = False) -> np.ndarray:
+        """Upright pixels, shrunk to `short_side` unless that is 0: RGB uint8 `h w 3`, or one
+        channel `h w` where the film has no more or `grey` allows it. One channel of more than eight
+        bits keeps the file's type; `depth.Range` brings it down.
+        """
+        if isinstance(self._frame, np.ndarray):
+            image = resize(self._frame, short_side)
+            return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if grey and image.ndim == 3 else image
+        with named_faults(self._film.source):
+            return self._film.convert(self._frame, self._film.rotation, short_side, grey)
+
+
+class Facts(NamedTuple):
+    """What a film says of itself before anything is decoded."""
+
+    timing: Timing
+    width: int
+    height: int
+
+    @property
+    def frames(self) -> int:
+        return len(self.timing.times)
+
+
+class Film:
+    """A film that is read from beginning to end, as often as need be.
+
+    `timing` says when its frames are shown. Of the last walk: `read` counts the frames, `rotation`
+    is what the header asks for in degrees, and `remarks` says what was unusual. A damaged film
+    raises VideoError at the fault, what could be read has come before; with `tolerant`, reading
+    goes on behind it. `threads` is the decoder's thread count, 0 lets it choose.
+    """
+
+    def __init__(self, source: Source, *, threads: int = 1, tolerant: bool = False):
+        self.source, self.threads, self.tolerant = source, threads, tolerant
+        self.read = self.broken = self.rotation = 0
+        self.promised = self.streams = 0
+        self.convert = Converter()
+        self._timing: Timing | None = None
+
+    @property
+    def timing(self) -> Timing:
+        """From the packets' time stamps, without decoding; after a walk, of what was decoded.
+
+        Raises VideoError for what is no film.
+        """
+        if self._timing is None:
+            self._timing = self._scan()
+        return self._timing
+
+    @property
+    def whole(self) -> Timing:
+        """The timing that the film had before its end was cut off, by the count in its header."""
+        if self._is_stills() or len(self.timing.times) >= self.promised or not self._missing():
+            return self.timing
+        return timing.steady(self.promised, self.timing.rate)
+
+    @property
+    def rate(self) -> float:
+        return self.timing.rate
+
+    @property
+    def seconds(self) -> float:
+        return self.timing.end
+
+    @property
+    def remarks(self) -> list[str]:
+        found = []
+        if self.streams > 1:
+            found.append(f"holds {self.streams} video streams; the first was used")
+        missing = self._missing() if self.tolerant else 0
+        total = len(self.timing.times)
+        if self.tolerant and (self.broken or missing or self.read < total - HEADER_SLACK):
+            cut = f"truncated by {missing} bytes" if missing else "damaged"
+            total = max(total, self.promised)
+            found.append(f"is {cut}: {self.read} of {total} frames are readable and were used")
+        elif self.promised > self.read + HEADER_SLACK:
+            found.append(f"promises {self.promised} frames in its header and has {self.read}")
+        if self.rotation:
+            found.append(f"is stored rotated; turned by {self.rotation} degrees")
+        return found
+
+    def facts(self) -> Facts:
+        """Of the header where that tells, else of the packets. Raises VideoError for what a walk
+        would refuse, as far as that shows without decoding.
+        """
+        if self._is_stills():
+            first = next(stills.read(self.source))
+            return Facts(self.timing, first.shape[1], first.shape[0])
+        with self._opened() as (container, stream):
+            frames, rate = stream.frames, float(stream.average_rate or stream.guessed_rate or 0)
+            size = stream.width, stream.height
+            if not frames and container.duration:
+                frames = round(container.duration / 1e6 * rate)
+        missing = self._missing()
+        if frames and rate and not missing:
+            return Facts(timing.steady(frames, rate), *size)
+        found = self.timing
+        if missing and self.promised > len(found.times):
+            raise VideoError(self.source, _progress(len(found.times), self.promised, missing))
+        return Facts(found, *size)
+
+    def shots(self) -> Iterator[Shot]:
+        """Every frame in order of display. Raises VideoError as the class says, and always when
+        there is not one frame.
+        """
+        planned = self.timing  # before the walk: what is no film is said at once
+        self.read = self.broken = 0
+        stamps: list[float | None] = []
+        frames = self._pictures() if self._is_stills() else self._decoded(stamps)
+        ends = planned.ends()
+        for frame in frames:
+            place = self.read + self.broken
+            self.read += 1
+            inside = place < len(ends)
+            moment = planned.times[place] if inside else place / max(planned.rate, 1e-9)
+            yield Shot(self, frame, place, float(moment))
+        if self.read + self.broken != len(planned.times) and not self._is_stills():
+            # Packets without a frame of their own: only the decoder knows.
+            if self.broken:
+                kept = min(self.read + self.broken, len(ends))
+                self._timing = Timing(planned.times[:kept], float(ends[kept - 1]))
+            else:
+                self._timing = timing.from_stamps(stamps, planned.rate)
+
+    def _is_stills(self) -> bool:
+        return isinstance(self.source, Stills) or stills.is_pages(self.source)
+
+    def _scan(self) -> Timing:
+        if self._is_stills():
+            with named_faults(self.source, lambda: "is not a readable film of pictures"):
+                count = stills.count(self.source)
+            if not count:
+                raise VideoError(self.source, "has no frames")
+            return timing.steady(count, STILLS_RATE, timed=False)
+        with self._opened() as (container, stream):
+            self.promised = stream.frames  # 0 when the header does not say
+            rate = float(stream.average_rate or stream.guessed_rate or STILLS_RATE)
+            stamps = []
+            with self._faults(lambda: "cannot be read"):
+                for packet in container.demux(stream):
+                    if packet.size and not packet.is_discard:
+                        stamps.append(packet.pts)
+            base = stream.time_base or 0
+        if not stamps:
+            cut = f", it is truncated by {self._missing()} bytes" if self._missing() else ""
+            raise VideoError(
+                self.source, f"has no frames (0 video packets){cut}; record or copy it again"
+            )
+        known = all(stamp is not None for stamp in stamps)
+        seconds = sorted(float(s * base) for s in stamps) if known else [None] * len(stamps)
+        return timing.from_stamps(seconds, rate)
+
+    @contextlib.contextmanager
+    def _faults(self, reason) -> Iterator[None]:
+        """Faults get the film's name, or are counted and passed over by the tolerant."""
+        try:
+            with named_faults(self.source, reason):
+                yield
+        except VideoError:
+            if not self.tolerant:
+                raise
+            self.broken += 1
+
+    @contextlib.contextmanager
+    def _opened(self):
+        with contextlib.ExitStack() as stack:
+            try:
+                target = self._target(stack)
+                container = stack.enter_context(av.open(target, mode="r", **_OPTIONS))
+            except FAULTS as error:
+                missing = self._missing()
+                cut = f"is truncated by {missing} bytes" if missing else "is not a readable video"
+                how = "copy it again" if missing else "give a file that ffmpeg can play"
+                raise VideoError(self.source, f"{cut} ({words(error)}); {how}") from error
+            yield container, self._stream(container)
+
+    def _target(self, stack: contextlib.ExitStack):
+        """What the decoder opens: a path by its name, a member of an archive as an open file."""
+        source = self.source
+        if isinstance(source, Member | Held):
+            file = stack.enter_context(open_source(source))
+            if not file.seek(0, 2):
+                raise VideoError(source, "is empty (0 bytes); copy it again")
+            file.seek(0)
+            return file
+        refuse_no_file(source)
+        return f"file:{os.fspath(source)}"  # else a colon in the name would be a protocol
+
+    def _stream(self, container):
+        found = [
+            stream
+            for stream in container.streams.video
+            if not stream.disposition & av.stream.Disposition.attached_pic  # a cover
+        ]
+        self.streams = len(found)
+        if not found:
+            kinds = sorted({stream.type for stream in container.streams})
+            held = f"has no video stream, only {', '.join(kinds)}" if kinds else "holds nothing"
+            raise VideoError(self.source, f"{held}; give a video file")
+        if found[0].codec_context is None:
+            raise VideoError(self.source, "is in a codec that nothing here decodes")
+        return found[0]
+
+    def _pictures(self) -> Iterator[np.ndarray]:
+        with self._faults(lambda: f"is damaged behind {self.read} pictures"):
+            yield from stills.read(self.source)
+        if not self.read:
+            raise VideoError(self.source, "is damaged: none of its pictures can be read")
+
+    def _decoded(self, stamps: list[float | None]) -> Iterator[VideoFrame]:
+        missing = self._missing()
+        packets = 0
+        with self._opened() as (container, stream):
+            stream.thread_type = "NONE" if self.threads == 1 else "AUTO"
+            stream.codec_context.thread_count = self.threads
+            if stream.codec_context.name == "mjpeg":  # It marks no frame as damaged by itself.
+                stream.codec_context.options = {"err_detect": "explode"}
+            said = lambda: _progress(self.read, self.promised, missing)  # noqa: E731
+            demuxed = container.demux(stream)
+            while True:
+                packet, frames = None, []
+                with self._faults(said):
+                    packet = next(demuxed, None)
+                    if packet is None:
+                        break
+                    packets += bool(packet.size)
+                    frames = packet.decode()
+                if packet is None:
+                    break  # the tolerant cannot go on where there is no next packet
+                for frame in frames:
+                    if frame.is_corrupt:
+                        if not self.tolerant:
+                            raise VideoError(self.source, said())
+                        self.broken += 1
+                        continue
+                    if not self.read:
+                        self.rotation = 90 * round(getattr(frame, "rotation", 0) / 90)
+                    stamps.append(frame.time)
+                    yield frame
+        self._check_all_there(packets, missing)
+
+    def _check_all_there(self, packets: int, missing: int) -> None:
+        """Raises VideoError when frames are lost, as far as the strict are concerned."""
+        if not self.read:
+            damaged = f"is damaged: none of its {len(self.timing.times)} frames can be decoded"
+            cut = f"has no frames, it is truncated by {missing} bytes" if missing else damaged
+            raise VideoError(self.source, f"{cut}; copy it again")
+        if self.tolerant:
+            return
+        # All frames may be there although the index behind them, or a recorder's dropped ones, is
+        # not; and a header may promise frames that were never written.
+        if missing and (not self.promised or self.promised > self.read):
+            raise VideoError(self.source, _progress(self.read, self.promised, missing))
+        if self.promised - packets <= HEADER_SLACK:
+            return
+        with named_faults(self.source):
+            empty, indexed = count_empty_chunks(self.source), self._indexed()
+        if (self.promised if indexed is None else indexed) - packets > HEADER_SLACK + empty:
+            raise VideoError(self.source, _progress(self.read, self.promised, missing))
+
+    def _indexed(self) -> int | None:
+        return count_indexed(self.source)
+
+    def _missing(self) -> int:
+        if self._is_stills():
+            return 0
+        try:
+            return missing_bytes(self.source)
+        except (OSError, ValueError):
+            return 0  # said by whoever opens it
 
 
 def iterate_frames(
     source: Source, *, threads: int = 1, only: Iterable[int] | None = None
 ) -> Iterator[np.ndarray | None]:
-    """All frames in decode order, RGB uint8 `h w 3`, one at a time.
+    """All frames in order of display, upright, one at a time: RGB uint8 `h w 3`, or one channel of
+    more than eight bits.
 
-    With `only`, frames at other indices are decoded but not converted, and come as None.
-    `threads` is the decoder's thread count, 0 lets it choose. Raises VideoError when the file is
-    unreadable, has no picture, is damaged or ends early; what could be read has been yielded then.
+    With `only`, frames at other indices are decoded but not converted, and come as None. Raises
+    VideoError when the file is unreadable, has no picture, is damaged or ends early; what could be
+    read has been yielded then.
     """
     wanted = None if only is None else set(only)
-    for index, frame in enumerate(decode(source, threads)):
-        yield frame.to_ndarray(format="rgb24") if wanted is None or index in wanted else None
+    for shot in Film(source, threads=threads).shots():
+        yield shot.image() if wanted is None or shot.index in wanted else None
 
 
 def count_frames(source: Source) -> int:
     """The number of frames the decoder returns. Decodes everything; raises VideoError."""
-    return sum(1 for _ in decode(source, threads=0))
+    return sum(1 for _ in Film(source, threads=0).shots())
 
 
 def read_frames(
     source: Source, indices: Iterable[int], *, short_side: int = 0, threads: int = 1
 ) -> list[np.ndarray]:
-    """The frames at `indices` (decode order, repeats allowed), RGB uint8 `h w 3`.
+    """The frames at `indices` (order of display, repeats allowed), as `iterate_frames` has them.
 
     Only these are converted and, with `short_side`, resized. Decoding stops after the last one.
     Raises VideoError as `iterate_frames` does, and when an index lies past the end.
@@ -72,62 +354,14 @@ def read_frames(
         return []
     if min(indices) < 0:
         raise ValueError(f"frame index {min(indices)} is negative; count from 0")
-    wanted, found = set(indices), {}
-    for index, frame in enumerate(decode(source, threads)):
-        if index in wanted:
-            found[index] = resize(frame.to_ndarray(format="rgb24"), short_side)
+    wanted, found, last = set(indices), {}, -1
+    for shot in Film(source, threads=threads).shots():
+        last = shot.index
+        if last in wanted:
+            found[last] = shot.image(short_side)
             if len(found) == len(wanted):
                 return [found[index] for index in indices]
-    raise VideoError(source, f"has no frame {max(indices)}; counting from 0 the last is {index}")
-
-
-def resize(image: np.ndarray, short_side: int) -> np.ndarray:
-    """Shrinks `h w c` until the shorter side is `short_side` pixels; never enlarges. 0 keeps it."""
-    height, width = image.shape[:2]
-    if short_side <= 0 or min(height, width) <= short_side:
-        return image
-    scale = short_side / min(height, width)
-    size = max(short_side, round(width * scale)), max(short_side, round(height * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def packet_count(source: Source) -> int:
-    """The number of non-empty video packets, read without decoding; close to the frame count."""
-    with _opened(source) as (container, stream), named_faults(source):
-        return sum(1 for packet in container.demux(stream) if packet.size)
-
-
-def nominal_frames(source: Source) -> int:
-    """The frame count that the header promises, whether or not they are there; packets if none."""
-    with _opened(source) as (_, stream):
-        if stream.frames:
-            return stream.frames
-    return packet_count(source)
-
-
-def decode(source: Source, threads: int) -> Iterator[av.VideoFrame]:
-    missing = missing_bytes(source)
-    count, expected = 0, 0
-    with _opened(source) as (container, stream):
-        expected = stream.frames
-        stream.thread_type = "NONE" if threads == 1 else "AUTO"
-        stream.codec_context.thread_count = threads
-        if stream.codec_context.name == "mjpeg":  # It marks no frame as damaged by itself.
-            stream.codec_context.options = {"err_detect": "explode"}
-        with named_faults(source, lambda: _progress(count, expected, missing)):
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    raise VideoError(source, _progress(count, expected, missing))
-                yield frame
-                count += 1
-    if count == 0:
-        raise VideoError(source, "has no frames" + (", it is truncated" if missing else ""))
-    # All frames may be there although the index behind them, or a recorder's dropped ones, is not.
-    lost = expected - count if expected else missing
-    if lost > 0 and missing:
-        raise VideoError(source, _progress(count, expected, missing))
-    if lost > HEADER_SLACK and lost > HEADER_SLACK + count_empty_chunks(source):
-        raise VideoError(source, _progress(count, expected, missing))
+    raise VideoError(source, f"has no frame {max(indices)}; counting from 0 the last is {last}")
 
 
 def _progress(count: int, expected: int, missing: int) -> str:
@@ -135,48 +369,3 @@ def _progress(count: int, expected: int, missing: int) -> str:
     if missing:
         return f"is truncated by {missing} bytes: {count}{of} frames are readable"
     return f"is damaged: {count}{of} frames are readable before the fault"
-
-
-@contextlib.contextmanager
-def _opened(source: Source):
-    with contextlib.ExitStack() as stack:
-        with named_faults(source, lambda: _unopened(source)):
-            file = stack.enter_context(open_source(source))
-            if not file.seek(0, 2):
-                raise VideoError(source, "is empty (0 bytes)")
-            file.seek(0)
-            container = stack.enter_context(av.open(file, mode="r"))
-        if not container.streams.video:
-            raise VideoError(source, "has no video stream")
-        if container.streams.video[0].codec_context is None:
-            raise VideoError(source, "is in a codec that nothing here decodes")
-        yield container, container.streams.video[0]
-
-
-def _unopened(source: Source) -> str:
-    missing = missing_bytes(source)
-    return f"is truncated by {missing} bytes" if missing else "is not a readable video"
-
-
-@contextlib.contextmanager
-def named_faults(source: Source, reason=lambda: "cannot be read"):
-    """Puts the file's name and a reason on whatever the decoder or the file system raises."""
-    try:
-        yield
-    except (av.FFmpegError, OSError, ValueError, RuntimeError, MemoryError) as error:
-        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise VideoError(source, f"{reason()} ({text})") from error
-
-
-def missing_bytes(source: Source) -> int:
-    """How many bytes an AVI lacks of what its chunk headers promise; 0 for other containers."""
-    with named_faults(source, lambda: "is not a readable file"), open_source(source) as file:
-        size = file.seek(0, 2)
-        offset = 0
-        while offset + 12 <= size:  # Large files are a chain of RIFF chunks.
-            file.seek(offset)
-            tag, length, _ = struct.unpack("<4sI4s", file.read(12))
-            if tag != b"RIFF" or length == 0:
-                return 0
-            offset += 8 + length + length % 2
-        return max(0, offset - size - 1)  # The last padding byte may be left out.

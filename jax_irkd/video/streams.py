@@ -15,7 +15,10 @@ import cv2
 import numpy as np
 
 from jax_irkd.errors import UserError
-from jax_irkd.video.playback import SHORT_SIDE, Picture
+from jax_irkd.video.archives import words
+from jax_irkd.video.decoding import Film
+from jax_irkd.video.pixels import Converter
+from jax_irkd.video.playback import SHORT_SIDE
 
 LAG = 0.5  # seconds behind its own clock after which a source's frames are dropped
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between attempts to reopen
@@ -103,12 +106,7 @@ class Stream:
                 if self.kind == "file":
                     return
             except (av.FFmpegError, OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                if self.kind == "file":
-                    raise UserError(
-                        f"{self.source} is not a readable video ({reason}); give a camera's "
-                        "number, a device, a URL or a video file"
-                    ) from error
+                reason = words(error)
             if self.received > before:
                 wait, last = FIRST_WAIT, time.monotonic()
                 self.reopened += 1
@@ -126,17 +124,18 @@ class Stream:
 
     def _read_once(self) -> None:
         pace = _Pace(self.kind == "file")
-        frames = _camera(self.source) if self.kind == "camera" else _container(self.source)
+        kinds = {"camera": _camera, "file": _film, "network": _container}
+        frames = kinds[self.kind](self.source)
         with contextlib.closing(frames):
             for moment, image in frames:
                 self.received += 1
-                late = pace.wait(moment, self._stop)
+                late, shown = pace.wait(moment, self._stop)
                 if self._stop.is_set():
                     return
                 if late > LAG:
                     self.dropped += 1
                     continue
-                self._offer(time.monotonic(), self.prepare(image()))
+                self._offer(shown, self.prepare(image()))
 
     def _offer(self, moment: float, frame: Any) -> None:
         with self._changed:
@@ -152,21 +151,27 @@ class _Pace:
 
     def __init__(self, hold: bool):
         self._hold, self._start, self._least = hold, None, np.inf
+        self._last = -np.inf
 
-    def wait(self, moment: float | None, stop: threading.Event) -> float:
-        """Wait for `moment` (seconds, None: now) and return how late it is."""
+    def wait(self, moment: float | None, stop: threading.Event) -> tuple[float, float]:
+        """Wait for `moment` (seconds by the source, None: now): how late it is, and when it was
+        shown by this machine's clock.
+
+        Moments that do not grow are no clock; those frames count as shown when they come.
+        """
         now = time.monotonic()
-        if moment is None:
-            return 0.0
+        if moment is None or moment <= self._last:
+            return 0.0, now
+        self._last = moment
         if self._start is None:
             self._start = now - moment
         late = now - self._start - moment
         if self._hold:
             if late < 0:
                 stop.wait(-late)
-            return max(late, 0.0)
+            return max(late, 0.0), self._start + moment
         self._least = min(self._least, late)  # Clocks differ: late is what is later than usual.
-        return late - self._least
+        return late - self._least, self._start + moment + self._least
 
 
 def kind_of(source: str) -> str:
@@ -189,13 +194,23 @@ def _camera(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray
     try:
         if not capture.isOpened():
             raise OSError("no camera answers there")
+        if int(capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"Y16 "):
+            capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)  # else OpenCV makes eight bits of sixteen
         while True:
             read, image = capture.read()
             if not read:
                 raise OSError("the camera stopped")
-            yield None, lambda image=image: cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            if image.ndim == 3 and image.dtype == np.uint8:
+                yield None, lambda image=image: cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            else:
+                yield None, lambda image=image: image
     finally:
         capture.release()
+
+
+def _film(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:
+    for shot in Film(source, threads=0, tolerant=True).shots():
+        yield shot.time, functools.partial(shot.image, SHORT_SIDE)
 
 
 def _container(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:
@@ -207,12 +222,10 @@ def _container(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndar
             raise ValueError("it has no video stream")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        picture = Picture()
-        rate = float(stream.average_rate or stream.guessed_rate or 30)
-        for index, frame in enumerate(_readable(container, stream)):
-            moment = frame.time if frame.time is not None else index / rate
+        convert = Converter()
+        for frame in _readable(container, stream):
             turned = getattr(frame, "rotation", 0)
-            yield moment, functools.partial(picture, frame, turned, SHORT_SIDE)
+            yield frame.time, functools.partial(convert, frame, turned, SHORT_SIDE)
 
 
 def _readable(container, stream) -> Iterator[av.VideoFrame]:

@@ -19,9 +19,9 @@ from jax_irkd.deployment.prediction import VideoSettings
 from jax_irkd.detection.rows import read_rows
 from jax_irkd.host import prefetch
 from jax_irkd.video import playback
-from jax_irkd.video.decoding import resize
-from jax_irkd.video.playback import VideoFile
-from jax_irkd.video.windows import Window
+from jax_irkd.video.decoding import Film
+from jax_irkd.video.pixels import resize
+from jax_irkd.video.windows import Window, spans
 from jax_irkd.video.windows import windows as dataset_windows
 
 WANTED = InputSpec("infrared", 4, (48, 64))
@@ -96,7 +96,7 @@ def test_windows_are_those_of_the_data_set(tmp_path, total):
     """The walk that survives damage agrees with the strict one that evaluation uses."""
     path = write_video(tmp_path / "a.avi", total, infrared=True)
     sizes = {"length": 16, "stride": 8}
-    ours = list(playback.windows(VideoFile(path), WANTED, **sizes))
+    ours = list(playback.windows(Film(path), WANTED, spans(total, **sizes)))
     theirs = list(
         dataset_windows(path, infrared=True, size=(48, 64), num_segments=4, short_side=256, **sizes)
     )
@@ -106,17 +106,16 @@ def test_windows_are_those_of_the_data_set(tmp_path, total):
 
 def test_shrinking_in_passing_gives_the_builders_picture(tmp_path):
     path = write_video(tmp_path / "large.avi", 2, size=(900, 700), infrared=True)
-    film = VideoFile(path)
-    frame = next(film.frames())
-    expected, got = resize(film.image(frame), 256), film.image(frame, 256)
+    shot = next(Film(path).shots())
+    expected, got = resize(shot.image(), 256), shot.image(256)
     assert got.shape == expected.shape == (256, 329, 3)
     assert np.abs(got.astype(int) - expected).mean() < 1.5
-    assert number_of(got) == 0 and film.image(frame, 700).shape == (700, 900, 3)
+    assert number_of(got) == 0 and shot.image(700).shape == (700, 900, 3)
 
 
 def test_luma_alone_is_the_same_grey_picture(tmp_path):
-    """Full and limited range, eight and ten bits: what colours would have given, but quicker."""
-    kinds = (("h264", "yuv420p"), ("mjpeg", "yuvj420p"), ("ffv1", "yuv420p10le"))
+    """Full and limited range: what colours would have given, but quicker."""
+    kinds = (("h264", "yuv420p"), ("mjpeg", "yuvj420p"))
     for codec, pixels in kinds:
         path = tmp_path / f"{codec}.mkv"
         with av.open(str(path), "w") as container:
@@ -126,24 +125,23 @@ def test_luma_alone_is_the_same_grey_picture(tmp_path):
             image = np.repeat(np.tile(slope, (700, 1))[..., None], 3, axis=2)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             container.mux(stream.encode(None))
-        film = VideoFile(path)
-        frame = next(film.frames())
-        grey = film.image(frame, 256, grey=True)
-        colours = cv2.cvtColor(film.image(frame, 256), cv2.COLOR_RGB2GRAY)
+        shot = next(Film(path).shots())
+        grey = shot.image(256, grey=True)
+        colours = cv2.cvtColor(shot.image(256), cv2.COLOR_RGB2GRAY)
         assert grey.shape == colours.shape and grey.min() < 4 and grey.max() > 251
         assert np.abs(grey.astype(int) - colours).max() <= 1
 
 
 def test_no_more_frames_are_kept_than_a_window_needs(folder, monkeypatch):
-    prepared, honest = [], playback.prepare_frame
+    prepared, honest = [], playback.fitted
 
     def remember(image, spec):
         frame = honest(image, spec)
         prepared.append(weakref.ref(frame))
         return frame
 
-    monkeypatch.setattr(playback, "prepare_frame", remember)
-    windows = playback.windows(VideoFile(folder / "long_ir.avi"), WANTED, 16, 8)
+    monkeypatch.setattr(playback, "fitted", remember)
+    windows = playback.windows(Film(folder / "long_ir.avi"), WANTED, spans(200, 16, 8))
     alive = [sum(frame() is not None for frame in prepared) for _ in windows]
     assert max(alive) <= 8 and len(alive) == 24
 
@@ -278,9 +276,10 @@ def test_damage_in_the_middle_is_passed_over(folder, tmp_path):
     assert reader.seen[0][-1] > 150  # What lies behind the hole was read, too.
 
 
-def _turned(path: Path, target: Path) -> Path:
+def turned(path: Path, target: Path) -> Path:
     """A copy as MP4 whose header says: turn by 90 degrees."""
-    frames = list(VideoFile(path).frames())
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
     with av.open(str(target), "w") as container:
         stream = container.add_stream("mpeg4", rate=30)
         stream.width, stream.height, stream.pix_fmt = frames[0].height, frames[0].width, "yuv420p"
@@ -298,7 +297,7 @@ def _turned(path: Path, target: Path) -> Path:
 
 
 def test_a_turned_video_is_turned_back(folder, tmp_path):
-    path = _turned(folder / "short_ir.avi", tmp_path / "phone.mp4")
+    path = turned(folder / "short_ir.avi", tmp_path / "phone.mp4")
     reader = Reader()
     result = prediction.predict(reader, path)
     assert reader.seen == [[5, 15, 25, 35]]

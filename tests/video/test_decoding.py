@@ -16,7 +16,7 @@ from jax_irkd.data.synthetic.raw_ntu import (
     write_video,
 )
 from jax_irkd.tfds_builders._shared import encoding
-from jax_irkd.video import decoding
+from jax_irkd.video import decoding, faults, pixels
 from jax_irkd.video.archives import Member, find_files
 
 
@@ -42,7 +42,7 @@ def test_frames_come_in_decode_order(tmp_path, codec):
     assert frames[0].shape == (48, 64, 3) and frames[0].dtype == np.uint8
     red, _, blue = frames[3][30, 10].astype(int)
     assert red > blue + 60  # RGB, not BGR: the square is red.
-    assert decoding.count_frames(path) == decoding.packet_count(path) == 30
+    assert decoding.count_frames(path) == len(decoding.Film(path).timing.times) == 30
 
 
 def test_iterate_frames_holds_one_frame_at_a_time(clip):
@@ -68,9 +68,7 @@ def test_read_frames_picks_by_index(clip):
     assert _numbers(frames) == [39, 0, 7, 7]
     assert frames[0].shape == (40, 56, 3)
     assert decoding.read_frames(clip, []) == []
-    with pytest.raises(
-        decoding.VideoError, match=r"has no frame 40; counting from 0 the last is 39"
-    ):
+    with pytest.raises(faults.VideoError, match=r"has no frame 40; counting from 0 the last is 39"):
         decoding.read_frames(clip, [1, 40])
     with pytest.raises(ValueError, match="frame index -1 is negative"):
         decoding.read_frames(clip, [-1])
@@ -87,13 +85,13 @@ def test_read_frames_picks_by_index(clip):
     ],
 )
 def test_resize_shrinks_the_shorter_side_and_never_enlarges(size, short_side, expected):
-    assert decoding.resize(np.zeros((*size, 3), np.uint8), short_side).shape[:2] == expected
+    assert pixels.resize(np.zeros((*size, 3), np.uint8), short_side).shape[:2] == expected
 
 
 def test_resize_averages(clip):
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     expected = image.reshape(16, 4, 24, 4, 3).mean(axis=(1, 3))
-    np.testing.assert_allclose(decoding.resize(image, 16), expected, atol=0.51)
+    np.testing.assert_allclose(pixels.resize(image, 16), expected, atol=0.51)
 
 
 def test_encode_clip_stores_chosen_frames_as_jpeg(clip):
@@ -115,14 +113,14 @@ def test_infrared_is_stored_in_one_channel(tmp_path, codec):
     images = [_decoded(frame) for frame in encoded.frames]
     assert {image.shape for image in images} == {(48, 64)}
     assert _numbers(images) == list(range(9))
-    channel = np.array(list(decoding.iterate_frames(path)))[..., 0]  # What other readers take.
+    channel = np.array(list(decoding.iterate_frames(path))).mean(axis=-1)
     np.testing.assert_allclose(np.array(images), channel, atol=24)
-    assert abs(np.mean(images) - channel.mean()) < 1
+    assert abs(np.mean(images) - channel.mean()) < 1.5  # MJPEG tints a little
 
 
 def test_rgb_given_as_infrared_is_refused(clip):
     with pytest.raises(
-        decoding.VideoError, match=r"a_rgb\.avi: is not infrared: its channels differ"
+        faults.VideoError, match=r"a_rgb\.avi: is not infrared: its channels differ"
     ):
         encoding.encode_clip(clip, infrared=True)
 
@@ -144,7 +142,7 @@ def test_encode_ranges_keeps_what_lies_before_a_fault(tmp_path):
     assert 20 < total < 60 and "is truncated" in str(fault)
     assert clips[0].total == 20 and clips[1].total < 20
     truncate(path, 0.12)
-    with pytest.raises(decoding.VideoError, match=r"is truncated by \d+ bytes"):
+    with pytest.raises(faults.VideoError, match=r"is truncated by \d+ bytes"):
         encoding.encode_ranges(path, [(0, 20)])
 
 
@@ -179,7 +177,7 @@ def _damaged(path):
         (without_frames, "has no frames"),
         (_truncated, r"is truncated by \d+ bytes: (1\d|2\d) of 30 frames are readable"),
         (_damaged, r"is damaged: \d+ of 40 frames are readable before the fault"),
-        (lambda path: None, "No such file"),
+        (lambda path: None, "does not exist"),
     ],
 )
 def test_faults_name_the_file_and_the_reason(tmp_path, spoil, reason):
@@ -190,7 +188,7 @@ def test_faults_name_the_file_and_the_reason(tmp_path, spoil, reason):
         encoding.encode_clip,
         lambda p: list(decoding.iterate_frames(p)),
     ):
-        with pytest.raises(decoding.VideoError, match=rf"{path.name}.*{reason}"):
+        with pytest.raises(faults.VideoError, match=rf"{path.name}.*{reason}"):
             read(path)
 
 
@@ -207,7 +205,7 @@ def test_mutated_files_are_read_or_refused_but_never_crash(tmp_path):
             path.write_bytes(data[: None if rng.random() < 0.7 else int(rng.integers(len(data)))])
             try:
                 encoded = encoding.encode_clip(path)
-            except decoding.VideoError as error:
+            except faults.VideoError as error:
                 assert str(path) in str(error)
                 refused += 1
             else:
@@ -246,7 +244,7 @@ def test_dropped_frames_of_a_recorder_are_told_from_lost_ones(clip, tmp_path, dr
     if dropped == announced:
         assert decoding.count_frames(path) == 40
     else:
-        with pytest.raises(decoding.VideoError, match="is damaged: 40 of 46 frames are readable"):
+        with pytest.raises(faults.VideoError, match="is damaged: 40 of 46 frames are readable"):
             decoding.count_frames(path)
 
 
@@ -271,9 +269,9 @@ def test_damaged_zip_members_are_named(tmp_path, clip):
     data = bytearray(archive.read_bytes())
     data[500:520] = bytes(20)
     archive.write_bytes(data)
-    with pytest.raises(decoding.VideoError, match=r"a\.zip/a_rgb\.avi: "):
+    with pytest.raises(faults.VideoError, match=r"a\.zip/a_rgb\.avi: "):
         encoding.encode_clip(Member(str(archive), "a_rgb.avi"))
-    with pytest.raises(decoding.VideoError, match=r"no item named .b\.avi"):
+    with pytest.raises(faults.VideoError, match=r"no item named .b\.avi"):
         decoding.count_frames(Member(str(archive), "b.avi"))
 
 
@@ -293,7 +291,7 @@ def test_crop_maps_infrared_pixels_to_rgb_pixels():
 
 
 def test_video_errors_travel_between_processes():
-    error = pickle.loads(pickle.dumps(decoding.VideoError("a.avi", "is empty")))
+    error = pickle.loads(pickle.dumps(faults.VideoError("a.avi", "is empty")))
     assert (str(error), error.name, error.reason) == ("a.avi: is empty", "a.avi", "is empty")
 
 
@@ -315,7 +313,7 @@ def test_mutated_archives_give_frames_or_errors_but_never_crash(tmp_path, clip):
             for file in found:
                 try:
                     assert encoding.encode_clip(file.source, max_frames=4).frames
-                except decoding.VideoError as error:
+                except faults.VideoError as error:
                     assert "a.zip/" in str(error)
                     refused += 1
     assert refused > 40

@@ -152,7 +152,7 @@ def test_sources_that_cannot_be(tmp_path, capsys):
     path = tmp_path / "text.mp4"
     path.write_text("no video")
     with (
-        pytest.raises(UserError, match=r"text\.mp4 is not a readable video"),
+        pytest.raises(UserError, match=r"text\.mp4: is not a readable video"),
         Stream(str(path), number_of) as stream,
     ):
         list(stream)

@@ -9,7 +9,7 @@ from jax_irkd.data.synthetic.raw_ntu import number_of, truncate, write_video
 from jax_irkd.data.synthetic.raw_pku import pku_tree, video_path
 from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders.pku_mmd_ir import untrimmed
-from jax_irkd.video import decoding, windows
+from jax_irkd.video import decoding, faults, windows
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_fault_comes_after_the_windows_before_it(tmp_path, long):
     path.write_bytes(long.read_bytes())
     truncate(path, 0.6)
     found = []
-    with pytest.raises(decoding.VideoError, match="is truncated"):
+    with pytest.raises(faults.VideoError, match="is truncated"):
         for window in windows.windows(path, infrared=True, size=(96, 96), length=20, stride=20):
             found.append(window)
     assert len(found) >= 3

@@ -91,6 +91,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         with locked(self.config_folder):
             self._remove_leftovers()
             plan = self.plan(Path(dl_manager.manual_dir))
+            self._refuse_unreadable(plan.report)
             if config.beam_options or config.beam_runner:
                 self._build_with_beam(plan, dl_manager, config)
             else:
@@ -186,6 +187,17 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 f"--max_skipped={self.options.max_skipped:g} allows; repair the files or run again "
                 f"with --max_skipped={report.skipped_share + 0.001:.3f} (what is encoded is kept)."
                 f"\n{report.head()}"
+            )
+
+    def _refuse_unreadable(self, report: Report) -> None:
+        """A folder that cannot be listed may hold a whole class."""
+        found = report.unreadable
+        if found and not self.options.skip_unreadable:
+            named = "; ".join(f"{one.name} {one.detail}" for one in found[:3])
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            raise UserError(
+                f"nobody knows what is missing: {named}{more}. Repair or remove it, or go on "
+                "without it with --skip_unreadable"
             )
 
     def _check_space(self, report: Report) -> None:

@@ -11,6 +11,7 @@ JSON, for example with an affine transform fitted to a few points seen in both p
 import functools
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,12 @@ def crop_for(path: str, camera: int | str) -> CameraCrop | None:
     if str(camera) not in crops:
         raise UserError(f"{path} has no camera {camera}; it has {sorted(crops)}")
     return crops[str(camera)]
+
+
+def require_crops(path: str, cameras: Iterable[int | str]) -> None:
+    """Raises UserError unless the crop file, if there is one, has all these cameras."""
+    for camera in sorted({str(camera) for camera in cameras}):
+        crop_for(path, camera)
 
 
 @functools.lru_cache

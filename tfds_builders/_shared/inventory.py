@@ -12,13 +12,16 @@ from rich.progress import track
 from rich.table import Table
 
 from jax_irkd.tfds_builders._shared.cache import Skip
-from jax_irkd.tfds_builders._shared.encoding import encode_jpeg
+from jax_irkd.tfds_builders._shared.encoding import Storage, encode_jpeg
 from jax_irkd.tfds_builders._shared.options import BuildOptions
-from jax_irkd.video.archives import Found, name_of
-from jax_irkd.video.avi import Header, read_header
-from jax_irkd.video.decoding import VideoError, iterate_frames, resize
+from jax_irkd.tfds_builders._shared.pairs import length_notes
+from jax_irkd.video.archives import Found, held
+from jax_irkd.video.decoding import Facts, Film
+from jax_irkd.video.faults import VideoError, named_faults
 
-SAMPLES, SAMPLE_FRAMES = 3, 48
+SAMPLES, SAMPLE_FRAMES = 3, 96
+# Seconds of a build that no sample shows: the start of its workers, and packing a pair.
+STARTING, PACKING = 3.0, 0.01
 USUAL_RATE = (29.0, 31.0)
 MODALITIES = ("rgb", "infrared")
 
@@ -57,23 +60,22 @@ class Inventory(NamedTuple):
 
 def read_headers(
     files: dict[tuple[str, str], Found], show: bool = True
-) -> tuple[dict[tuple[str, str], Header], list[Skip]]:
-    """Headers by (name, modality), and the files whose header tells that they are unusable.
+) -> tuple[dict[tuple[str, str], Facts], list[Skip]]:
+    """What films by (name, modality) say of themselves, and those that the build would refuse.
 
-    Files other than AVI are passed over: only decoding tells about them.
+    Damage in between shows only when they are decoded.
     """
     headers, unreadable = {}, []
     for key, found in track(files.items(), "reading headers", len(files), disable=not show):
-        if not name_of(found.source).lower().endswith(".avi"):
-            continue
         try:
-            headers[key] = read_header(found.source, found.size)
-        except ValueError as error:
-            unreadable.append(Skip(name_of(found.source), "unreadable video", str(error)))
+            with named_faults(found.source):
+                headers[key] = Film(found.source).facts()
+        except VideoError as error:
+            unreadable.append(Skip(error.name, "unreadable video", error.reason))
     return headers, unreadable
 
 
-def odd_headers(headers: dict[tuple[str, str], Header], short: int) -> list[Skip]:
+def odd_headers(headers: dict[tuple[str, str], Facts], short: int) -> list[Skip]:
     """Clips that are short, run at an unusual rate, or have another size than most."""
     notes = []
     for kind in MODALITIES:
@@ -84,8 +86,9 @@ def odd_headers(headers: dict[tuple[str, str], Header], short: int) -> list[Skip
             label = f"{name} {kind}"
             if header.frames < short:
                 notes.append(Skip(label, f"shorter than {short} frames", f"{header.frames} frames"))
-            if not USUAL_RATE[0] <= header.rate <= USUAL_RATE[1]:
-                rate = f"{header.rate:.2f} frames per second"
+            rate = header.timing.rate
+            if header.timing.timed and not USUAL_RATE[0] <= rate <= USUAL_RATE[1]:
+                rate = f"{rate:.2f} frames per second"
                 notes.append(Skip(label, "not 30 frames per second", rate))
             if (header.width, header.height) != usual:
                 size = f"{header.width}x{header.height}, most are {usual[0]}x{usual[1]}"
@@ -93,8 +96,19 @@ def odd_headers(headers: dict[tuple[str, str], Header], short: int) -> list[Skip
     return notes
 
 
+def length_problems(headers: dict[tuple[str, str], Facts]) -> list[Skip]:
+    """The remarks that a build will make on pairs which do not last equally long."""
+    problems = []
+    for key in sorted({key for key, _ in headers}):
+        pair = {kind: headers.get((key, kind)) for kind in MODALITIES}
+        if all(pair.values()):
+            problems += length_notes(key, {kind: facts.timing for kind, facts in pair.items()})
+    return problems
+
+
 def estimate(
     samples: dict[str, list[Found]],
+    films: int,
     decoded: dict[str, int],
     stored: dict[str, int],
     options: BuildOptions,
@@ -103,10 +117,10 @@ def estimate(
 ) -> list[str]:
     """Disk and time of a build in words, from a few frames of a few files of each modality.
 
-    `decoded` and `stored` are the frames the build decodes and keeps, by modality; `complete` has
-    both numbers (per modality) for datasets in full, by name.
+    `films` is the number of pairs, `decoded` and `stored` are the frames the build decodes and
+    keeps, by modality; `complete` has both numbers (per modality) for datasets in full, by name.
     """
-    size, seconds = 0.0, 0.0
+    size, seconds = 0.0, PACKING * films
     full = dict.fromkeys(complete, 0.0)
     full_seconds = dict.fromkeys(complete, 0.0)
     for kind in MODALITIES:
@@ -114,20 +128,23 @@ def estimate(
         costs = [cost for cost in costs if cost]
         if not costs:
             return ["no estimate: none of the samples could be read"]
-        decode, encode, byte = (sum(column) / len(costs) for column in zip(*costs))
-        size += byte * stored[kind]
-        seconds += decode * decoded[kind] + encode * stored[kind]
+        cost = _Cost(*(sum(column) / len(costs) for column in zip(*costs)))
+        size += cost.bytes * stored[kind]
+        seconds += (
+            cost.opening * films + cost.decoding * decoded[kind] + cost.storing * stored[kind]
+        )
         for name, (all_decoded, all_stored) in complete.items():
-            full[name] += byte * all_stored
-            full_seconds[name] += decode * all_decoded + encode * all_stored
+            full[name] += cost.bytes * all_stored
+            full_seconds[name] += cost.decoding * all_decoded + cost.storing * all_stored
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     return [
         f"disk: {size / 1e9:.2f} GB of records, as much again while building, "
         f"{free / 1e9:.2f} GB free",
-        f"time: {_duration(seconds / options.processes)} with {options.processes} processes "
-        f"({seconds / 3600:.1f} core hours; measured on {SAMPLES} files of each modality)",
+        f"time: {_duration(STARTING + seconds / options.processes)} with {options.processes} "
+        f"processes ({seconds / 3600:.1f} core hours; measured on {SAMPLES} files of each "
+        "modality)",
         *(
             f"all of {name}: {full[name] / 1e9:.1f} GB, {full_seconds[name] / 3600:.1f} core hours "
             "at these rates"
@@ -141,29 +158,44 @@ def _spread(files: list[Found]) -> Iterable[Found]:
     return files[step // 2 :: step][:SAMPLES]
 
 
-def _cost(found: Found, kind: str, options: BuildOptions) -> tuple[float, float, float] | None:
-    """Seconds to decode a frame, seconds and bytes to store one."""
-    frames = iterate_frames(found.source)
-    times, sizes = [0.0, 0.0], []
+class _Cost(NamedTuple):
+    """Seconds to open a film, to decode a frame and to store one; bytes of a stored one."""
+
+    opening: float
+    decoding: float
+    storing: float
+    bytes: float
+
+
+def _cost(found: Found, kind: str, options: BuildOptions) -> _Cost | None:
+    """Measured on the first frames of a film; None when none can be read."""
+    stored, sizes, count = 0.0, [], 0
+    storage = Storage(**options.storage)
+    begin = time.perf_counter()
     try:
-        for index in range(SAMPLE_FRAMES):
+        with held(found.source) as source:
+            film = Film(source)
+            opening = bool(film.timing) and time.perf_counter() - begin
             begin = time.perf_counter()
-            frame = next(frames, None)
-            if frame is None:
-                break
-            times[0] += time.perf_counter() - begin
-            if index % 6 == 0:
-                begin = time.perf_counter()
-                image = resize(frame, options.short_side)
-                image = image[..., 0] if kind == "infrared" else image
-                sizes.append(len(encode_jpeg(image, options.quality)))
-                times[1] += time.perf_counter() - begin
-    except VideoError:
+            for shot in film.shots():
+                if count % 6 == 0:
+                    start = time.perf_counter()
+                    image = shot.image(options.short_side, grey=kind == "infrared")
+                    image = storage.range.levels(image)
+                    sizes.append(len(encode_jpeg(image, options.quality)))
+                    stored += time.perf_counter() - start
+                count += 1
+                if count == SAMPLE_FRAMES:
+                    break
+    except (VideoError, OSError, ValueError):
         if not sizes:
             return None
-    return (times[0] / (index + 1), times[1] / len(sizes), sum(sizes) / len(sizes))
+    decoding = (time.perf_counter() - begin - stored) / max(count, 1)
+    return _Cost(opening, decoding, stored / len(sizes), sum(sizes) / len(sizes))
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{max(1, minutes)} min"

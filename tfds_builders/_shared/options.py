@@ -6,6 +6,7 @@ import json
 import os
 
 from jax_irkd.errors import UserError
+from jax_irkd.video.depth import AUTO, parse_range
 
 VARIABLE = "JAX_IRKD_BUILD"
 
@@ -21,9 +22,12 @@ class BuildOptions:
     max_frames: int = 64  # Per clip and modality, evenly spaced; 0 keeps all.
     short_side: int = 256  # Pixels; larger frames are shrunk, smaller ones kept.
     quality: int = 90  # JPEG, 1 to 100.
+    range: str = AUTO  # Pixels of more than eight bits: auto, or MIN,MAX of the file's values.
+    trust_names: bool = False  # Take infrared files for infrared, whatever their colours say.
     crop_file: str = ""  # Per-camera crop of RGB to the infrared field of view.
     workers: int = 0  # 0: one for each core.
     max_skipped: float = 0.01  # The build refuses to finish when a larger share is skipped.
+    skip_unreadable: bool = False  # Go on without folders and archives that cannot be read.
     keep_cache: bool = False  # Keep the encoded clips after a finished build.
 
     def __post_init__(self):
@@ -38,6 +42,7 @@ class BuildOptions:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UserError(f"{name} is {value}; choose a value from {low} to {high}")
+        parse_range(self.range)
 
     @classmethod
     def from_environment(cls) -> "BuildOptions":
@@ -63,13 +68,26 @@ class BuildOptions:
             "max_frames": self.max_frames,
             "short_side": self.short_side,
             "quality": self.quality,
+            "range": str(parse_range(self.range)),
             "crop": crop,
+        }
+
+    @property
+    def storage(self) -> dict:
+        """The fields of `encoding.Storage`."""
+        return {
+            "max_frames": self.max_frames,
+            "short_side": self.short_side,
+            "quality": self.quality,
+            "range": parse_range(self.range),
+            "trusted": self.trust_names,
         }
 
     @property
     def digest(self) -> str:
         """Names the cache: clips encoded with other options are not reused."""
-        return hashlib.sha256(json.dumps(self.stored).encode()).hexdigest()[:12]
+        content = self.stored | {"trust_names": self.trust_names}
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
     @property
     def processes(self) -> int:

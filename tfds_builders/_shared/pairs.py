@@ -1,17 +1,20 @@
 """A clip's two videos as one record: what builders of trimmed pairs share."""
 
-import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jax_irkd.tfds_builders._shared.cache import EncodingResult, Record, Skip
 from jax_irkd.tfds_builders._shared.crops import crop_for
-from jax_irkd.tfds_builders._shared.encoding import encode_clip
+from jax_irkd.tfds_builders._shared.encoding import EncodedClip, Storage, encode_film, settled
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders._shared.report import NO_COLOUR
-from jax_irkd.video.archives import Found, Source, name_of
-from jax_irkd.video.decoding import COLOURLESS, VideoError
+from jax_irkd.video.archives import Found, Source, Stills, held, name_of, open_source
+from jax_irkd.video.decoding import Film
+from jax_irkd.video.faults import VideoError, named_faults
+from jax_irkd.video.pixels import COLOURLESS
+from jax_irkd.video.timing import Timing, span_of
 
 FRAMES = {"rgb": "rgb_frames", "infrared": "infrared_frames"}
+LENGTHS = 0.1  # of the longer film: pairs that differ more do not share a clock
 SHORT_CLIP = 8  # Frames; fewer than the segments of the paper's sampling.
 
 
@@ -26,31 +29,85 @@ def unpaired(key: str, pair: Mapping[str, Found]) -> Skip:
 def encode_pair(
     key: str, scalars: dict, rgb: Source, infrared: Source, options: BuildOptions, camera: str
 ) -> EncodingResult:
-    """Both videos as JPEG frames; a fault of either skips the clip."""
-    encode = functools.partial(
-        encode_clip,
-        max_frames=options.max_frames,
-        short_side=options.short_side,
-        quality=options.quality,
-    )
+    """Both films as JPEG frames of the same moments; a fault of either skips the clip."""
+    crop = crop_for(options.crop_file, camera)
+    storage = Storage(**options.storage)
     try:
-        clips = {
-            "rgb": encode(rgb, crop=crop_for(options.crop_file, camera)),
-            "infrared": encode(infrared, infrared=True),
-        }
+        with (
+            named_faults(rgb),
+            held(rgb) as first,
+            named_faults(infrared),
+            held(infrared) as second,
+        ):
+            films = {"rgb": Film(first), "infrared": Film(second)}
+
+            def encode() -> dict[str, EncodedClip]:
+                stops = span_of(films["rgb"].timing, films["infrared"].timing, LENGTHS)
+                return {
+                    "rgb": encode_film(films["rgb"], stops[0], False, crop, storage),
+                    "infrared": encode_film(films["infrared"], stops[1], True, None, storage),
+                }
+
+            clips = settled(list(films.values()), encode)
     except VideoError as error:
         return EncodingResult([], [Skip(key, "unreadable video", str(error))], [])
+    if not options.trust_names and same_content(rgb, infrared):
+        detail = f"{name_of(rgb)} and {name_of(infrared)} hold the same bytes; --trust_names keeps"
+        return EncodingResult([], [Skip(key, "RGB and infrared are one film", detail)], [])
     scalars = {"clip_id": key} | scalars
     scalars |= {FRAMES[kind]: clip.total for kind, clip in clips.items()}
     frames = {kind: clip.frames for kind, clip in clips.items()}
-    return EncodingResult([Record(key, scalars, frames)], [], _notes(key, clips))
+    return EncodingResult([Record(key, scalars, frames)], [], _notes(key, films, clips))
 
 
-def _notes(key: str, clips: dict) -> list[Skip]:
+def _notes(key: str, films: dict[str, Film], clips: dict[str, EncodedClip]) -> list[Skip]:
     notes = []
     for kind, clip in clips.items():
         if clip.total < SHORT_CLIP:
             notes.append(Skip(key, "short clip", f"{clip.total} {kind} frames"))
+        notes += film_notes(key, kind, films[kind], [clip])
     if clips["rgb"].colour < COLOURLESS:
         notes.append(Skip(key, NO_COLOUR, "its channels are equal, as in an infrared file"))
-    return notes
+    return notes + length_notes(key, {kind: film.timing for kind, film in films.items()})
+
+
+def film_notes(key: str, kind: str, film: Film, clips: Sequence[EncodedClip]) -> list[Skip]:
+    """Remarks on what is unusual in a film that was read, and in what its pictures show."""
+    notes = [Skip(f"{key} {kind}", "unusual film", f"it {remark}") for remark in film.remarks]
+    flat = next((clip.flat for clip in clips if clip.flat), "")
+    return notes + ([Skip(f"{key} {kind}", "nothing to be seen", flat)] if flat else [])
+
+
+def length_notes(key: str, timings: Mapping[str, Timing]) -> list[Skip]:
+    """The remark on a pair that does not last equally long."""
+    rgb, infrared = (timings[kind] for kind in FRAMES)
+    if not (rgb.timed and infrared.timed):
+        first, second = len(rgb.times), len(infrared.times)
+        if abs(first - second) <= LENGTHS * max(first, second):
+            return []
+        detail = f"{first} RGB and {second} infrared frames, without times of both"
+    elif span_of(rgb, infrared, LENGTHS)[2]:
+        return []
+    else:
+        detail = f"{rgb.end:.1f} s of RGB, {infrared.end:.1f} s of infrared"
+    how = "each was read from beginning to end, at its own pace"
+    return [Skip(key, f"lengths differ by more than {LENGTHS:.0%}", f"{detail}; {how}")]
+
+
+def same_content(first: Source, second: Source) -> bool:
+    """Whether two sources are byte for byte the same."""
+    if isinstance(first, Stills) or isinstance(second, Stills):
+        pair = (first, second)
+        if not all(isinstance(one, Stills) for one in pair) or len(first.files) != len(
+            second.files
+        ):
+            return False
+        return all(same_content(*files) for files in zip(first.files, second.files))
+    with open_source(first) as one, open_source(second) as other:
+        if one.seek(0, 2) != other.seek(0, 2):
+            return False
+        one.seek(0), other.seek(0)
+        while block := one.read(1 << 20):
+            if block != other.read(1 << 20):
+                return False
+    return True

@@ -13,7 +13,8 @@ NO_COLOUR = "RGB without colour"
 
 @dataclasses.dataclass
 class Report:
-    """Counts and names. `unit` is what one record is called, `found` counts what lay on disk."""
+    """Counts and names. `unit` is what one record is called, `found` counts what lay on disk;
+    `unreadable` are folders and archives of which nobody knows what they hold."""
 
     dataset: str
     unit: str
@@ -23,6 +24,7 @@ class Report:
     splits: dict[str, int] = dataclasses.field(default_factory=dict)
     skipped: list[Skip] = dataclasses.field(default_factory=list)
     notes: list[Skip] = dataclasses.field(default_factory=list)
+    unreadable: list[Skip] = dataclasses.field(default_factory=list)
     built: int = 0
     bytes: int = 0
     seconds: float = 0.0
@@ -48,6 +50,7 @@ class Report:
             "remarks": _counted(self.notes),
             "skipped": [skip._asdict() for skip in self.skipped],
             "notes": [note._asdict() for note in self.notes],
+            "unreadable": [one._asdict() for one in self.unreadable],
         }
         return json.dumps(content, indent=1, ensure_ascii=False)
 
@@ -57,7 +60,12 @@ class Report:
             f"{self.dataset}: {self.built} {self.unit} built ({self.bytes / 1e6:.1f} MB), "
             f"{len(self.skipped)} skipped ({self.skipped_share:.1%})"
         ]
-        for title, items in (("skipped", self.skipped), ("kept, but", self.notes)):
+        kinds = (
+            ("skipped", self.skipped),
+            ("passed over", self.unreadable),
+            ("remark", self.notes),
+        )
+        for title, items in kinds:
             for reason, count in _counted(items).items():
                 lines.append(f"  {title}: {reason}: {count}")
                 shown = [item for item in items if item.reason == reason][:names]

@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders._shared.cache import EncodingResult, EncodingTask, Skip
+from jax_irkd.tfds_builders._shared.crops import require_crops
+from jax_irkd.tfds_builders._shared.finding import duplicate, film_name, find
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders._shared.pairs import FRAMES, encode_pair, unpaired
-from jax_irkd.video.archives import ARCHIVE_SUFFIX, Found, Source, find_files, name_of
+from jax_irkd.video.archives import ARCHIVE_SUFFIX, Found, Source, name_of
+from jax_irkd.video.formats import composed
 
 SPLITS = ("train", "test")
 MODALITIES = {"rgb": "rgb", "infrared": "infrared", "ir": "infrared"}
-SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 SUBJECT = "__"  # What precedes it in a clip's name is the subject.
 TEST_SHARE = 5  # One in so many is kept for testing when there are no train and test folders.
 CAMERA = "1"  # Of the crop file: a folder of clips is one rig.
@@ -45,6 +47,8 @@ class FolderScan(NamedTuple):
     clips: dict[str, dict[str, Found]]
     places: dict[str, Place]
     notes: list[Skip]
+    skipped: list[Skip]
+    unreadable: list[Skip]
     other_files: list[str]
 
     @property
@@ -57,36 +61,37 @@ class FolderScan(NamedTuple):
         return sorted({self.places[key].label for key in self.pairs})
 
 
-def parse(path: str) -> Place | None:
-    """The place of `[train|test/]rgb|infrared/CLASS/NAME.SUFFIX`, or None for another path."""
-    *folders, file = path.split("/")
-    name, suffix = os.path.splitext(file)
-    if suffix.lower() not in SUFFIXES or len(folders) < 2 or folders[-2].lower() not in MODALITIES:
+def parse(path: str, name: str) -> Place | None:
+    """The place of a film called `name` at `[train|test/]rgb|infrared/CLASS/NAME.SUFFIX`, or None.
+
+    `name` is without suffix and empty for what is no film.
+    """
+    *folders, _ = path.split("/")
+    if not name or len(folders) < 2 or folders[-2].lower() not in MODALITIES:
         return None
     above = folders[-3].lower() if len(folders) > 2 else ""
     split = above if above in SPLITS else ""
-    return Place(split, folders[-1].strip(), name, MODALITIES[folders[-2].lower()])
+    label = composed(folders[-1].strip())
+    return Place(split, label, composed(name), MODALITIES[folders[-2].lower()])
 
 
 def scan(folder: Path) -> FolderScan:
     """Joins the videos under `folder`, unpacked or zipped, by split, class and name."""
-    files, broken = find_files(folder)
-    result = FolderScan({}, {}, [Skip(name, "unreadable archive", why) for name, why in broken], [])
-    for found in files:
-        path = _inner_path(found.source, folder)
-        place = parse(path)
+    found = find(folder)
+    others = [_inner_path(one.source, folder) for one in found.others]
+    result = FolderScan({}, {}, [], list(found.skipped), found.unreadable, others)
+    for film in found.films:
+        path = _inner_path(film.source, folder)
+        place = parse(path, film_name(film.source))
         if place is None:
             result.other_files.append(path)
-            if path.lower().endswith(SUFFIXES):
-                result.notes.append(Skip(path, "video in another place", f"expected {LAYOUT}"))
+            result.skipped.append(Skip(path, "video in another place", f"expected {LAYOUT}"))
             continue
         pair = result.clips.setdefault(place.key, {})
         result.places[place.key] = place
-        if place.modality in pair:
-            detail = f"{name_of(pair[place.modality].source)} used, {name_of(found.source)} not"
-            result.notes.append(Skip(f"{place.key} {place.modality}", "duplicate file", detail))
-            continue
-        pair[place.modality] = found
+        known = pair.setdefault(place.modality, film)
+        if known is not film:
+            result.notes.append(duplicate(f"{place.key} {place.modality}", known, film))
     return result
 
 
@@ -100,7 +105,7 @@ def refuse_wrong_folder(folder: Path, found: FolderScan) -> None:
     """Raises UserError when `folder` holds no clips, one modality only, or half a split."""
     counts = collections.Counter(kind for pair in found.clips.values() for kind in pair)
     if not found.clips:
-        videos = sum(path.lower().endswith(SUFFIXES) for path in found.other_files)
+        videos = sum(skip.reason == "video in another place" for skip in found.skipped)
         seen = f"{len(found.other_files)} files, {videos} of them videos"
         first = f" (first: {found.other_files[0]})" if found.other_files else ""
         raise UserError(f"no clips in {folder}: expected {LAYOUT}; found {seen}{first}")
@@ -161,7 +166,11 @@ def _hash(text: str) -> str:
 def tasks_of(
     found: FolderScan, options: BuildOptions
 ) -> tuple[list[EncodingTask], list[Skip], list[Skip]]:
-    """Tasks for all pairs, the clips that lack a modality, and remarks on thin classes."""
+    """Tasks for all pairs, the clips that lack a modality, and remarks on thin classes.
+
+    Raises UserError, also for a crop file without this camera.
+    """
+    require_crops(options.crop_file, [CAMERA])
     names, splits = found.class_names, splits_of(found)
     tasks, alone = [], []
     for key in sorted(found.clips):

@@ -67,7 +67,8 @@ class Builder(PairedBuilder):
             options=dataclasses.asdict(self.options),
             found={kind: sum(kind in p for p in found.clips.values()) for kind in FRAMES}
             | {"classes": found.class_names, "other_files": len(found.other_files)},
-            skipped=unpaired,
+            skipped=found.skipped + unpaired,
+            unreadable=found.unreadable,
             notes=found.notes + thin,
         )
         return BuildPlan(tasks, clips.encode, report)

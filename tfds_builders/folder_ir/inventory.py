@@ -3,14 +3,15 @@
 import collections
 from pathlib import Path
 
-from jax_irkd.tfds_builders._shared.cache import Skip
-from jax_irkd.tfds_builders._shared.inventory import MODALITIES, Inventory, estimate
+from jax_irkd.tfds_builders._shared.inventory import (
+    MODALITIES,
+    Inventory,
+    estimate,
+    length_problems,
+    read_headers,
+)
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders.folder_ir import clips
-from jax_irkd.video.archives import Found, name_of
-from jax_irkd.video.decoding import VideoError, nominal_frames
-
-SAMPLES = 20  # Files of each modality whose headers tell the usual length.
 
 
 def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
@@ -18,13 +19,16 @@ def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
     found = clips.scan(folder)
     clips.refuse_wrong_folder(folder, found)
     tasks, unpaired, thin = clips.tasks_of(found, options)
-    problems, decoded, stored = found.notes + unpaired + thin, {}, {}
+    problems, decoded, stored = found.notes + found.skipped + unpaired + thin, {}, {}
+    problems += found.unreadable
     samples = {kind: [pair[kind] for pair in found.pairs.values()] for kind in MODALITIES}
+    files = {(key, kind): pair[kind] for key, pair in found.pairs.items() for kind in MODALITIES}
+    headers, unreadable = read_headers(files)
+    problems += unreadable + length_problems(headers)
     for kind in MODALITIES:
-        length, unreadable = _usual_length(samples[kind])
-        problems += unreadable
-        decoded[kind] = length * len(tasks)
-        stored[kind] = min(length, options.max_frames or length) * len(tasks)
+        lengths = [facts.frames for (_, k), facts in headers.items() if k == kind]
+        decoded[kind] = sum(lengths)
+        stored[kind] = sum(min(n, options.max_frames or n) for n in lengths)
     given = all(found.places[task.key].split for task in tasks)
     counts = collections.Counter(task.split for task in tasks)
     how = "as the folders say" if given else "chosen by name"
@@ -37,7 +41,7 @@ def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
         columns=["class", "RGB", "infrared", "pairs", *clips.SPLITS],
         rows=[_row(found, tasks, name) for name in _all_classes(found)],
         problems=problems,
-        estimate=estimate(samples, decoded, stored, options, out, {}),
+        estimate=estimate(samples, len(tasks), decoded, stored, options, out, {}),
     )
 
 
@@ -51,14 +55,3 @@ def _row(found: clips.FolderScan, tasks: list, name: str) -> list[str]:
     cells.append(sum(len(pair) == 2 for pair in own))
     splits = [task.split for task in tasks if found.places[task.key].label == name]
     return [name, *map(str, [*cells, *map(splits.count, clips.SPLITS)])]
-
-
-def _usual_length(files: list[Found]) -> tuple[int, list[Skip]]:
-    """Mean frame count that the headers of a few files promise, and those without a header."""
-    lengths, unreadable = [], []
-    for found in files[:: max(1, len(files) // SAMPLES)]:
-        try:
-            lengths.append(nominal_frames(found.source))
-        except VideoError as error:
-            unreadable.append(Skip(name_of(found.source), "unreadable video", error.reason))
-    return (round(sum(lengths) / len(lengths)) if lengths else 0), unreadable

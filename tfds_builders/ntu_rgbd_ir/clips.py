@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders._shared.cache import EncodingResult, EncodingTask, Skip
+from jax_irkd.tfds_builders._shared.crops import require_crops
+from jax_irkd.tfds_builders._shared.finding import duplicate, film_name, find
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders._shared.pairs import encode_pair, unpaired
 from jax_irkd.tfds_builders.ntu_rgbd_ir.names import ClipName, parse
-from jax_irkd.video.archives import Found, base_name, find_files, name_of
+from jax_irkd.video.archives import Found, name_of
 
 
 class NtuScan(NamedTuple):
@@ -18,42 +20,31 @@ class NtuScan(NamedTuple):
     clips: dict[str, dict[str, Found]]
     names: dict[str, ClipName]
     notes: list[Skip]
+    skipped: list[Skip]
+    unreadable: list[Skip]
     archives: int
     other_files: list[str]
 
 
 def scan(folder: Path) -> NtuScan:
     """Joins all NTU files under `folder`, unpacked or zipped, on the 20 characters of the clip."""
-    files, broken = find_files(folder)
-    result = NtuScan({}, {}, [Skip(name, "unreadable archive", why) for name, why in broken], 0, [])
-    archives = set()
-    for found in files:
-        if not isinstance(found.source, str):
-            archives.add(found.source.archive)
-        name = parse(base_name(found.source))
+    found = find(folder)
+    others = [name_of(one.source) for one in found.others]
+    result = NtuScan({}, {}, [], list(found.skipped), found.unreadable, found.archives, others)
+    odd: dict[str, Skip] = {}
+    for film in found.films:
+        name = parse(film_name(film.source))
         if name is None:
-            result.other_files.append(name_of(found.source))
+            result.other_files.append(name_of(film.source))
         elif name.odd:
-            result.notes.append(Skip(name_of(found.source), "not an NTU RGB+D 60 clip", name.odd))
+            odd.setdefault(name.key, Skip(name.key, "not an NTU RGB+D 60 clip", name.odd))
         else:
-            _add(result, name, found)
-    return result._replace(archives=len(archives))
-
-
-def _add(result: NtuScan, name: ClipName, found: Found) -> None:
-    pair = result.clips.setdefault(name.key, {})
-    result.names[name.key] = name
-    known = pair.get(name.modality)
-    # Unpacked files win over archives: they are what the user touched last.
-    if known is not None:
-        kept, other = (known, found) if isinstance(known.source, str) else (found, known)
-        if isinstance(kept.source, str) == isinstance(other.source, str):
-            kept, other = known, found
-        same = "of the same size" if kept.size == other.size else "of another size"
-        detail = f"{name_of(kept.source)} used, {name_of(other.source)} ({same}) not"
-        result.notes.append(Skip(f"{name.key} {name.modality}", "duplicate file", detail))
-        found = kept
-    pair[name.modality] = found
+            known = result.clips.setdefault(name.key, {}).setdefault(name.modality, film)
+            result.names[name.key] = name
+            if known is not film:
+                result.notes.append(duplicate(f"{name.key} {name.modality}", known, film))
+    result.skipped.extend(odd.values())
+    return result
 
 
 def refuse_wrong_folder(folder: Path, found: NtuScan) -> None:
@@ -70,7 +61,7 @@ def refuse_wrong_folder(folder: Path, found: NtuScan) -> None:
         pku = sum(n.rsplit("/", 1)[-1][4:6] in ("-L", "-M", "-R") for n in found.other_files)
         if pku:
             seen += f", {pku} of them named as in PKU-MMD (build pku_mmd_ir instead)"
-        notes = "".join(f"; {n.name}: {n.detail}" for n in found.notes[:3])
+        notes = "".join(f"; {n.name}: {n.detail}" for n in (found.skipped + found.unreadable)[:3])
         raise UserError(
             f"no NTU RGB+D clips in {folder}: looked for {wanted}; found {seen}{notes}."
             f" To get them: {source}"
@@ -98,6 +89,7 @@ def tasks_of(
         stamp = f"{pair['rgb'].stamp} {pair['infrared'].stamp}"
         work = (name, pair["rgb"].source, pair["infrared"].source, options)
         tasks.append(EncodingTask(key, name.split, stamp, work))
+    require_crops(options.crop_file, [found.names[task.key].camera for task in tasks])
     return tasks, alone
 
 

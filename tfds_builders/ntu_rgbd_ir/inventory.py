@@ -8,6 +8,7 @@ from jax_irkd.tfds_builders._shared.inventory import (
     MODALITIES,
     Inventory,
     estimate,
+    length_problems,
     odd_headers,
     read_headers,
 )
@@ -25,8 +26,8 @@ def take(folder: Path, config: str, classes: int, options: BuildOptions, out: Pa
     files = {(key, kind): pair[kind] for key, pair in wanted.items() for kind in pair}
     headers, unreadable = read_headers(files)
     missing, rows = _missing(found, wanted, classes), _rows(found, wanted)
-    problems = found.notes + unpaired + unreadable + missing
-    problems += odd_headers(headers, SHORT_CLIP) + _different_lengths(headers)
+    problems = found.notes + found.skipped + found.unreadable + unpaired + unreadable + missing
+    problems += odd_headers(headers, SHORT_CLIP) + length_problems(headers)
     pairs = sum(len(pair) == 2 for pair in wanted.values())
     other = len(found.clips) - len(wanted)
     decoded, stored = {}, {}
@@ -52,7 +53,7 @@ def take(folder: Path, config: str, classes: int, options: BuildOptions, out: Pa
         columns=["set-up", *(f"C{camera:03d}" for camera in range(1, names.CAMERAS + 1)), "sum"],
         rows=rows,
         problems=problems,
-        estimate=estimate(samples, decoded, stored, options, out, complete),
+        estimate=estimate(samples, pairs, decoded, stored, options, out, complete),
     )
 
 
@@ -84,15 +85,4 @@ def _missing(found: clips.NtuScan, wanted: dict, classes: int) -> list[Skip]:
             listed = ", ".join(f"A{action:03d}" for action in absent[:10])
             more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
             problems.append(Skip(recording, "recordings without some actions", listed + more))
-    return problems
-
-
-def _different_lengths(headers: dict) -> list[Skip]:
-    problems = []
-    for key in sorted({key for key, _ in headers}):
-        if (key, "rgb") in headers and (key, "infrared") in headers:
-            rgb, infrared = (headers[key, kind].frames for kind in MODALITIES)
-            if abs(rgb - infrared) > 0.1 * max(rgb, infrared):
-                detail = f"{rgb} RGB and {infrared} infrared frames"
-                problems.append(Skip(key, "lengths differ by more than 10 %", detail))
     return problems

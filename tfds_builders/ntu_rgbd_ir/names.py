@@ -3,9 +3,7 @@
 import re
 from typing import NamedTuple
 
-PATTERN = re.compile(
-    r"^(S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3}))_(rgb|ir)\.(avi|mp4|mkv)$", re.IGNORECASE
-)
+PATTERN = re.compile(r"^(S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3}))_(rgb|ir)$", re.IGNORECASE)
 SETUPS, CAMERAS, SUBJECTS, REPETITIONS, ACTIONS = 17, 3, 40, 2, 60
 TOTALS = {"ten": 9_480, "sixty": 56_880}
 # Frames and bytes of the published files: 4 M frames, 136 GB RGB, 221 GB infrared in 56,880 clips.
@@ -120,7 +118,7 @@ SPLITS = (
 
 
 def parse(name: str) -> ClipName | None:
-    """The fields of a base name such as S001C002P003R001A010_ir.avi, or None."""
+    """The fields of a film's name without suffix, S001C002P003R001A010_ir, or None."""
     match = PATTERN.match(name)
     if match is None:
         return None

@@ -81,7 +81,8 @@ class Builder(PairedBuilder):
                 for kind in ("rgb", "infrared")
             }
             | {"archives": found.archives, "other_files": len(found.other_files)},
-            skipped=unpaired,
+            skipped=found.skipped + unpaired,
+            unreadable=found.unreadable,
             notes=found.notes,
         )
         return BuildPlan(tasks, clips.encode, report)

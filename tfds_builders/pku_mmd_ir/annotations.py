@@ -8,6 +8,9 @@ from xml.etree import ElementTree
 
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 VIDEO_NAME = re.compile(r"^\d{4}-[LMR]$")
+LONG_ROW = 20  # numbers, from which on a row is none of an annotation
+LAST_FRAME = 10_000_000  # four days of 30 frames per second
+HIGHEST_CONFIDENCE = 1_000_000
 CLASSES = (
     "bow",
     "brushing hair",
@@ -89,9 +92,9 @@ class Split(NamedTuple):
 
 
 def looks_like_labels(text: str) -> bool:
-    """Whether the first row has three or four numbers; skeleton files share the names."""
+    """Whether the first row is short; skeleton files share the names and have 150 numbers a row."""
     row = next((line for line in text.splitlines() if line.strip()), "")
-    return len(_fields(row)) in (3, 4) or not row
+    return len(_fields(row)) < LONG_ROW
 
 
 def parse_labels(text: str) -> Labels:
@@ -128,6 +131,8 @@ def _row(line: str) -> tuple[str, Instance | None]:
     label, start, end, confidence = [*numbers, 0][:4]
     if not 1 <= label <= len(CLASSES):
         return f"label not in 1 to {len(CLASSES)}", None
+    if max(abs(start), abs(end)) > LAST_FRAME or abs(confidence) > HIGHEST_CONFIDENCE:
+        return "a number out of range", None
     if start > end:
         return "start after end", None
     if end < 1:
@@ -137,7 +142,7 @@ def _row(line: str) -> tuple[str, Instance | None]:
 
 
 def _fields(line: str) -> list[str]:
-    return line.replace(",", " ").split()
+    return line.replace(",", " ").replace(";", " ").split()
 
 
 def parse_split(text: str) -> Split:

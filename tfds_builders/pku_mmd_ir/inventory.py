@@ -7,6 +7,7 @@ from jax_irkd.tfds_builders._shared.inventory import (
     MODALITIES,
     Inventory,
     estimate,
+    length_problems,
     odd_headers,
     read_headers,
 )
@@ -24,7 +25,9 @@ def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
     files = {(name, kind): pair[kind] for name, pair in found.videos.items() for kind in pair}
     headers, unreadable = read_headers(files)
     absent = [name for name in found.listed if name not in found.videos]
-    problems = found.notes + skipped + unreadable + odd_headers(headers, SHORT_VIDEO)
+    problems = found.notes + found.skipped + found.unreadable + skipped + unreadable
+    problems += odd_headers(headers, SHORT_VIDEO)
+    problems += length_problems(headers) + _past_the_end(found, tasks, headers)
     problems += [Skip(name, "in a split file, not on disk", "no video") for name in absent]
     problems += [
         Skip(name, reason, f"row {row}")
@@ -57,8 +60,22 @@ def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
         columns=["view", "RGB", "infrared", "labels", *map(_short, videos.SPLITS)],
         rows=[_row(found, view) for view in videos.CAMERAS],
         problems=problems,
-        estimate=estimate(samples, decoded, stored, options, out, complete),
+        estimate=estimate(samples, len(tasks), decoded, stored, options, out, complete),
     )
+
+
+def _past_the_end(found: videos.PkuScan, tasks: list, headers: dict) -> list[Skip]:
+    """Rows that the build will leave out because less than half of them is on film."""
+    problems = []
+    for task in tasks:
+        if (task.key, "rgb") not in headers:
+            continue
+        length = headers[task.key, "rgb"].frames
+        for row in found.labels[task.key].instances:
+            if videos.too_short(min(row.stop, length) - row.start, row.stop - row.start):
+                detail = f"frames {row.start}-{row.stop}, the rgb video has {length}"
+                problems.append(Skip(task.key, "past the end", detail))
+    return problems
 
 
 def _short(split: str) -> str:

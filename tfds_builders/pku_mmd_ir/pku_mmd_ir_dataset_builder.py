@@ -79,7 +79,8 @@ class Builder(PairedBuilder):
                 "videos_in_split_files": len(found.listed),
                 "videos_not_on_disk": absent,
             },
-            skipped=skipped,
+            skipped=found.skipped + skipped,
+            unreadable=found.unreadable,
             notes=found.notes + repaired,
         )
         return BuildPlan(tasks, videos.encode, report)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from jax_irkd.errors import UserError
 from jax_irkd.video.archives import Source
-from jax_irkd.video.decoding import nominal_frames
+from jax_irkd.video.decoding import Film
 
 PROTOCOLS = {"cross_subject": 0, "cross_view": 2}  # Position of train/test in a split's name.
 
@@ -43,11 +43,16 @@ def pku_annotations(
     return _annotated(folder, protocol, part)[1]
 
 
-def infrared_rate(video: UntrimmedVideo) -> float:
-    """Infrared frames for one RGB frame, by whose numbers the annotation goes; 1 on one clock."""
-    from jax_irkd.tfds_builders.pku_mmd_ir.videos import clock_ratio
+def on_annotated_clock(
+    video: UntrimmedVideo, spans: list[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Infrared frame ranges as the RGB frames of the same moments, which the annotation counts.
 
-    return clock_ratio(nominal_frames(video.rgb), nominal_frames(video.infrared))
+    Raises VideoError when one of the films cannot be read.
+    """
+    from jax_irkd.tfds_builders.pku_mmd_ir.videos import on_own_clock
+
+    return on_own_clock(spans, Film(video.infrared).whole, Film(video.rgb).whole)
 
 
 def _annotated(folder: str | Path, protocol: str, part: str):

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders._shared.cache import EncodingResult, EncodingTask, Record, Skip
-from jax_irkd.tfds_builders._shared.crops import crop_for
+from jax_irkd.tfds_builders._shared.crops import crop_for, require_crops
 from jax_irkd.tfds_builders._shared.encoding import EncodedClip, encode_ranges
+from jax_irkd.tfds_builders._shared.finding import Finds, duplicate, film_name, find
 from jax_irkd.tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders._shared.pairs import film_notes
 from jax_irkd.tfds_builders._shared.report import NO_COLOUR
 from jax_irkd.tfds_builders.pku_mmd_ir.annotations import (
     CLASSES,
@@ -20,10 +22,13 @@ from jax_irkd.tfds_builders.pku_mmd_ir.annotations import (
     parse_split,
     read_actions,
 )
-from jax_irkd.video.archives import Found, base_name, find_files, name_of, open_source
-from jax_irkd.video.decoding import COLOURLESS, VideoError, nominal_frames
+from jax_irkd.video.archives import Found, base_name, held, name_of, open_source
+from jax_irkd.video.decoding import Film
+from jax_irkd.video.faults import VideoError
+from jax_irkd.video.pixels import COLOURLESS
+from jax_irkd.video.timing import SAME_CLOCK, Timing, place_of, span_of, time_of
 
-VIDEO = re.compile(r"^(\d{4}-[LMR])(-infrared)?\.(avi|mp4|mkv)$", re.IGNORECASE)
+VIDEO = re.compile(r"^(\d{4}-[LMR])(-infrared)?$", re.IGNORECASE)
 LABEL = re.compile(r"^(\d{4}-[LMR])\.(txt|label)$", re.IGNORECASE)
 SPLIT_FILES = ("cross-subject.txt", "cross-view.txt")
 CAMERAS = {"L": 1, "M": 2, "R": 3}
@@ -33,13 +38,14 @@ SPLITS = (
     "test_subjects_train_views",
     "test_subjects_test_views",
 )
-# Kinect writes both streams at 30 frames per second: lengths that nearly agree share a clock.
-SAME_CLOCK = 0.02
 KEPT_SHARE = 0.5  # An instance of which less is on film is left out.
 
 
 class PkuScan(NamedTuple):
-    """Files by video name, parsed annotations and split membership, and remarks."""
+    """Files by video name, parsed annotations and split membership, and remarks.
+
+    `unlabelled` says for videos whose label files were no use why that is.
+    """
 
     videos: dict[str, dict[str, Found]]
     labels: dict[str, Labels]
@@ -47,45 +53,53 @@ class PkuScan(NamedTuple):
     splits: dict[str, str]
     listed: list[str]
     notes: list[Skip]
+    unlabelled: dict[str, str]
+    skipped: list[Skip]
+    unreadable: list[Skip]
     archives: int
 
 
 def scan(folder: Path) -> PkuScan:
     """Finds videos, label files and split files. Raises UserError when they are not there."""
-    files, broken = find_files(folder)
-    notes = [Skip(name, "unreadable archive", why) for name, why in broken]
-    videos, texts, others = {}, collections.defaultdict(list), {}
-    for found in files:
-        name = base_name(found.source)
-        if match := VIDEO.match(name):
-            kind = "infrared" if match.group(2) else "rgb"
-            pair = videos.setdefault(match.group(1).upper(), {})
-            if kind in pair:
-                detail = f"{name_of(pair[kind].source)} used, {name_of(found.source)} not"
-                notes.append(Skip(f"{match.group(1)} {kind}", "duplicate file", detail))
-            else:
-                pair[kind] = found
-        elif match := LABEL.match(name):
-            texts[match.group(1).upper()].append(found)
-        else:
-            others.setdefault(name.lower(), found)
-    _refuse_wrong_folder(folder, videos, files, others)
-    labels, stamps = _read_labels(texts, notes)
+    found = find(folder)
+    notes: list[Skip] = []
+    videos: dict[str, dict[str, Found]] = {}
+    texts, others = collections.defaultdict(list), collections.defaultdict(list)
+    for film in found.films:
+        match = VIDEO.match(film_name(film.source))
+        if match is None:
+            others[base_name(film.source).lower()].append(film)
+            continue
+        kind = "infrared" if match[2] else "rgb"
+        known = videos.setdefault(match[1].upper(), {}).setdefault(kind, film)
+        if known is not film:
+            notes.append(duplicate(f"{match[1]} {kind}", known, film))
+    for other in found.others:
+        name = base_name(other.source)
+        match = LABEL.match(name)
+        (texts[match[1].upper()] if match else others[name.lower()]).append(other)
+    _refuse_wrong_folder(folder, videos, found, others)
+    labels, stamps, unlabelled = _read_labels(texts, notes)
     if not labels:
-        raise UserError(f"no label files in {folder}: {_missing('0002-L.txt', others)}")
+        hint = _missing("0002-L.txt", others)
+        raise UserError(f"no label files in {folder}: {next(iter(unlabelled.values()), hint)}")
     splits, listed = _read_splits(folder, others, notes)
     _compare_actions(others, notes)
-    archives = {f.source.archive for f in files if not isinstance(f.source, str)}
-    return PkuScan(videos, labels, stamps, splits, listed, notes, len(archives))
+    return PkuScan(
+        *(videos, labels, stamps, splits, listed, notes, unlabelled),
+        *(found.skipped, found.unreadable, found.archives),
+    )
 
 
-def _refuse_wrong_folder(folder: Path, videos: dict, files: list[Found], others: dict) -> None:
+def _refuse_wrong_folder(folder: Path, videos: dict, found: Finds, others: dict) -> None:
     wanted = "0002-L.avi and 0002-L-infrared.avi (RGB_VIDEO and IR_VIDEO)"
     how = "request PKU-MMD phase 1 at https://www.icst.pku.edu.cn/struct/Projects/PKUMMD.html"
     if not videos:
-        seen = f"{len(files)} other files" if files else "no files"
+        count = len(found.films) + len(found.others)
+        seen = f"{count} other files" if count else "no files"
         if any(re.match(r"s\d{3}c\d{3}p\d{3}r\d{3}a\d{3}_", name) for name in others):
             seen += ", some named as in NTU RGB+D (build ntu_rgbd_ir instead)"
+        seen += "".join(f"; {one.name} {one.detail}" for one in found.unreadable[:3])
         raise UserError(
             f"no PKU-MMD videos in {folder}: looked for {wanted}; found {seen}. To get them: {how}"
         )
@@ -98,7 +112,7 @@ def _refuse_wrong_folder(folder: Path, videos: dict, files: list[Found], others:
             )
 
 
-def _missing(name: str, others: dict[str, Found]) -> str:
+def _missing(name: str, others: dict[str, list[Found]]) -> str:
     packed = sorted(other for other in others if other.endswith((".7z", ".rar")))
     hint = f"; unpack {', '.join(packed)} first, these are not read in place" if packed else ""
     return f"looked for {name} at any depth{hint}"
@@ -109,21 +123,54 @@ def _text(found: Found) -> str:
         return file.read().decode("utf-8", errors="replace")
 
 
-def _read_labels(texts: dict[str, list[Found]], notes: list[Skip]) -> tuple[dict, dict]:
-    labels, stamps = {}, {}
+def _read_labels(
+    texts: dict[str, list[Found]], notes: list[Skip]
+) -> tuple[dict[str, Labels], dict[str, str], dict[str, str]]:
+    """Rows and stamps by video, and why there are none where there is a file."""
+    labels, stamps, unlabelled = {}, {}, {}
     for video in sorted(texts):
         # Skeleton files have the same names; folders called Label come first.
         candidates = sorted(texts[video], key=lambda f: "label" not in name_of(f.source).lower())
+        held: dict[str, str] = {}
         for found in candidates:
+            name = name_of(found.source)
             try:
                 text = _text(found)
             except (OSError, ValueError) as error:
-                notes.append(Skip(name_of(found.source), "unreadable label file", str(error)))
+                notes.append(Skip(name, "unreadable label file", str(error)))
+                unlabelled.setdefault(video, f"{name} cannot be read ({error})")
                 continue
-            if looks_like_labels(text):
+            if not looks_like_labels(text):
+                unlabelled.setdefault(video, f"{name} has no rows label,start,end,confidence")
+                continue
+            if video not in labels:
                 labels[video], stamps[video] = parse_labels(text), found.stamp
-                break
-    return labels, stamps
+                if not text.strip():
+                    notes.append(Skip(name, "empty label file", "no action of its video is used"))
+            elif text not in held.values():
+                detail = f"{next(iter(held))} used, {name} with other rows not"
+                notes.append(Skip(video, "two label files", detail))
+            held[name] = text
+    return labels, stamps, {video: why for video, why in unlabelled.items() if video not in labels}
+
+
+def _only(name: str, found: list[Found]) -> tuple[str, Found]:
+    """The content of a file of which there may be copies. Raises UserError when they differ."""
+    contents: dict[str, Found] = {}
+    for one in found:
+        try:
+            contents.setdefault(_text(one), one)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{name_of(one.source)} cannot be read ({error}); repair, unpack or remove it"
+            ) from error
+    if len(contents) > 1:
+        first, second = list(contents.values())[:2]
+        raise UserError(
+            f"two different files {name}: {name_of(first.source)} and {name_of(second.source)}; "
+            "keep the one that counts"
+        )
+    return next(iter(contents.items()))
 
 
 def _read_splits(folder: Path, others: dict, notes: list[Skip]) -> tuple[dict[str, str], list[str]]:
@@ -132,7 +179,7 @@ def _read_splits(folder: Path, others: dict, notes: list[Skip]) -> tuple[dict[st
     for file_name in SPLIT_FILES:
         if file_name not in others:
             raise UserError(f"no {file_name} in {folder}: {_missing(file_name, others)}")
-        split = parse_split(_text(others[file_name]))
+        split = parse_split(_only(file_name, others[file_name])[0])
         both = sorted(set(split.train) & set(split.validation))
         if both:
             raise UserError(f"{file_name} names {both[0]} for training and for validation")
@@ -153,11 +200,11 @@ def _read_splits(folder: Path, others: dict, notes: list[Skip]) -> tuple[dict[st
     return splits, sorted({*subjects, *views})
 
 
-def _compare_actions(others: dict[str, Found], notes: list[Skip]) -> None:
+def _compare_actions(others: dict[str, list[Found]], notes: list[Skip]) -> None:
     if "actions.xlsx" not in others:
         return
     try:
-        with open_source(others["actions.xlsx"].source) as file:
+        with open_source(others["actions.xlsx"][0].source) as file:
             actions = read_actions(file)
     except (OSError, ValueError) as error:
         notes.append(Skip("Actions.xlsx", "unreadable class names", str(error)))
@@ -175,7 +222,8 @@ def tasks_of(found: PkuScan, options: BuildOptions) -> tuple[list[EncodingTask],
     for name in sorted(found.videos):
         pair, labels = found.videos[name], found.labels.get(name)
         if labels is None:
-            skipped.append(Skip(name, "no annotation", f"no label file {name}.txt"))
+            why = found.unlabelled.get(name, f"no label file {name}.txt")
+            skipped.append(Skip(name, "no annotation", why))
             continue
         skipped += [Skip(name, reason, f"row {row}") for row, reason in labels.dropped]
         if len(pair) == 1 or name not in found.splits:
@@ -189,6 +237,7 @@ def tasks_of(found: PkuScan, options: BuildOptions) -> tuple[list[EncodingTask],
         stamp = f"{pair['rgb'].stamp} {pair['infrared'].stamp} {found.stamps[name]}"
         work = (pair["rgb"].source, pair["infrared"].source, labels.instances, options)
         tasks.append(EncodingTask(name, found.splits[name], stamp, work))
+    require_crops(options.crop_file, [task.key[-1] for task in tasks])
     return tasks, skipped
 
 
@@ -198,62 +247,75 @@ def encode(task: EncodingTask) -> EncodingResult:
     A fault in one of the videos costs the instances that reach it, not those before.
     """
     rgb, infrared, instances, options = task.work
-    settings = {
-        "max_frames": options.max_frames,
-        "short_side": options.short_side,
-        "quality": options.quality,
-    }
-    spans = [(instance.start, instance.stop) for instance in instances]
-    notes, faults = [], {}
     try:
-        own = _on_own_clock(spans, nominal_frames(rgb), nominal_frames(infrared))
-        crop = crop_for(options.crop_file, task.key[-1])
-        wanted = {"rgb": spans, "infrared": own}
-        clips, lengths = {}, {}
-        clips["rgb"], lengths["rgb"], faults["rgb"] = encode_ranges(
-            rgb, spans, crop=crop, **settings
-        )
-        clips["infrared"], lengths["infrared"], faults["infrared"] = encode_ranges(
-            infrared, own, infrared=True, **settings
-        )
-    except VideoError as error:
+        with held(rgb) as first, held(infrared) as second:
+            return _encode(task.key, Film(first), Film(second), instances, options)
+    except (VideoError, OSError, ValueError) as error:
         return EncodingResult(
-            [], [Skip(task.key, "unreadable video", str(error)) for _ in spans], []
+            [], [Skip(task.key, "unreadable video", str(error)) for _ in instances], []
+        )
+
+
+def _encode(
+    video: str, rgb: Film, infrared: Film, instances: list[Instance], options: BuildOptions
+) -> EncodingResult:
+    films = {"rgb": rgb, "infrared": infrared}
+    spans = [(instance.start, instance.stop) for instance in instances]
+    wanted = {"rgb": spans, "infrared": on_own_clock(spans, rgb.whole, infrared.whole)}
+    crops = {"rgb": crop_for(options.crop_file, video[-1]), "infrared": None}
+    clips, lengths, faults, notes = {}, {}, {}, []
+    for kind, film in films.items():
+        clips[kind], lengths[kind], faults[kind] = encode_ranges(
+            film,
+            wanted[kind],
+            infrared=kind == "infrared",
+            crop=crops[kind],
+            **options.storage,
         )
     if lengths["rgb"] != lengths["infrared"] and not any(faults.values()):
-        detail = f"{lengths['rgb']} RGB and {lengths['infrared']} infrared frames"
-        notes.append(Skip(task.key, "lengths differ", detail))
+        seconds = [films[kind].timing.end for kind in ("rgb", "infrared")]
+        detail = (
+            f"{lengths['rgb']} RGB frames in {seconds[0]:.1f} s and {lengths['infrared']} infrared "
+            f"frames in {seconds[1]:.1f} s"
+        )
+        notes.append(Skip(video, "lengths differ", detail))
     records, skipped = [], []
     for row, instance in enumerate(instances):
         pair = {kind: clips[kind][row] for kind in clips}
         why = _too_little(pair, {kind: wanted[kind][row] for kind in wanted}, lengths, faults)
         if why:
-            skipped.append(Skip(f"{task.key} {instance.start}-{instance.stop}", *why))
+            skipped.append(Skip(f"{video} {instance.start}-{instance.stop}", *why))
         else:
-            records.append(_record(task.key, row, instance, pair))
+            records.append(_record(video, row, instance, pair))
+            annotated = instance.stop - instance.start
+            if pair["rgb"].total < annotated:
+                detail = f"frames {instance.start}-{instance.stop}, the video has {lengths['rgb']}"
+                notes.append(Skip(f"{video}-{row:03d}", "cut off at the end", detail))
+    for kind, own in clips.items():
+        notes += film_notes(video, kind, films[kind], own)
     colour = [clip.colour for clip in clips["rgb"] if clip.frames]
     if colour and sum(colour) / len(colour) < COLOURLESS:
-        notes.append(Skip(task.key, NO_COLOUR, "its channels are equal, as in an IR file"))
+        notes.append(Skip(video, NO_COLOUR, "its channels are equal, as in an IR file"))
     return EncodingResult(records, skipped, notes)
 
 
-def _on_own_clock(
-    spans: list[tuple[int, int]], rgb_length: int, infrared_length: int
+def on_own_clock(
+    spans: list[tuple[int, int]], rgb: Timing, infrared: Timing
 ) -> list[tuple[int, int]]:
-    """Annotated frames as infrared frames: the same numbers, or scaled when the rates differ."""
-    ratio = clock_ratio(rgb_length, infrared_length)
-    return [(round(s * ratio), max(round(s * ratio) + 1, round(e * ratio))) for s, e in spans]
+    """Annotated frames, which are RGB frames, as the infrared frames of the same moments.
 
-
-def clock_ratio(rgb_length: int, infrared_length: int) -> float:
-    """Infrared frames for one RGB frame, by whose numbers the annotation goes.
-
-    1 when the lengths are so near that both streams share a clock, or are not known.
+    The same numbers where both films show equally many frames a second on one clock.
     """
-    longest = max(rgb_length, infrared_length)
-    if abs(rgb_length - infrared_length) <= max(2, SAME_CLOCK * longest):
-        return 1.0
-    return infrared_length / rgb_length if rgb_length and infrared_length else 1.0
+    first, second, same = span_of(rgb, infrared)
+    alike = same and rgb.steady and infrared.steady
+    if alike and abs(rgb.rate - infrared.rate) <= SAME_CLOCK * rgb.rate:
+        return spans
+    pace = 1.0 if same and rgb.timed else second / first
+    moved = [
+        (place_of(infrared, pace * time_of(rgb, start)), place_of(infrared, pace * time_of(rgb, e)))
+        for start, e in spans
+    ]
+    return [(start, max(start + 1, stop)) for start, stop in moved]
 
 
 def _too_little(
@@ -266,9 +328,14 @@ def _too_little(
             continue
         if faults[kind]:
             return "unreadable video", str(faults[kind])
-        if clip.total < KEPT_SHARE * (stop - start):
+        if too_short(clip.total, stop - start):
             return "past the end", f"frames {start}-{stop}, the {kind} video has {lengths[kind]}"
     return None
+
+
+def too_short(length: int, annotated: int) -> bool:
+    """Whether so many frames of an instance on film are too few to keep it."""
+    return length < KEPT_SHARE * annotated
 
 
 def _record(video: str, row: int, instance: Instance, pair: dict[str, EncodedClip]) -> Record:

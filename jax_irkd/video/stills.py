@@ -1,0 +1,146 @@
+"""Films that are pictures: numbered files (`seq_0001.png`, …) and TIFFs of several pages.
+
+This is how thermal cameras deliver, with 8 or 16 bits a pixel, or temperatures as 32-bit numbers.
+"""
+
+import collections
+import contextlib
+import hashlib
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from PIL import Image
+
+from jax_irkd.video.archives import (
+    Found,
+    Source,
+    Stills,
+    archive_of,
+    base_name,
+    name_of,
+    open_source,
+)
+from jax_irkd.video.formats import PAGES, is_still, stem_and_suffix
+
+NUMBERED = re.compile(r"^(.*?)[-_. ]*(\d+)$")
+# What Pillow raises for a damaged picture, apart from OSError.
+DAMAGED = (ValueError, SyntaxError, struct.error, EOFError, Image.DecompressionBombError)
+
+
+def is_pages(source: Source) -> bool:
+    """Whether the source is one file that may hold several pictures."""
+    return not isinstance(source, Stills) and stem_and_suffix(base_name(source))[1] in PAGES
+
+
+def count(source: Source) -> int:
+    """The number of pictures. Raises OSError or ValueError for what is no TIFF."""
+    if isinstance(source, Stills):
+        return len(source.files)
+    with _opened(source) as image:
+        return getattr(image, "n_frames", 1)
+
+
+def read(source: Source) -> Iterator[np.ndarray]:
+    """The pictures in order: RGB uint8 `h w 3`, or grey `h w` of the file's own type.
+
+    Raises OSError or ValueError, with the picture's name, for one that cannot be read.
+    """
+    if isinstance(source, Stills):
+        for part in source.files:
+            with _named(base_name(part)), _opened(part) as image:
+                yield _pixels(image)
+        return
+    with _opened(source) as image:
+        for page in range(getattr(image, "n_frames", 1)):
+            with _named(f"page {page + 1}"):
+                image.seek(page)
+                picture = _pixels(image)
+            yield picture
+
+
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[Image.Image]:
+    with open_source(source) as file:
+        try:
+            image = Image.open(file)
+        except DAMAGED as error:
+            raise ValueError(f"is not a readable picture ({error})") from error
+        with image:
+            yield image
+
+
+@contextlib.contextmanager
+def _named(part: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, *DAMAGED) as error:
+        raise ValueError(f"{part} cannot be read ({error})") from error
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    image.load()
+    if image.mode in ("1", "L", "LA", "La"):
+        return np.asarray(image.convert("L"))
+    if image.mode.startswith("I") or image.mode == "F":
+        pixels = np.asarray(image)
+        if image.mode == "F":
+            return pixels.astype(np.float32)
+        if pixels.size and (pixels.min() < 0 or pixels.max() > np.iinfo(np.uint16).max):
+            return pixels.astype(np.float32)
+        return pixels.astype(np.uint16)
+    return np.asarray(image.convert("RGB"))
+
+
+def gather(files: Iterable[Found]) -> tuple[list[Found], list[Found]]:
+    """Files as films: numbered pictures of one folder become one film, in order of their numbers.
+
+    `a/walk_0001.png`, `a/walk_0002.png` are the film `a/walk`; pictures that are nothing but
+    numbers are the film of their folder's name. A TIFF that stands alone may hold pages and stays.
+    Also returns the pictures that belong to no film.
+    """
+    films, single = [], []
+    groups = collections.defaultdict(list)
+    for found in files:
+        name = base_name(found.source)
+        stem, suffix = stem_and_suffix(name)
+        match = NUMBERED.match(stem) if is_still(name) else None
+        if match:
+            folder = name_of(found.source).rpartition("/")[0]
+            groups[folder, match[1], suffix].append((int(match[2]), found))
+        elif is_still(name) and suffix not in PAGES:
+            single.append(found)
+        else:
+            films.append(found)
+    for (folder, prefix, suffix), members in groups.items():
+        if len(members) == 1:
+            (films if suffix in PAGES else single).append(members[0][1])
+            continue
+        members = [found for _, found in sorted(members, key=lambda item: item[0])]
+        if suffix in PAGES and _pages(members[0].source) > 1:
+            films += members
+            continue
+        name = f"{folder}/{prefix}" if prefix else folder
+        stamp = hashlib.sha256(" ".join(found.stamp for found in members).encode()).hexdigest()
+        source = Stills(name, tuple(found.source for found in members))
+        films.append(Found(source, sum(found.size for found in members), stamp[:16]))
+    return sorted(films, key=_place), single
+
+
+def _place(found: Found) -> tuple[bool, str]:
+    return archive_of(found.source) is not None, name_of(found.source)
+
+
+def _pages(source: Source) -> int:
+    try:
+        return count(source)
+    except (OSError, ValueError):
+        return 0  # said when it is decoded
+
+
+def films_of(paths: Iterable[str | os.PathLike]) -> list[Source]:
+    """The films that these pictures make; pictures that belong to none are left out."""
+    files = [Found(os.fspath(path), 0, "") for path in paths]
+    return [film.source for film in gather(files)[0]]
