@@ -131,8 +131,9 @@ def open_dataset(name: str, data_dir: str) -> Dataset:
     fingerprint = f"{name}:{folder.name}:" + ",".join(
         f"{s}={n}/{hashes[s]}" for s, n in counts.items()
     )
+    classes = tuple(builder.info.features["label"].names)
     levels = str((builder.info.metadata or {}).get("range", "auto"))
-    return Dataset(name, tuple(builder.info.features["label"].names), splits, fingerprint, levels)
+    return Dataset(name, classes, splits, fingerprint, range=levels)
 
 
 def _version(info: Path) -> tuple[int, ...]:
