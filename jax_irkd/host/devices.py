@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,16 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jax_irkd.errors import UserError, once
+from jax_irkd.errors import UserError, once, one_line
 from jax_irkd.host.memory import keep_freed_memory
 
 # A process that is gone ends the others after so long.
 _LOST = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 60}
+INSTALL = "pip install 'jax-irkd[cuda12]' (or cuda13)"
+NO_DEVICE = (
+    f"check the driver with nvidia-smi and the wheels with {INSTALL}, or compute on the CPU with "
+    "JAX_PLATFORMS=cpu"
+)
 _PLAIN = ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
 
 
@@ -23,7 +29,7 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
 
     `distributed` is auto (join when SLURM started several tasks or all of COORDINATOR_ADDRESS,
     NUM_PROCESSES and PROCESS_ID are set), on (join or fail) or off. Raises UserError when joining
-    fails.
+    fails or JAX finds no device. A note says when an NVIDIA GPU is there and not used.
     """
     keep_freed_memory()
     if deterministic:
@@ -35,6 +41,16 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
             jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
         # Not only what takes JAX's whole second: starting compiles dozens of smaller programs.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    _join(distributed)
+    local()
+    if jax.default_backend() == "cpu" and not jax.config.jax_platforms and has_nvidia():
+        once(
+            f"computing on the CPU, though an NVIDIA GPU is there: {INSTALL}, or update the driver;"
+            " python -m jax_irkd.doctor says more"
+        )
+
+
+def _join(distributed: str) -> None:
     plain = all(name in os.environ for name in _PLAIN)
     slurm = int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ
     if distributed == "off" or (distributed == "auto" and not (plain or slurm)):
@@ -50,6 +66,23 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
             f"cannot join the other processes ({type(error).__name__}: {error}); set "
             f"{', '.join(_PLAIN)} for each process, start them with srun, or use --distributed=off"
         ) from error
+
+
+def local() -> list[jax.Device]:
+    """This process's devices. Raises UserError where JAX finds none."""
+    try:
+        return jax.local_devices()
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # JAX asserts that one of its searches finds one
+        said = one_line(error)[:200]
+        raise UserError(f"JAX finds no device ({said}); {NO_DEVICE}") from error
+
+
+def has_nvidia() -> bool:
+    """Whether a driver for NVIDIA GPUs is installed."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
 def cache_folder() -> Path | None:

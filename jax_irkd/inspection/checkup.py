@@ -109,18 +109,19 @@ def check_devices(config: ConfigDict | None) -> list[Line]:
     """What JAX computes on, and whether the config's batches can be divided by it."""
     import jax
 
+    from jax_irkd.host import devices
     from jax_irkd.training.parallel import devices_of
 
     try:
-        devices = jax.local_devices()
-    except RuntimeError as error:
-        remedy = "check the driver with nvidia-smi, or compute on the CPU with JAX_PLATFORMS=cpu"
-        return [Line(RED, "devices", f"JAX finds none ({_short(error)})", remedy)]
-    kinds = sorted({device.device_kind for device in devices})
-    text = f"{len(devices)} x {', '.join(kinds)} ({jax.default_backend()})"
+        found = devices.local()
+    except UserError as error:
+        said = str(error).removesuffix(f"; {devices.NO_DEVICE}")
+        return [Line(RED, "devices", said, devices.NO_DEVICE)]
+    kinds = sorted({device.device_kind for device in found})
+    text = f"{len(found)} x {', '.join(kinds)} ({jax.default_backend()})"
     lines = [Line(GREEN, "devices", text)]
-    if jax.default_backend() == "cpu" and _has_nvidia():
-        remedy = "pip install 'jax-irkd[cuda12]' (or cuda13), and unset JAX_PLATFORMS"
+    if jax.default_backend() == "cpu" and devices.has_nvidia():
+        remedy = f"{devices.INSTALL}, a newer driver, or unset JAX_PLATFORMS"
         lines = [Line(YELLOW, "devices", f"{text}, though an NVIDIA GPU is there", remedy)]
     for role in ("teacher", "student") if config else ():
         try:
@@ -128,10 +129,6 @@ def check_devices(config: ConfigDict | None) -> list[Line]:
         except UserError as error:
             lines.append(Line(RED, f"{role} batch", str(error)))
     return lines
-
-
-def _has_nvidia() -> bool:
-    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
 def check_memory() -> list[Line]:

@@ -13,7 +13,11 @@ _REMEDIES = {
         "--config.{role}_training.accumulation=4, or compute the maps twice instead of keeping "
         "them with --config.{role}_model.remat=True"
     ),
-    r"driver version is insufficient|UNSUPPORTED_PTX|unsupported toolchain|no kernel image": (
+    r"no kernel image|compute capability|not a recognized processor": (
+        "these CUDA wheels do not know this GPU; take newer ones, pip install --upgrade "
+        "'jax-irkd[cuda12]' (or cuda13), or train on the CPU with JAX_PLATFORMS=cpu"
+    ),
+    r"driver version is insufficient|UNSUPPORTED_PTX|unsupported toolchain": (
         "the GPU's driver is too old for these CUDA wheels; update it (nvidia-smi shows which it "
         "is), or install the extra cuda12 in place of cuda13"
     ),

@@ -1,8 +1,11 @@
+import jax
 import pytest
 from packaging.requirements import Requirement
 
 from jax_irkd import doctor
 from jax_irkd.data import loading
+from jax_irkd.errors import UserError
+from jax_irkd.host import devices
 from jax_irkd.inspection import checkup, compilation
 from jax_irkd.inspection.checkup import GREEN, RED, YELLOW, Line
 from jax_irkd.inspection.compilation import Finding
@@ -71,14 +74,50 @@ def test_devices(monkeypatch):
     (line,) = lines[1:]  # Six clips on four devices.
     assert line.colour == RED and line.topic == "student batch"
     assert "a batch of 6 clips cannot be divided by 4 devices" in line.text
-    monkeypatch.setattr(checkup, "_has_nvidia", lambda: True)
+    monkeypatch.setattr(devices, "has_nvidia", lambda: True)
     (line,) = checkup.check_devices(None)
     assert line.colour == YELLOW and "cuda12" in line.remedy
 
 
-def test_cache(tmp_path, monkeypatch):
-    import jax
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            RuntimeError("Unable to initialize backend 'cuda':\n no driver; " + "x" * 999),
+            "no driver",
+        ),
+        (AssertionError(), "AssertionError"),  # JAX_PLATFORMS=cuda, and no GPU
+    ],
+)
+def test_devices_that_cannot_be_used_are_one_line(error, said, monkeypatch):
+    def fail():
+        raise error
 
+    monkeypatch.setattr("jax.local_devices", fail)
+    with pytest.raises(UserError) as told:
+        devices.local()
+    words = str(told.value)
+    assert said in words and "nvidia-smi" in words and "JAX_PLATFORMS=cpu" in words
+    assert "\n" not in words and len(words) < 450
+    (line,) = checkup.check_devices(None)
+    assert line.colour == RED and f"{line.text}; {line.remedy}" == words
+
+
+def test_a_gpu_that_is_left_idle_is_noted(monkeypatch, capsys):
+    monkeypatch.setattr(devices, "has_nvidia", lambda: True)
+    asked = jax.config.jax_platforms
+    try:
+        jax.config.update("jax_platforms", "cpu")
+        devices.start("off")
+        assert capsys.readouterr().err == ""
+        jax.config.update("jax_platforms", None)
+        devices.start("off")
+    finally:
+        jax.config.update("jax_platforms", asked)
+    assert "though an NVIDIA GPU is there: pip install" in capsys.readouterr().err
+
+
+def test_cache(tmp_path, monkeypatch):
     assert colours(checkup.check_cache()) == [GREEN]
     folder = jax.config.jax_compilation_cache_dir
     (tmp_path / "file").write_text("in the way")

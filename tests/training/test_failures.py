@@ -17,6 +17,8 @@ from tests.helpers import fakes
     [
         ("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9.1GiB", "accumulation=4"),
         ("CUDA driver version is insufficient for CUDA runtime version", "nvidia-smi"),
+        ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION: the provided PTX was compiled", "nvidia-smi"),
+        ("CUDA_ERROR_NO_BINARY_FOR_GPU: no kernel image is available", "pip install --upgrade"),
         ("Check failed: subdim_size_accumulator == dim_size in GemmFusion", "triton_gemm=false"),
         ("Couldn't find output tile sizes that satisfy hlo: dot", "triton_gemm=false"),
         ("INTERNAL: CUDNN_STATUS_NOT_INITIALIZED", "LD_LIBRARY_PATH"),
