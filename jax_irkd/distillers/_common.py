@@ -33,11 +33,17 @@ def unit_rows(
     number or an array of shape `*n 1`.
     """
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(rows), axis=-1, keepdims=True))
+    largest = jnp.minimum(largest, largest_with_inverse(rows.dtype))
     empty = largest < 2.0**-120
     largest = jnp.where(empty, 1.0, largest)
     scaled = jnp.where(empty, 0.0, rows / largest)
     norm = jnp.sqrt(jnp.where(empty, 1.0, jnp.sum(scaled**2, axis=-1, keepdims=True)))
     return scaled / jnp.maximum(norm, epsilon / largest)
+
+
+def largest_with_inverse(dtype: DTypeLike) -> float:
+    """The largest power of two whose inverse is a normal number: a division may be a product."""
+    return 2.0 ** (jnp.finfo(dtype).maxexp - 2)
 
 
 def magnitude(x: Float[Array, "..."], axis: int | tuple[int, ...] | None = None) -> Array:

@@ -21,6 +21,7 @@ of an explicit mesh. Errors are ValueErrors that begin with the name of the loss
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -39,35 +40,68 @@ from jax_irkd.distillers._checks import (
 from jax_irkd.distillers._common import gather
 from jax_irkd.distillers._reduction import REDUCTIONS
 
-Option = Number | str | None
+Bound = Callable[[dict[str, Any], float], float]
+"""(arguments, largest finite number) -> the largest size that an array may have."""
+Option = Number | Sequence[Number] | str | None
 Check = Callable[[str, object], Option]
 Loss = TypeVar("Loss", bound=Callable[..., Any])
 """Decorated, a loss keeps its signature for type checkers."""
 
 
 def takes(
-    shape: str, *, equal: bool = False, relational: bool | None = None, **checks: Check
+    shape: str,
+    *,
+    equal: bool = False,
+    relational: bool | None = None,
+    largest: Bound | None = None,
+    **checks: Check,
 ) -> Callable[[Loss], Loss]:
     """Decorator of a loss of two arrays (see the module).
 
     `shape` names the axes of the first two arguments: `*b k`, `b *f` or `b h w c`; a starred
     name is any number of axes, none included. The batch must agree, with `equal` the whole shape.
+    `largest` is the range of the arrays, for a loss that a number of its type cannot hold beyond.
     `checks` maps a hyper-parameter to a function `(name, value) -> value`; every other one that
     is annotated `Number` has to be a finite scalar.
     """
-    rule = _Rule(shape, equal, shape == "b *f" if relational is None else relational, checks)
+    if relational is None:
+        relational = shape == "b *f"
+    rule = _Rule(shape, equal, relational, largest, checks)
     return functools.partial(_decorate, rule=rule, maps=False)
 
 
-def takes_maps(*, relational: bool = False, **checks: Check) -> Callable[[Loss], Loss]:
+def takes_maps(
+    *, relational: bool = False, largest: Bound | None = None, **checks: Check
+) -> Callable[[Loss], Loss]:
     """`takes` for losses of two sequences of maps `b h w c`, one map per stage."""
-    return functools.partial(_decorate, rule=_Rule("b h w c", False, relational, checks), maps=True)
+    rule = _Rule("b h w c", False, relational, largest, checks)
+    return functools.partial(_decorate, rule=rule, maps=True)
+
+
+def squared(values: dict[str, Any], most: float) -> float:
+    """The range of features whose squares are added up: 2e15 in float32, 4e123 in float64."""
+    return most**0.4
+
+
+def squared_twice(values: dict[str, Any], most: float) -> float:
+    """The range of features whose products are squared: 5e7 in float32, 1e61 in float64."""
+    return most**0.2
+
+
+def over_temperature(values: dict[str, Any], most: float) -> float:
+    """The range of logits: temperature^2 KL reaches the temperature times their differences."""
+    temperature = values.get("temperature", values.get("temperatures", 4.0))
+    temperature = temperature if isinstance(temperature, Sequence) else [temperature]
+    if values.get("standardise") or any(isinstance(t, jax.core.Tracer) for t in temperature):
+        return math.inf
+    return most / 1e3 / max(1.0, *map(float, temperature))
 
 
 class _Rule(NamedTuple):
     shape: str
     equal: bool
     relational: bool
+    largest: Bound | None
     checks: dict[str, Check]
 
     def leading(self, array: Array) -> tuple[Any, ...]:
@@ -99,6 +133,8 @@ def _decorate(loss: Loss, *, rule: _Rule, maps: bool) -> Loss:
         examples = pair[first][0]
         _Examples(name, rule.leading(examples), examples.shape[-1], axis).prepare(values, dtype)
         pair = _left_out(pair, values.get("where"))
+        if rule.largest is not None:
+            _check_range(name, pair, rule.largest(values, float(jnp.finfo(dtype).max)), dtype)
         pair, values = _everywhere(pair, values, rule)
         values.update(pair if maps else {key: arrays[0] for key, arrays in pair.items()})
         return loss(*arguments.args, **arguments.kwargs)
@@ -182,12 +218,13 @@ def _move_axis(loss: str, values: dict, pair: dict[str, tuple[Array, ...]], maps
 def _hyperparameter(name: str, value: object, check: Check, dtype: jnp.dtype) -> Option:
     """The value, checked; an array becomes `dtype`, or stays whole where it has to be whole."""
     value = check(name, value)
-    if (
-        isinstance(value, jax.Array | np.ndarray)
-        and getattr(check, "func", None) is not check_whole
-    ):
-        return jnp.asarray(value).astype(dtype)
-    return value
+    if getattr(check, "func", None) is check_whole:
+        return value
+
+    def typed(x: Any) -> Any:
+        return jnp.asarray(x).astype(dtype) if isinstance(x, jax.Array | np.ndarray) else x
+
+    return [typed(x) for x in value] if isinstance(value, list) else typed(value)
 
 
 class _Examples(NamedTuple):
@@ -253,6 +290,20 @@ def _left_out(pair: dict, where: Bool[Array, "..."] | None) -> dict:
         return jnp.where(mask, array, 0.0)
 
     return jax.tree.map(keep, pair)
+
+
+def _check_range(
+    loss: str, pair: dict[str, tuple[Array, ...]], largest: float, dtype: jnp.dtype
+) -> None:
+    """Outside of jit and grad, where the values are known."""
+    for key, arrays in pair.items():
+        known = [x for x in arrays if not isinstance(x, jax.core.Tracer)]
+        reached = max((float(jnp.max(jnp.abs(x))) for x in known), default=0.0)
+        if reached > largest:
+            raise ValueError(
+                f"{loss}: {key} reaches {reached:.3g}; from {largest:.3g} on the loss may leave "
+                f"the range of {dtype}. Scale both networks' arrays down"
+            )
 
 
 def _everywhere(pair: dict, values: dict, rule: _Rule) -> tuple[dict, dict]:

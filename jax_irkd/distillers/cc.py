@@ -28,7 +28,7 @@ from jax_irkd.distillers._common import (
     pooled_features,
 )
 from jax_irkd.distillers._gram import cosines, gram
-from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._inputs import squared, takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import mean, reduce
 from jax_irkd.models.outputs import Outputs
@@ -85,7 +85,7 @@ def _kernel(
     return jnp.exp(-2.0 * jnp.asarray(gamma, products.dtype)) * total
 
 
-@takes("b d", equal=True, relational=True)
+@takes("b d", equal=True, relational=True, largest=squared)
 def cc_embedding_loss(
     student_embedding: Float[Array, "b d"],
     teacher_embedding: Float[Array, "b d"],

@@ -31,7 +31,7 @@ from jax_irkd.distillers._common import (
     pooled_features,
     stage_maps,
 )
-from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._inputs import squared, takes
 from jax_irkd.distillers._logits import cross_entropy, divergence, is_first_largest, predict
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
@@ -43,7 +43,7 @@ OFFICIAL_EPOCHS = {"cifar": 200, "imagenet": 100}
 SCHEDULES = ("constant", *OFFICIAL_EPOCHS)
 
 
-@takes("*b c", equal=True)
+@takes("*b c", equal=True, largest=squared)
 def ccskd_channel_loss(
     student_pooled: Float[Array, "*b c"],
     teacher_pooled: Float[Array, "*b c"],

@@ -16,7 +16,15 @@ from jax_irkd.distillers._reduction import mean
 from jax_irkd.models.outputs import Outputs
 
 
-@takes("*b k", equal=True, relational=True, temperature=check_positive)
+def check_temperature(name: str, value: object) -> Number:
+    """The value. Raises ValueError unless it is positive and has a square."""
+    value = check_positive(name, value)
+    if not isinstance(value, jax.core.Tracer) and value > 1e15:
+        raise ValueError(f"{name} must be at most 1e15, got {value!r}; its square is a factor")
+    return value
+
+
+@takes("*b k", equal=True, relational=True, temperature=check_temperature)
 def dist_loss(
     student_logits: Float[Array, "*b k"],
     teacher_logits: Float[Array, "*b k"],
@@ -51,7 +59,7 @@ def dist_loss(
     return inter_weight * inter + intra_weight * intra
 
 
-@takes("*b k", equal=True, relational=True, temperature=check_positive)
+@takes("*b k", equal=True, relational=True, temperature=check_temperature)
 def dist_terms(
     student_logits: Float[Array, "*b k"],
     teacher_logits: Float[Array, "*b k"],

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_positive, one_hot
 from jax_irkd.distillers._common import current_epoch
-from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._inputs import over_temperature, takes
 from jax_irkd.distillers._logits import (
     LARGEST,
     Odds,
@@ -31,7 +31,7 @@ from jax_irkd.distillers._standardise import standardised
 from jax_irkd.models.outputs import Outputs
 
 
-@takes("*b k", equal=True, temperature=check_positive)
+@takes("*b k", equal=True, largest=over_temperature, temperature=check_positive)
 def dkd_loss(
     student_logits: Float[Array, "*b k"],
     teacher_logits: Float[Array, "*b k"],

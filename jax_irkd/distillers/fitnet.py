@@ -21,7 +21,7 @@ from jax_irkd.distillers._common import (
     paired_maps,
     pointwise,
 )
-from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._inputs import squared, takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
@@ -29,7 +29,7 @@ from jax_irkd.models.outputs import Outputs
 REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
 
 
-@takes("b *f", equal=True, relational=False)
+@takes("b *f", equal=True, relational=False, largest=squared)
 def fitnet_loss(
     student_features: Float[Array, "b *f"],
     teacher_features: Float[Array, "b *f"],

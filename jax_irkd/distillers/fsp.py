@@ -19,7 +19,7 @@ from jax_irkd.distillers._common import (
     pointwise,
     smaller_size,
 )
-from jax_irkd.distillers._inputs import takes_maps
+from jax_irkd.distillers._inputs import squared_twice, takes_maps
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
@@ -27,7 +27,7 @@ from jax_irkd.models.outputs import Outputs
 REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
 
 
-@takes_maps()
+@takes_maps(largest=squared_twice)
 def fsp_loss(
     student_maps: Sequence[Float[Array, "b _ _ _"]],
     teacher_maps: Sequence[Float[Array, "b _ _ _"]],

@@ -36,7 +36,7 @@ from jax_irkd.distillers._common import (
 )
 from jax_irkd.distillers._gram import multiply
 from jax_irkd.distillers._graph import DISTANCES, check_sigma, clip_graph, same_clip
-from jax_irkd.distillers._inputs import takes_maps
+from jax_irkd.distillers._inputs import squared, takes_maps
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
 from jax_irkd.distillers.at import attention_vector
@@ -59,7 +59,7 @@ CHOICES = {
 GRAPH = {"sigma": check_sigma, "temperature": optional(check_positive)}
 
 
-@takes_maps(relational=True, **GRAPH)
+@takes_maps(relational=True, largest=squared, **GRAPH)
 def mgcam_loss(
     student_maps: Maps,
     teacher_maps: Maps,
@@ -121,7 +121,7 @@ def mgcam_loss(
     return reduce(losses, reduction, where, weights)
 
 
-@takes_maps(relational=True, **GRAPH)
+@takes_maps(relational=True, largest=squared, **GRAPH)
 def attention_matrices(
     student_maps: Maps,
     teacher_maps: Maps,

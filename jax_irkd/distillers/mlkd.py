@@ -6,13 +6,13 @@ the equations here are the paper's, without masks. Its strong augmentation belon
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, check_positive
-from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._inputs import over_temperature, takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers.dist import predictions
 from jax_irkd.distillers.st import st_loss
@@ -21,7 +21,20 @@ from jax_irkd.models.outputs import Outputs
 TEMPERATURES = (2.0, 3.0, 4.0, 5.0, 6.0)
 
 
-@takes("*b k", equal=True, relational=True)
+def check_temperatures(name: str, value: Any) -> Sequence[Number]:
+    """The value. Raises ValueError unless it is a list of positive numbers."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise ValueError(f"{name} must be a list of positive numbers, got {value!r}")
+    return [check_positive(name, temperature) for temperature in value]
+
+
+@takes(
+    "*b k",
+    equal=True,
+    relational=True,
+    largest=over_temperature,
+    temperatures=check_temperatures,
+)
 def mlkd_loss(
     student_logits: Float[Array, "*b k"],
     teacher_logits: Float[Array, "*b k"],
@@ -56,7 +69,13 @@ def mlkd_loss(
     return jnp.sum(jnp.stack([w * part for w, part in zip(weights, parts, strict=True)]))
 
 
-@takes("*b k", equal=True, relational=True)
+@takes(
+    "*b k",
+    equal=True,
+    relational=True,
+    largest=over_temperature,
+    temperatures=check_temperatures,
+)
 def mlkd_terms(
     student_logits: Float[Array, "*b k"],
     teacher_logits: Float[Array, "*b k"],
@@ -67,7 +86,6 @@ def mlkd_terms(
     axis_name: str | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
     """The instance, batch and class term of `mlkd_loss`, without weights."""
-    check_temperatures(temperatures)
     pair = student_logits, teacher_logits
     counts = None if where is None else where.reshape(-1)
     instance = batch = classes = jnp.zeros((), student_logits.dtype)
@@ -78,14 +96,6 @@ def mlkd_terms(
         batch += jnp.sum((_products(p) - _products(q)) ** 2) / examples
         classes += jnp.sum((_products(p.T) - _products(q.T)) ** 2) / p.shape[1]
     return instance, batch, classes
-
-
-def check_temperatures(temperatures: object) -> None:
-    """Raises ValueError unless it is a list of positive numbers."""
-    if not isinstance(temperatures, Sequence) or isinstance(temperatures, str) or not temperatures:
-        raise ValueError(f"temperatures must be a list of positive numbers, got {temperatures!r}")
-    for temperature in temperatures:
-        check_positive("temperatures", temperature)
 
 
 def _counted(rows: Float[Array, "n k"], where: Mask) -> Float[Array, "n k"]:
@@ -109,7 +119,7 @@ class Distiller(Method):
     free_fields: ClassVar[tuple[str, ...]] = ("temperatures",)
 
     def __post_init__(self) -> None:
-        check_temperatures(self.temperatures)
+        check_temperatures("temperatures", self.temperatures)
         super().__post_init__()
 
     def terms(

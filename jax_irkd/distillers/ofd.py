@@ -17,13 +17,13 @@ from jaxtyping import Array, Float, Real
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
 from jax_irkd.distillers._common import VERTICES, compute_dtype, paired_maps, pointwise
-from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._inputs import squared, takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
 
 
-@takes("b *f", equal=True, relational=False)
+@takes("b *f", equal=True, relational=False, largest=squared)
 def ofd_loss(
     student_features: Float[Array, "b *f c"],
     teacher_features: Float[Array, "b *f c"],

@@ -32,7 +32,7 @@ from jax_irkd.distillers._common import (
     pointwise,
     stage_maps,
 )
-from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._inputs import squared, takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
@@ -41,7 +41,7 @@ LEVELS = (4, 2, 1)
 """Sizes that the maps are pooled to; each counts half of the one before."""
 
 
-@takes("b h w c", equal=True)
+@takes("b h w c", equal=True, largest=squared)
 def reviewkd_loss(
     student_map: Float[Array, "b h w c"],
     teacher_map: Float[Array, "b h w c"],

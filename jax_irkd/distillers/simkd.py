@@ -15,14 +15,14 @@ from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice, check_positive
 from jax_irkd.distillers._common import VERTICES, compute_dtype, paired_maps
-from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._inputs import squared, takes
 from jax_irkd.distillers._logits import cross_entropy
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers.fitnet import fitnet_loss
 from jax_irkd.models.outputs import Outputs
 
 
-@takes("b h w c", equal=True)
+@takes("b h w c", equal=True, largest=squared)
 def simkd_loss(
     student_map: Float[Array, "b h w c"],
     teacher_map: Float[Array, "b h w c"],

@@ -10,7 +10,7 @@ from typing import ClassVar
 from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_positive
-from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._inputs import over_temperature, takes
 from jax_irkd.distillers._logits import cross_entropy, divergence
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
@@ -18,7 +18,7 @@ from jax_irkd.distillers._standardise import standardised
 from jax_irkd.models.outputs import Outputs
 
 
-@takes("*b k", equal=True, temperature=check_positive)
+@takes("*b k", equal=True, largest=over_temperature, temperature=check_positive)
 def st_loss(
     student_logits: Float[Array, "*b k"],
     teacher_logits: Float[Array, "*b k"],

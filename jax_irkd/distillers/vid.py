@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Real
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice, check_positive
 from jax_irkd.distillers._common import VERTICES, compute_dtype, paired_maps, pointwise
-from jax_irkd.distillers._inputs import takes
+from jax_irkd.distillers._inputs import squared, takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
@@ -26,7 +26,7 @@ SMALLEST = 1e-5
 """The least variance, that of the authors' code."""
 
 
-@takes("b *f", equal=True, relational=False)
+@takes("b *f", equal=True, relational=False, largest=squared)
 def vid_loss(
     student_features: Float[Array, "b *f c"],
     teacher_features: Float[Array, "b *f c"],

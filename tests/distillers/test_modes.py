@@ -43,14 +43,20 @@ def assert_close(found, expected, tolerance=2e-5):
 
 
 @functools.cache
-def plain(title):
-    """Value and both gradients in float32 on one device, the hyper-parameters traced."""
+def program(title):
+    """Value and both gradients, the hyper-parameters traced."""
 
     def run(student, teacher, numbers):
         loss = loss_of(title, **numbers)
         return jax.value_and_grad(loss, argnums=(0, 1))(student, teacher)
 
-    return jax.jit(run)(*draw(title), dict(ROWS[title].numbers))
+    return jax.jit(run)
+
+
+@functools.cache
+def plain(title):
+    """What `program` gives in float32 on one device."""
+    return program(title)(*draw(title), dict(ROWS[title].numbers))
 
 
 def known(title, labels=LABELS, **options):
@@ -68,6 +74,41 @@ def test_flags_and_traced_hyperparameters(title, strict):
     value, slope = jax.eval_shape(jax.value_and_grad(known(title)), half, teacher)
     assert value.dtype == jnp.float32
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(slope))
+
+
+@every_loss
+def test_ranges(title, strict):
+    """Finite in the range that the docstring gives; outside of it calls outside jit raise."""
+    row, run = ROWS[title], program(title)
+    pair = jax.tree.map(lambda x: x / jnp.abs(x).max(), draw(title))
+    options = dict(row.numbers)
+
+    def scaled(size, other):
+        return jax.tree.map(lambda x: x * size, pair[0]), jax.tree.map(lambda x: x * other, pair[1])
+
+    for size in (1e-30, 1e-19, 1e7, row.largest):
+        for sizes in ((size, size), (size, 1.0), (1.0, size)):
+            run(*scaled(*sizes), options)  # the flags make infinities and NaNs an error
+    for key in options.keys() & {"temperature", "sigma"}:
+        for number in (1e-30, 1e-10, 1e10, row.hottest):
+            run(*scaled(1.0, 1.0), options | {key: number})
+    if row.largest < 1e38:
+        beyond = [(1e3 * row.largest, 1.0), (1.0, 1e3 * row.largest), (1.0, np.inf)]
+        for sizes in beyond:
+            with pytest.raises(ValueError, match=rf"{title}: .* reaches .*; from .* on the loss"):
+                loss_of(title)(*scaled(*sizes))
+
+
+@pytest.mark.parametrize("title", ["st_loss", "dkd_loss", "mlkd_loss"])
+def test_range_of_logits_depends_on_the_temperature(title):
+    pair = [1e10 * array for array in draw(title)]
+    key, hot = "temperature", 1e30
+    if title == "mlkd_loss":
+        key, hot = "temperatures", (1e30,)
+    with pytest.raises(ValueError, match=f"{title}: student_logits reaches .*; from 3.4e"):
+        loss_of(title, **{key: hot})(*pair)
+    with pytest.raises(ValueError, match="dist_loss: temperature must be at most 1e15, got 1e"):
+        loss_of("dist_loss", temperature=1e16)(*pair)
 
 
 @pytest.mark.slow

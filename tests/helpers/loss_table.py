@@ -25,6 +25,8 @@ class Row(NamedTuple):
     logits: bool = False  # takes leading axes and `axis`
     relational: bool = False  # takes `axis_name`
     each: bool = True  # takes `weights` and `reduction`
+    largest: float = 1e38  # of the arrays, in float32
+    hottest: float = 1e30  # temperature
 
 
 K = (CLASSES,)
@@ -40,7 +42,7 @@ ROWS = {
         logits=True,
     ),
     "selective_st_loss": Row(K, K, {}, {"decay": 0.9}, labelled=True, logits=True),
-    "ccskd_channel_loss": Row((6,), (6,), logits=True),
+    "ccskd_channel_loss": Row((6,), (6,), logits=True, largest=1e15),
     "at_loss": Row((4, 4, 3), (2, 3, 5), {}, {"power": 2}),
     "at_loss paper": Row((2, 2, 3), (2, 2, 5), {"form": "paper"}),
     "sp_loss": Row((3, 4), (5,), relational=True),
@@ -50,16 +52,21 @@ ROWS = {
     "rkd_distance_loss": Row((6,), (9,), relational=True),
     "rkd_angle_loss": Row((6,), (9,), relational=True),
     "mgcam_loss": Row(
-        [(4, 4, 3)], [(2, 3, 5)], {}, {"sigma": 0.7, "temperature": 0.5}, relational=True
+        [(4, 4, 3)],
+        [(2, 3, 5)],
+        {},
+        {"sigma": 0.7, "temperature": 0.5},
+        relational=True,
+        largest=1e15,
     ),
-    "fitnet_loss": Row((2, 2, 3), (2, 2, 3)),
+    "fitnet_loss": Row((2, 2, 3), (2, 2, 3), largest=1e15),
     "ft_loss": Row((2, 2, 3), (2, 2, 3), {}, {"power": 2}),
     "pkt_loss": Row((6,), (9,), relational=True),
-    "vid_loss": Row((2, 2, 3), (2, 2, 3), {"variance": 0.5}),
+    "vid_loss": Row((2, 2, 3), (2, 2, 3), {"variance": 0.5}, largest=1e15),
     "nst_loss": Row((4, 4, 3), (2, 3, 5)),
-    "fsp_loss": Row([(4, 4, 3), (2, 2, 2)], [(4, 4, 3), (2, 2, 2)]),
-    "ofd_loss": Row((2, 2, 3), (2, 2, 3), {"margin": -0.3}),
-    "reviewkd_loss": Row((5, 6, 2), (5, 6, 2)),
+    "fsp_loss": Row([(4, 4, 3), (2, 2, 2)], [(4, 4, 3), (2, 2, 2)], largest=1e7),
+    "ofd_loss": Row((2, 2, 3), (2, 2, 3), {"margin": -0.3}, largest=1e15),
+    "reviewkd_loss": Row((5, 6, 2), (5, 6, 2), largest=1e15),
     "crd_loss": Row((6,), (6,), {}, {"temperature": 0.5}, relational=True),
     "dist_loss": Row(
         K,
@@ -69,6 +76,7 @@ ROWS = {
         logits=True,
         relational=True,
         each=False,
+        hottest=1e15,
     ),
     "mlkd_loss": Row(
         K,
@@ -79,7 +87,7 @@ ROWS = {
         relational=True,
         each=False,
     ),
-    "simkd_loss": Row((2, 2, 3), (2, 2, 3)),
+    "simkd_loss": Row((2, 2, 3), (2, 2, 3), largest=1e15),
 }
 
 
