@@ -65,9 +65,9 @@ def get_config(arg: str = ""):
         config.teacher_training.eval_every = 20.0
     else:
         config.weights.teacher = "shipped:demo_resnet18"
-        config.teacher_training.num_epochs = 4.0
-        config.teacher_training.learning_rate = 1e-3
-        config.teacher_training.eval_every = 2.0
+        config.teacher_training.num_epochs = 8.0
+        config.teacher_training.learning_rate = 2e-3
+        config.teacher_training.eval_every = 4.0
     config.checkpoints.every = 100
 
     config.tstdd.size = (112, 135)
