@@ -17,6 +17,7 @@ import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
+from jax_irkd.data import built
 from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.data.spec import CHANNELS
@@ -126,14 +127,11 @@ def open_dataset(name: str, data_dir: str) -> Dataset:
             f"the dataset in {folder} cannot be read ({type(error).__name__}: {error}); "
             f"build it again with python -m jax_irkd.build {name} --overwrite"
         ) from error
-    counts = {split: builder.info.splits[split].num_examples for split in sorted(splits)}
-    hashes = {split: builder.info.splits[split].num_bytes for split in sorted(splits)}
-    fingerprint = f"{name}:{folder.name}:" + ",".join(
-        f"{s}={n}/{hashes[s]}" for s, n in counts.items()
-    )
-    classes = tuple(builder.info.features["label"].names)
-    levels = str((builder.info.metadata or {}).get("range", "auto"))
-    return Dataset(name, classes, splits, fingerprint, range=levels)
+    about, names = built.metadata_of(folder), list(builder.info.features["label"].names)
+    built.check(folder, about, builder.info.splits, names)
+    fingerprint = built.fingerprint(name, folder, about, builder.info.splits)
+    who, levels = str(about.get("generated", "")), str(about.get("range", "auto"))
+    return Dataset(name, tuple(names), splits, fingerprint, generated=who, range=levels)
 
 
 def _version(info: Path) -> tuple[int, ...]:
@@ -175,6 +173,7 @@ class ClipReader:
     num_segments: int
     sizes: dict[str, tuple[int, int]]
     faults: Faults
+    num_classes: int = 0  # of the labels; 0: not checked
 
     def __call__(self, index: int, rng: np.random.Generator) -> Clip:
         """A training clip. One that cannot be decoded gives way to another, drawn from `rng`."""
@@ -197,13 +196,22 @@ class ClipReader:
         try:
             record = self.records[index]
             identity = text(record["clip_id"])
-            label = np.int32(record["label"])
+            label = self._label(record["label"], identity)
             clip = {name: self._decode(record[name], positions, name) for name in self.modalities}
         except (ValueError, LookupError, TypeError, cv2.error, OSError, RuntimeError) as error:
             self.faults.count(identity, f"{type(error).__name__}: {error}")
             return None
         self.faults.count()
         return {"clips": clip, "label": label, "mask": np.float32(1), "clip_id": np.str_(identity)}
+
+    def _label(self, label: int, clip: str) -> np.int32:
+        """The label. Raises UserError for one that is no class: it would train on silently."""
+        if self.num_classes and not 0 <= label < self.num_classes:
+            raise UserError(
+                f"clip {clip} has the label {label}, but the data set has {self.num_classes} "
+                "classes, from 0 on; build it again"
+            )
+        return np.int32(label)
 
     def _decode(self, frames: Sequence[bytes], positions: np.ndarray, modality: str) -> np.ndarray:
         chosen = frame_indices(positions, len(frames))

@@ -56,6 +56,7 @@ def make_reader(
         num_segments=config.input.num_segments,
         sizes={name: tuple(sizes[name]) for name in modalities},
         faults=loading.Faults(config.input.max_broken),
+        num_classes=len(dataset.class_names),
     )
 
 

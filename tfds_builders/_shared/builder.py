@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
+from jax_irkd.data import built
 from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders._shared.cache import (
     Cache,
@@ -66,6 +67,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self.show_progress = True
         self.report: Report | None = None
         self._shards: dict[str, list] = {}
+        self._clips: list[tuple[str, ...]] = []
         super().__init__(file_format=file_format or "array_record", **kwargs)
 
     @abc.abstractmethod
@@ -96,6 +98,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 self._build_with_beam(plan, dl_manager, config)
             else:
                 self._build_here(plan, dl_manager, config)
+            self._describe(Path(dl_manager.manual_dir))
         self.report = plan.report
         plan.report.seconds = round(time.monotonic() - begin, 1)
         Path(self.data_dir, REPORT).write_text(plan.report.as_json(), encoding="utf-8")
@@ -112,6 +115,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         for split in self.SPLITS:
             own = [task for task in tasks if task.split == split and task.key in sizes]
             groups[split] = _by_size(_shuffled(own), sizes)
+        self._clips = _rows(tasks, summaries)
         with progress_bar("packing ", len(sizes), 0, self.show_progress) as advance:
             self._write(plan, groups, dl_manager, config, advance)
 
@@ -126,7 +130,17 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             starts = range(0, len(own), self.TASKS_PER_SHARD)
             groups[split] = [own[i : i + self.TASKS_PER_SHARD] for i in starts]
         self._write(plan, groups, dl_manager, config)
-        self._check(plan, [summary for task in tasks if (summary := self.cache.summary(task))])
+        summaries = [summary for task in tasks if (summary := self.cache.summary(task))]
+        self._clips = _rows(tasks, summaries)
+        self._check(plan, summaries)
+
+    def _describe(self, manual_dir: Path) -> None:
+        """Adds to the metadata what readers check, and whether the films were generated."""
+        about = built.describe(
+            Path(self.data_dir), self.info.features["label"].names, self._clips, self.info.splits
+        )
+        who = built.generated(manual_dir)
+        self.info.metadata.update(about | ({"generated": who} if who else {}))
 
     def _capped(self, tasks: list[EncodingTask], config) -> list[EncodingTask]:
         most = config.max_examples_per_split
@@ -227,6 +241,12 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _post_download_and_prepare_hook(self) -> None:
         if not self.options.keep_cache:
             shutil.rmtree(self.config_folder / ".encoded", ignore_errors=True)
+
+
+def _rows(tasks: list[EncodingTask], summaries: list[EncodingSummary]) -> list[tuple[str, ...]]:
+    """Key, split and content of everything that gave records."""
+    splits = {task.key: task.split for task in tasks}
+    return [(s.key, splits[s.key], s.digest) for s in summaries if s.records]
 
 
 def _nothing() -> None:

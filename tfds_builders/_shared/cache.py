@@ -65,6 +65,7 @@ class EncodingSummary(NamedTuple):
     size: int
     skipped: list[Skip]
     notes: list[Skip]
+    digest: str = ""  # of the records, their labels and frames
 
 
 class Cache:
@@ -84,14 +85,14 @@ class Cache:
             sizes = {name: [len(f) for f in frames] for name, frames in record.frames.items()}
             records.append([record.key, record.scalars, sizes])
             blobs += [frame for frames in record.frames.values() for frame in frames]
-        header = json.dumps(
-            {"records": records, "skipped": result.skipped, "notes": result.notes}
-        ).encode()
+        digest = _digest(records, blobs)
+        about = {"records": records, "skipped": result.skipped, "notes": result.notes}
+        header = json.dumps(about | {"digest": digest}).encode()
         payload = b"".join([header, *blobs])
         path = self.path(task)
         _write_atomically(path, HEADER.pack(MAGIC, len(header), zlib.crc32(payload)) + payload)
         size = sum(map(len, blobs))
-        return EncodingSummary(task.key, len(records), size, result.skipped, result.notes)
+        return EncodingSummary(task.key, len(records), size, result.skipped, result.notes, digest)
 
     def load(self, task: EncodingTask) -> EncodingResult | None:
         """The stored result, or None when there is none or it is damaged."""
@@ -125,10 +126,19 @@ class Cache:
         except (OSError, struct.error, ValueError):
             return None
         expected = sum(sum(s) for _, _, sizes in header["records"] for s in sizes.values())
-        if magic != MAGIC or size != expected:
+        if magic != MAGIC or size != expected or "digest" not in header:
             return None
         skipped, notes = _skips(header["skipped"]), _skips(header["notes"])
-        return EncodingSummary(task.key, len(header["records"]), size, skipped, notes)
+        return EncodingSummary(
+            task.key, len(header["records"]), size, skipped, notes, header["digest"]
+        )
+
+
+def _digest(records: list, blobs: list[bytes]) -> str:
+    found = hashlib.sha256(json.dumps(records, sort_keys=True).encode())
+    for blob in blobs:
+        found.update(blob)
+    return found.hexdigest()[:32]
 
 
 def _skips(rows: list[list[str]]) -> list[Skip]:

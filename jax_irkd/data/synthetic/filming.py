@@ -27,6 +27,7 @@ from av.codec.codec import UnknownCodecError
 from rich import progress as bars
 from rich.console import Console
 
+from jax_irkd.data.built import SYNTHETIC
 from jax_irkd.data.synthetic import recording, staging
 from jax_irkd.data.synthetic.staging import Clip
 from jax_irkd.errors import UserError
@@ -39,7 +40,6 @@ SUBJECTS_PER_SETUP = 8  # as in NTU RGB+D's first setup: P001 to P008
 LIMITS = {"subjects": 40, "cameras": 3, "repetitions": 2, "classes": 10}
 
 
-MANIFEST = "synthetic.json"
 VERSION = 4  # raise it when the pictures change, so that old folders are not taken for new ones
 
 
@@ -130,7 +130,7 @@ def _clips(subjects, cameras, repetitions, classes) -> Iterator[Clip]:
 
 def _claim(root: Path, clips: list[Clip], settings: dict) -> None:
     """Makes the folders and writes down whose they are, or refuses those of somebody else."""
-    manifest = root / MANIFEST
+    manifest = root / SYNTHETIC
     try:
         if manifest.exists():
             found = read_json(manifest, "choose another --out or delete the folder")

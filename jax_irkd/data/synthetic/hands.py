@@ -5,6 +5,7 @@ second person tests. The cameras are those of the people's films, a hand's bread
 six times life-size. As there, every number comes from the seed and the clip's own name.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from jax_irkd.data.built import SYNTHETIC
 from jax_irkd.data.synthetic import actors, recording, rendering, rooms, staging
 from jax_irkd.data.synthetic.actors import Look, Solid
 from jax_irkd.errors import UserError
+from jax_irkd.host.files import write_whole
 
 SIZE = 6.0  # times life
 # Thumb to little finger: knuckle (right, up; metres from the palm's centre), direction in degrees
@@ -181,7 +184,12 @@ def generate(out: str | Path, *, people: int = 40, takes: int = 3, seed: int = 0
             f"people must be 2 or more, takes 1 or more, seed 0 or more, not {people}, {takes} "
             f"and {seed}"
         )
-    pairs = 0
+    pairs, settings = 0, {"of": "hands", "seed": seed}
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        write_whole(Path(out) / SYNTHETIC, json.dumps(settings) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write the gestures to {out}: {error}") from error
     for person in range(1, people + 1):
         for take in range(1, takes + 1):
             for name in GESTURES:
