@@ -12,7 +12,7 @@ from jax_irkd.reporting import analysis, charts, pulls, verdict
 from jax_irkd.reporting.comparison import Cast, cast_of, colour_of
 from jax_irkd.reporting.paper import paper_rows
 from jax_irkd.reporting.wording import duration, flatten, metric_name, percent
-from jax_irkd.runs.results import TITLES, Run, number
+from jax_irkd.runs.results import TITLES, Run, data_of, number
 
 COLUMNS = ("top-1", "top-5", "class acc.", "mAP", "NLL", "ECE", "gap closed", "steps")
 _KEYS = {"top-1": "top1", "top-5": "top5", "class acc.": "mean_class_accuracy"}
@@ -43,7 +43,7 @@ def _page(cast: Cast, shown: Sequence[Run], title: str, sections: Sequence, made
     return {
         "title": title,
         "eyebrow": [
-            str(results[key]).replace("_", " ") if key != "dataset" else str(results[key])
+            str(results[key]).replace("_", " ") if key != "dataset" else data_of(results)
             for key in ("dataset", "protocol")
             if results.get(key)
         ]

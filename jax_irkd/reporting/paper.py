@@ -75,7 +75,8 @@ def paper_rows(focus, shown: Sequence) -> dict[str, Any] | None:
         return None
     test = tests[0]
     clips = results.get("num_clips") or (0 if focus.labels is None else len(focus.labels))
-    same = any(abs(clips - size) <= 0.01 * size for size in test.clips)
+    generated = results.get("generated") or ""
+    same = not generated and any(abs(clips - size) <= 0.01 * size for size in test.clips)
     ours = {run.method: run.figure(test.figures[0].metric) for run in shown}
     rows = [
         {
@@ -87,4 +88,4 @@ def paper_rows(focus, shown: Sequence) -> dict[str, Any] | None:
         }
         for figure in test.figures
     ]
-    return {"rows": rows, "test": test.name, "same": same, "clips": clips}
+    return {"rows": rows, "test": test.name, "same": same, "clips": clips, "generated": generated}

@@ -19,7 +19,7 @@ from rich.table import Table
 from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.reporting import analysis, charts, page, pictures
 from jax_irkd.reporting.sections import Section
-from jax_irkd.runs.results import PAGE, Run, read_run, read_runs
+from jax_irkd.runs.results import PAGE, Run, data_of, read_run, read_runs
 from jax_irkd.training.events import write_pictures
 
 _PRINTED = ("top-1", "class acc.", "mAP", "gap closed")
@@ -90,7 +90,7 @@ def add_section(folder: str | Path, section: Section) -> None:
 
 
 def _titled(run: Run) -> str:
-    return f"{run.title}, {run.results.get('dataset', '')}".rstrip(", ")
+    return f"{run.title}, {data_of(run.results)}".rstrip(", ")
 
 
 def _confusion(run: Run) -> Markup:
@@ -102,7 +102,7 @@ def _confusion(run: Run) -> Markup:
 def print_table(workdir: str | Path, console: Console | None = None) -> None:
     """Print the headline table of a workdir and the path of its report."""
     runs = read_runs(workdir)
-    table = Table(title=runs[0].results.get("dataset", "") if runs else None, box=box.SIMPLE)
+    table = Table(title=data_of(runs[0].results) if runs else None, box=box.SIMPLE)
     table.add_column("network", no_wrap=True)
     for name in _PRINTED:
         table.add_column(name, justify="right", no_wrap=True)

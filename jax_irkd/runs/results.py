@@ -155,6 +155,12 @@ class Run(NamedTuple):
         return number(self.results.get("metrics", {}).get(key))
 
 
+def data_of(results: Mapping[str, Any]) -> str:
+    """The data set of a run as every table calls it; generated data are always called so."""
+    name, generated = str(results.get("dataset") or ""), results.get("generated")
+    return f"{name} ({generated})" if generated else name
+
+
 def paired(first: Run, second: Run):
     """Logits and labels of two runs over the same clips in the same order, else None."""
     if first.logits is None or second.logits is None:

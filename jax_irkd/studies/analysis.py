@@ -49,6 +49,7 @@ def summarise(
     _correct(rows)
     return {
         "dataset": first.results.get("dataset"),
+        "generated": first.results.get("generated") or "",
         "fingerprint": first.results.get("fingerprint"),
         "protocol": first.results.get("protocol"),
         "class_names": first.class_names,

@@ -6,7 +6,7 @@ from typing import Any
 from jax_irkd.reporting import pulls
 from jax_irkd.reporting.sections import Section, table_section
 from jax_irkd.reporting.wording import duration, metric_name, percent
-from jax_irkd.runs.results import TITLES
+from jax_irkd.runs.results import TITLES, data_of
 
 Rows = list[list[str]]
 Table = tuple[list[str], Rows]
@@ -28,7 +28,7 @@ _READING = (
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """The whole of study.md."""
-    parts = [f"# Study: {summary.get('dataset') or 'no finished run'}", ""]
+    parts = [f"# Study: {data_of(summary) or 'no finished run'}", ""]
     parts += [*_facts(summary), ""]
     if summary["methods"]:
         parts += [_markdown_table(*headline(summary)), "", _READING, ""]
@@ -160,7 +160,8 @@ def beside_paper(summary: Mapping[str, Any]) -> Table | None:
         ours = show({"mean": row["ours"], "std": row["std"]})
         title = TITLES.get(row["method"], row["method"].upper())
         rows.append([title, metric_name(metric), _figure(metric, row["paper"]) + quoted, ours])
-    ours = "ours" if paper["same"] else "ours, another dataset"
+    other = summary.get("generated") or "another dataset"
+    ours = "ours" if paper["same"] else f"ours, {other}"
     return ["method", "metric", "paper", ours], rows
 
 
@@ -202,7 +203,7 @@ def _paper_lead(summary: Mapping[str, Any]) -> str:
         return f"The paper's test set: {paper['test']}, {paper['clips']} clips here."
     return (
         f"The paper's figures are for {paper['test']}. Ours are for another dataset, "
-        f"{summary['dataset']} with {paper['clips']} test clips: compare the order of the "
+        f"{data_of(summary)} with {paper['clips']} test clips: compare the order of the "
         "methods at most."
     )
 

@@ -73,6 +73,7 @@ class Trainer:
             "range": dataset.range,
             "input_offset": getattr(phase.model, "input_offset", False),
             "dataset": dataset.fingerprint,
+            "generated": dataset.generated,
             "config": json.loads(config.to_json_best_effort()),
         }
         self.clock, self._stop = Clock(), StopRequest()
