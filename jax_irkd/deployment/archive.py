@@ -59,7 +59,9 @@ def make_manifest(program: Program, meta: Mapping, results: Mapping, precision: 
         },
         "platforms": list(PLATFORMS),
         "step": meta.get("step"),
+        "which": meta.get("which", "last"),
         "dataset": meta.get("dataset"),
+        "generated": meta.get("generated") or "",
         "protocol": meta["config"].get("protocol"),
         "method": meta.get("name"),
         "metrics": results.get("metrics", {}),
@@ -105,6 +107,11 @@ def export_run(
         )
     network, meta = load_network(run, which)
     results = finished(Path(run)) or {}
+    # The results of a run are those of its last step.
+    last = which == "last" and results.get("steps", meta.get("step")) == meta.get("step")
+    if not last:
+        results = results | {"metrics": meta["figures"]}
+    meta = meta | {"which": which}
     winograd = WIDEST_WINOGRAD if kind == "irkd" else 0  # ONNX keeps plain convolutions.
     program = make_program(network, trained_spec(meta), precision, winograd=winograd)
     manifest = make_manifest(program, meta, results, precision)

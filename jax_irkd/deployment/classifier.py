@@ -77,7 +77,8 @@ class OnnxClassifier:
     """An ONNX file through onnxruntime, on its GPU provider where it has one."""
 
     def __init__(self, path: str | Path, threads: int = 0):
-        from jax_irkd.deployment.exported import FORMAT
+        from jax_irkd.deployment.exported import FORMAT, check_manifest
+        from jax_irkd.deployment.onnx_file import sealed
 
         try:
             import onnxruntime
@@ -86,6 +87,9 @@ class OnnxClassifier:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         try:
+            whole = sealed(Path(path).read_bytes())
+            if whole is False:
+                raise ValueError("its content has changed since it was written")
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=onnxruntime.get_available_providers()
             )
@@ -93,6 +97,9 @@ class OnnxClassifier:
             self.manifest = json.loads(held["jax_irkd"])
             if self.manifest["format"] != FORMAT:
                 raise ValueError(f"format {self.manifest['format']}, this version reads {FORMAT}")
+            check_manifest(self.manifest, ("class_names", "modality", "num_segments", "height"))
+            if self.manifest.get("sealed") and not whole:
+                raise ValueError("its checksum is lost")
         except Exception as error:  # onnxruntime has an exception class for every fault.
             reason = str(error).splitlines()[0][:120]
             raise UserError(

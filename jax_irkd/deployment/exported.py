@@ -27,6 +27,8 @@ NEEDED = (
 PROGRAM, WEIGHTS = "program.stablehlo", "weights.bin"
 MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
 READER = "exported.py"
+LARGEST = 20  # times its own size that an archive may unpack to; ours are not compressed
+TYPES = ("float32", "float16", "bfloat16", "int8", "uint8", "int32", "uint32", "bool")
 
 
 class ExportedError(ValueError):
@@ -42,7 +44,7 @@ class Exported:
     """
 
     def __init__(self, path: str | Path):
-        self.manifest, serialized, weights = _read(Path(path))
+        self.manifest, serialized, weights = read_archive(Path(path))
         self.class_names = tuple(self.manifest["class_names"])
         self.modality = self.manifest["modality"]
         self.range = self.manifest.get("range", "auto")
@@ -60,30 +62,76 @@ class Exported:
         return np.asarray(self._program(self._weights, clips))
 
 
-def _read(path: Path) -> tuple[dict, bytes, list[np.ndarray]]:
+def read_archive(path: Path) -> tuple[dict, bytes, list[np.ndarray]]:
+    """Manifest, program and weights. Raises ExportedError for what is not whole or not ours."""
     try:
         with zipfile.ZipFile(path) as archive:
+            sizes = {name: archive.getinfo(name).file_size for name in (MANIFEST, PROGRAM, WEIGHTS)}
+            if sum(sizes.values()) > LARGEST * path.stat().st_size:
+                raise ValueError(f"it would unpack to {sum(sizes.values()):,} bytes")
             manifest = json.loads(archive.read(MANIFEST))
+            if not isinstance(manifest, dict):
+                raise ValueError("its manifest is no JSON object")
             if manifest.get("format") != FORMAT:
                 raise ExportedError(
                     f"{path} has format {manifest.get('format')}, this version of jax_irkd reads "
                     f"format {FORMAT}; export the run again, or use the version of jax_irkd that "
                     f"wrote it ({manifest.get('versions', {}).get('jax-irkd', 'unknown')})"
                 )
-            missing = [name for name in NEEDED if name not in manifest]
-            if missing:
-                raise KeyError(f"its manifest has no {missing[0]}")
+            check_manifest(manifest, NEEDED)
             weights = unpack(archive.read(WEIGHTS), manifest["weights"])
             return manifest, archive.read(PROGRAM), weights
     except OSError as error:
         raise ExportedError(f"{path}: {error.strerror or error}; check the path") from error
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, ExportedError):
-            raise
+    except ExportedError:
+        raise
+    except Exception as error:  # What a damaged or hostile archive raises is anything.
         raise ExportedError(
             f"{path} is not a complete exported network ({error}); make one with "
             "python -m jax_irkd.export --run=RUN --out=student.irkd"
         ) from error
+
+
+def check_manifest(manifest: dict, needed: Sequence[str]) -> None:
+    """Raises ValueError, naming the entry, for a manifest that no export has written."""
+    missing = [name for name in needed if name not in manifest]
+    if missing:
+        raise ValueError(f"its manifest has no {missing[0]}")
+
+    def texts(value) -> bool:
+        return isinstance(value, list) and value and all(isinstance(text, str) for text in value)
+
+    def number(value, least=1) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value < 1 << 20
+
+    def layout(value) -> bool:
+        return isinstance(value, list) and all(
+            isinstance(row, list)
+            and len(row) == 2
+            and row[0] in TYPES
+            and isinstance(row[1], list)
+            and all(isinstance(n, int) and 0 <= n < 1 << 31 for n in row[1])
+            for row in value
+        )
+
+    good = {
+        "class_names": texts,
+        "platforms": texts,
+        "modality": lambda value: value in ("rgb", "infrared"),
+        "num_segments": number,
+        "height": number,
+        "width": number,
+        "calling_convention": number,
+        "weights": layout,
+        "range": lambda value: isinstance(value, str),
+        "versions": lambda value: isinstance(value, dict),
+    }
+    for name, holds in good.items():
+        if name in manifest and not holds(manifest[name]):
+            shown = repr(manifest[name])
+            raise ValueError(f"{name} in its manifest cannot be {shown[:60]}")
+    if math.prod(_shape(manifest)) > 1 << 31:
+        raise ValueError(f"its clips would have {math.prod(_shape(manifest)):,} bytes each")
 
 
 def pack(weights: Sequence[np.ndarray]) -> tuple[bytes, list]:

@@ -87,7 +87,7 @@ def model_card(manifest: Mapping[str, Any], kind: str = "irkd") -> str:
     clip["segments"] = manifest["num_segments"]
     return _CARD.format(
         method=manifest.get("method") or "a network",
-        dataset=config["dataset"]["name"],
+        dataset=" of ".join(filter(None, (config["dataset"]["name"], manifest.get("generated")))),
         modality=manifest["modality"],
         classes=len(manifest["class_names"]),
         running=(_WITH_ONNX if kind == "onnx" else _WITH_JAX).format(**clip),

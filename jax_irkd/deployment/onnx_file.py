@@ -1,6 +1,7 @@
 """A program as an ONNX file (extra `onnx`), checked with onnxruntime before it gets its name."""
 
 import functools
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from jax_irkd.errors import UserError
 
 # TensorRT 10 and onnxruntime 1.20 read this one.
 OPSET = 21
+SEAL, BLANK = "sha256", "0" * 64
 
 
 def write_onnx(path: Path, program: Any, manifest: dict, check: Callable[[Path], float]) -> None:
@@ -39,6 +41,7 @@ def write_onnx(path: Path, program: Any, manifest: dict, check: Callable[[Path],
         output_names=["probabilities"],
     )
     temporary = path.with_name(f".{path.name}.partial.onnx")
+    manifest["sealed"] = True
     try:
         _store(onnx, made, manifest, temporary)
         manifest["distance"] = check(temporary)
@@ -53,6 +56,29 @@ def _store(onnx, made, manifest: dict, path: Path) -> None:
 
     del made.metadata_props[:]
     held = {"jax_irkd": json.dumps(manifest), "model_card": model_card(manifest, "onnx")}
+    held[SEAL] = BLANK
     for key, value in held.items():
         made.metadata_props.add(key=key, value=value)
     onnx.save(made, str(path))
+    path.write_bytes(seal(path.read_bytes()))
+
+
+# How protobuf writes the metadata entry `SEAL`: key, then 64 digits.
+ENTRY = b"\x0a\x06" + SEAL.encode() + b"\x12\x40"
+
+
+def seal(content: bytes) -> bytes:
+    """`content` with the SHA-256 of itself, the digits being 0, in the entry `SEAL`."""
+    start = content.rindex(ENTRY + BLANK.encode()) + len(ENTRY)
+    digits = hashlib.sha256(content).hexdigest().encode()
+    return content[:start] + digits + content[start + len(digits) :]
+
+
+def sealed(content: bytes) -> bool | None:
+    """Whether `content` is what was sealed; None where nobody sealed it."""
+    start = content.rfind(ENTRY) + len(ENTRY)
+    if start < len(ENTRY):
+        return None
+    digits = content[start : start + len(BLANK)]
+    blank = content[:start] + BLANK.encode() + content[start + len(BLANK) :]
+    return hashlib.sha256(blank).hexdigest().encode() == digits
