@@ -173,6 +173,8 @@ def check(config: ConfigDict, usual: ConfigDict | None = None) -> None:
     make_distillers(config.get("distillers", {}))
     make_shares(config.get("distillers", {}))
     _check_together(config)
+    if "method" in config:
+        _check_method(config, usual)
 
 
 def refusal(path: str, value: Any, rule: object, usual: Any = None) -> str:
@@ -210,17 +212,23 @@ def _check_together(config: ConfigDict) -> None:
         raise UserError(
             f"unknown protocol {config.protocol!r}{nearest(config.protocol, protocols)}"
         )
-    if "method" in config:
-        _check_method(config)
 
 
-def _check_method(config: ConfigDict) -> None:
-    """Raises UserError where the method's name promises other distillers than there are."""
+def _check_method(config: ConfigDict, usual: ConfigDict | None) -> None:
+    """Raises UserError where the method's name promises other distillers than there are.
+
+    A name that only the command line brings is no name of the user's own but a mistake.
+    """
     method, have = config.method, sorted(config.get("distillers", {}))
     if not method or "/" in method or method.startswith("."):
         raise UserError(
             f"method is {method!r}; it names a folder of the workdir: give a plain name"
         )
+    if usual is not None and method != usual.get("method"):
+        try:
+            experiment.check_method(method)
+        except ValueError as error:
+            raise UserError(one_line(error)) from error
     known = {*experiment.METHODS, *distillers.names()}
     if not set(method.split("+")) <= known:
         return  # a name of your own, or the path of a module
