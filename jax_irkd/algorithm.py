@@ -26,8 +26,9 @@ from jax_irkd.runs.lifecycle import carry_out, check_free
 from jax_irkd.runs.network import load_network
 from jax_irkd.runs.results import PAGE, finished, has_begun, is_finished
 from jax_irkd.training import setup
-from jax_irkd.training.evaluation import Network, Scores
-from jax_irkd.training.loop import Phase, Trainer
+from jax_irkd.training.evaluation import Scores
+from jax_irkd.training.loop import Trainer
+from jax_irkd.training.phase import Network, Phase
 from jax_irkd.tstdd import pipeline
 
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import numpy as np
-from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
@@ -22,14 +21,8 @@ from jax_irkd.training.parallel import (
     replicate,
     split,
 )
+from jax_irkd.training.phase import Network
 from jax_irkd.training.programs import bind_evaluation
-
-
-class Network(NamedTuple):
-    """A model and its trained variables."""
-
-    model: nn.Module
-    variables: PyTree
 
 
 class Scores(NamedTuple):

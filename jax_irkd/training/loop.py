@@ -17,7 +17,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
-from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.host import memory
 from jax_irkd.host.files import write_whole
@@ -27,13 +26,13 @@ from jax_irkd.metrics import classification
 from jax_irkd.models.folding import without_norms
 from jax_irkd.training import balance, failures, steps
 from jax_irkd.training.checkpoints import Checkpoints
-from jax_irkd.training.evaluation import Network, Scores, Stopped, evaluate
+from jax_irkd.training.evaluation import Scores, Stopped, evaluate
 from jax_irkd.training.logs import RunLog
 from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.parallel import devices_of, on_devices, replicate, split
-from jax_irkd.training.phase import Phase
+from jax_irkd.training.phase import Network, Phase
 from jax_irkd.training.profiling import Clock, StepTrace
-from jax_irkd.training.programs import bind_update
+from jax_irkd.training.programs import bind_update, fresh_state
 from jax_irkd.training.setup import make_reader
 
 
@@ -118,18 +117,7 @@ class Trainer:
 
     def _initial_state(self) -> steps.TrainState:
         phase = self.phase
-        teacher = phase.teacher and functools.partial(phase.teacher.model.apply, train=False)
-        state = steps.init_state(
-            jax.random.key(self.config.seed),
-            segments=self.config.input.num_segments,
-            resolution=self.config.input.resolution,
-            channels=CHANNELS[phase.modality],
-            model=phase.model,
-            distillers=phase.distillers,
-            teacher=teacher and functools.partial(teacher, phase.teacher.variables),
-            tx=self.tx,
-            ema=phase.training.ema_decay > 0,
-        )
+        state = fresh_state(self.config, phase, self.tx)
         if phase.pretrained is None:
             return state
         variables = phase.pretrained(self._network(state).variables)
@@ -146,15 +134,11 @@ class Trainer:
     def _update(self, teacher: nn.Module | None, measure: bool = False):
         update = bind_update(
             self.config,
-            self.phase.training,
-            model=self.phase.model,
+            self.phase,
             teacher_model=teacher,
-            distillers=self.phase.distillers,
-            modality=self.phase.modality,
             tx=self.tx,
             schedule=self.schedule,
             steps_per_epoch=self.steps_per_epoch,
-            shares=self.phase.shares,
             measure=measure,
         )
         return on_devices(update, self.devices, in_axes=(None, None, 0, 0), donate=(0,))

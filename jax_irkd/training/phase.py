@@ -1,13 +1,19 @@
-"""What one network learns from."""
+"""What is trained and what it learns from: said once, for the loop and for compiling its update."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import flax.linen as nn
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from jax_irkd.training.evaluation import Network
+
+class Network(NamedTuple):
+    """A model and its trained variables."""
+
+    model: nn.Module
+    variables: PyTree
 
 
 @dataclasses.dataclass(frozen=True)

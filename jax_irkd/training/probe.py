@@ -10,7 +10,8 @@ import numpy as np
 from jax_irkd.config import paper_setup
 from jax_irkd.data.loading import Dataset
 from jax_irkd.models.outputs import Outputs
-from jax_irkd.training.loop import Phase, Trainer
+from jax_irkd.training.loop import Trainer
+from jax_irkd.training.phase import Phase
 
 CLASSES = ("dark", "bright")
 SIDE = 16

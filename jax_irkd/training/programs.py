@@ -4,8 +4,9 @@ Shapes are enough to compile them: for a machine that has no data yet (`doctor`)
 TPU that is not there (`benchmarks.gpu_check`).
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -22,6 +23,7 @@ from jax_irkd.models.folding import without_norms
 from jax_irkd.training import steps
 from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.parallel import on_devices
+from jax_irkd.training.phase import Network, Phase
 from jax_irkd.training.setup import make_augmentation, make_distillers, make_model
 
 EPOCH = 1000  # steps, where no data tell how many
@@ -30,33 +32,29 @@ ROLES = {"teacher": "rgb", "student": "infrared"}
 
 def bind_update(
     config: ConfigDict,
-    training: ConfigDict,
+    phase: Phase,
     *,
-    model: nn.Module,
     teacher_model: nn.Module | None,
-    distillers: Mapping[str, nn.Module],
-    modality: str,
     tx: optax.GradientTransformation,
     schedule: optax.Schedule,
     steps_per_epoch: int,
-    shares: Mapping[str, float] | None = None,
     measure: bool = False,
 ) -> Callable:
     """`steps.train_step` of (state, teacher, batch, stop) as the loop runs it on every device."""
     step = functools.partial(
         steps.train_step,
-        model=model,
+        model=phase.model,
         teacher_model=teacher_model,
-        distillers=distillers,
+        distillers=phase.distillers,
         tx=tx,
         prepare=make_augmentation(config.input),
-        modality=modality,
+        modality=phase.modality,
         seed=config.seed,
         steps_per_epoch=steps_per_epoch,
-        label_smoothing=training.label_smoothing,
-        ema_decay=training.ema_decay,
-        accumulation=training.accumulation,
-        shares=shares,
+        label_smoothing=phase.training.label_smoothing,
+        ema_decay=phase.training.ema_decay,
+        accumulation=phase.training.accumulation,
+        shares=phase.shares,
         measure=measure,
     )
 
@@ -69,6 +67,27 @@ def bind_update(
         return state, terms | {"learning_rate": rate, "stop": stop}
 
     return update
+
+
+def fresh_state(
+    config: ConfigDict, phase: Phase, tx: optax.GradientTransformation, **options
+) -> steps.TrainState:
+    """`steps.init_state` of a phase; `options` go there too."""
+    teacher = phase.teacher and functools.partial(
+        phase.teacher.model.apply, phase.teacher.variables, train=False
+    )
+    return steps.init_state(
+        jax.random.key(config.seed),
+        segments=config.input.num_segments,
+        resolution=config.input.resolution,
+        channels=CHANNELS[phase.modality],
+        model=phase.model,
+        distillers=phase.distillers,
+        teacher=teacher,
+        tx=tx,
+        ema=phase.training.ema_decay > 0,
+        **options,
+    )
 
 
 def bind_evaluation(model: nn.Module, modality: str, resolution: int, scale: float) -> Callable:
@@ -97,43 +116,43 @@ def update_program(
     With `measure` that of the few steps that measure the terms' pulls (`balance`).
     Raises UserError for a network, distiller or optimiser that cannot be made.
     """
-    modality = ROLES[role]
     training = config[f"{role}_training"]
     made = make_distillers(config.distillers) if role == "student" else {}
-    model = make_model(config[f"{role}_model"], num_classes, config.dtype)
-    tx, schedule = make_optimizer(
-        training, max(round(training.num_epochs * EPOCH), 1), EPOCH, model.partial_bn
-    )
-    teacher, variables = None, None
-    teacher_model, folded = None, None
+    teacher = None
     if made:
-        teacher = make_model(config.teacher_model, num_classes, config.dtype)
-        variables = _variables(config, teacher, "rgb")
-        teacher_model, folded = without_norms(teacher, variables)
-    state = _state(config, model, modality, made, teacher, variables, tx, training.ema_decay > 0)
+        teacher_model = make_model(config.teacher_model, num_classes, config.dtype)
+        teacher = Network(teacher_model, _variables(config, teacher_model, "rgb"))
+    phase = Phase(
+        name=role,
+        modality=ROLES[role],
+        model=make_model(config[f"{role}_model"], num_classes, config.dtype),
+        training=training,
+        distillers=made,
+        shares=make_shares(config.distillers) if made else {},
+        teacher=teacher,
+    )
+    num_steps = max(round(training.num_epochs * EPOCH), 1)
+    tx, schedule = make_optimizer(training, num_steps, EPOCH, phase.model.partial_bn)
+    folded_model, folded = without_norms(*(teacher or (None, None)))
     update = bind_update(
         config,
-        training,
-        model=model,
-        teacher_model=teacher_model,
-        distillers=made,
-        modality=modality,
+        phase,
+        teacher_model=folded_model,
         tx=tx,
         schedule=schedule,
         steps_per_epoch=EPOCH,
-        shares=make_shares(config.distillers) if made else {},
         measure=measure,
     )
-    modalities = tuple(ROLES.values()) if made else (modality,)
     clips = training.batch_size
     batch = {
-        "clips": _clips(config, modalities, clips),
+        "clips": _clips(config, phase.modalities, clips),
         "label": jax.ShapeDtypeStruct((clips,), jnp.int32),
         "mask": jax.ShapeDtypeStruct((clips,), jnp.float32),
         "seed": jax.ShapeDtypeStruct((clips,), jnp.uint32),
     }
     stop = jax.ShapeDtypeStruct((clips,), jnp.bool_)
-    return Program(update, (state, folded, batch, stop), split=(2, 3), donate=(0,))
+    arguments = (_state(config, phase, tx), folded, batch, stop)
+    return Program(update, arguments, split=(2, 3), donate=(0,))
 
 
 def evaluation_program(config: ConfigDict, role: str, num_classes: int) -> Program:
@@ -184,19 +203,10 @@ def _variables(config: ConfigDict, model: nn.Module, modality: str) -> PyTree:
     return jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
-def _state(config, model, modality, made, teacher, variables, tx, ema: bool) -> PyTree:
-    def init(variables):
-        return steps.init_state(
-            jax.random.key(0),
-            segments=config.input.num_segments,
-            resolution=config.input.resolution,
-            channels=CHANNELS[modality],
-            model=model,
-            distillers=made,
-            teacher=teacher and functools.partial(teacher.apply, variables, train=False),
-            tx=tx,
-            ema=ema,
-            jit=jax.jit,  # inside a trace: nothing is compiled
-        )
+def _state(config: ConfigDict, phase: Phase, tx: optax.GradientTransformation) -> PyTree:
+    def init(teacher):
+        learner = dataclasses.replace(phase, teacher=teacher)
+        return fresh_state(config, learner, tx, jit=jax.jit)  # in a trace: nothing is compiled
 
-    return jax.eval_shape(init, variables)
+    model, variables = phase.teacher or (None, None)
+    return jax.eval_shape(lambda variables: init(model and Network(model, variables)), variables)

@@ -23,7 +23,7 @@ from jax_irkd.video.decoding import STILLS_RATE, Film, Shot
 from jax_irkd.video.depth import Range, flat_warning
 from jax_irkd.video.pixels import COLOURED, COLOURLESS, colourfulness, resize
 from jax_irkd.video.timing import Timing
-from jax_irkd.video.windows import Window, spans
+from jax_irkd.video.windows import Window, spans, walk
 
 SHORT_SIDE = 256  # as the builders store frames
 COLOURS_EVERY = 16  # frames that a network reads, one is looked at for colours
@@ -199,23 +199,17 @@ def windows(
         begin = timing.times[start]
         return timing.at(begin + positions * (ends[stop - 1] - begin))
 
+    def join(frames: list[np.ndarray]) -> np.ndarray:
+        return clip_of(frames, spec, levels)
+
     needed = [frames_of(*span) for span in planned]
-    kept: dict[int, np.ndarray] = {}
-    current, last = 0, -1
     # Decoding goes on in a thread of its own while frames are converted here.
     chosen = ahead(_chosen(film, needed), depth=4)
-    for index, image in _converted(chosen, spec, pictures or Pictures()):
-        kept[index], last = fitted(image, spec), index
-        while current < len(planned) and needed[current][-1] <= index:
-            yield _window(planned[current], needed[current], kept, spec, levels)
-            current += 1
-            oldest = planned[current][0] if current < len(planned) else index + 1
-            for old in [old for old in kept if old < oldest]:
-                del kept[old]
+    converted = _converted(chosen, spec, pictures or Pictures())
+    images = ((index, fitted(image, spec)) for index, image in converted)
+    rest = yield from walk(images, planned, needed, join)
     total = min(film.read + film.broken, len(timing.times))
-    if current < len(planned) and planned[current][0] < total and kept:
-        span = planned[current][0], max(total, last + 1)
-        yield _window(span, frames_of(*span), kept, spec, levels)
+    yield from rest.cut_off(max(total, rest.seen), frames_of, join)
 
 
 def _chosen(film: Film, needed: Sequence[np.ndarray]) -> Iterator[Shot]:
@@ -236,14 +230,6 @@ def _converted(
         if count < spec.num_segments or count % COLOURS_EVERY == 0:
             pictures.add(image, shot.image(SHORT_SIDE) if infrared else image)
         yield shot.index, image
-
-
-def _window(
-    span: tuple[int, int], indices, kept: dict[int, np.ndarray], spec: InputSpec, levels: Range
-) -> Window:
-    held = np.array(sorted(kept))
-    nearest = tuple(int(held[np.abs(held - index).argmin()]) for index in indices)
-    return Window(*span, clip_of([kept[index] for index in nearest], spec, levels), nearest)
 
 
 def whole_clip(

@@ -1,6 +1,6 @@
 """Untrimmed videos as sliding windows of segments: every frame decoded once, memory bounded."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.video.archives import Source
-from jax_irkd.video.decoding import Film
+from jax_irkd.video.decoding import Film, Shot
 from jax_irkd.video.depth import Range
 from jax_irkd.video.faults import VideoError
 
@@ -59,38 +59,81 @@ def windows(
     them, so memory does not grow with the video. Raises VideoError when the video is damaged:
     windows before the fault come first.
     """
-    # Placeholder packets may make this a frame or two more than there are: see `_finish`.
     film = Film(source, threads=threads)
+    # Placeholder packets may make this a frame or two more than there are.
     planned = spans(len(film.timing.times), length, stride)
     positions = segment_positions(num_segments)
-    needed = [start + frame_indices(positions, stop - start) for start, stop in planned]
-    wanted = sorted({int(index) for indices in needed for index in indices})
-    chosen = set(wanted)
+
+    def centres(start: int, stop: int) -> list[int]:
+        return (start + frame_indices(positions, stop - start)).tolist()
+
+    def join(frames: list[np.ndarray]) -> np.ndarray:
+        joined = levels.levels(np.stack(frames))
+        return joined if infrared else np.repeat(joined, 3 // joined.shape[-1], axis=-1)
+
+    def prepared(shot: Shot) -> np.ndarray:
+        return fit(shot.image(short_side, grey=infrared), size).reshape(*size, -1)
+
+    needed = [centres(*span) for span in planned]
+    wanted = {index for indices in needed for index in indices}
+    images = ((s.index, prepared(s) if s.index in wanted else None) for s in film.shots())
+    rest = yield from walk(images, planned, needed, join)
+    if rest.planned:
+        announced = rest.planned[-1][1]
+        if announced - rest.seen > 2 or not rest.kept:
+            raise VideoError(source, f"ends at frame {rest.seen}, {announced} were announced")
+        yield from rest.cut_off(rest.seen, centres, join)
+
+
+Join = Callable[[list[np.ndarray]], np.ndarray]
+
+
+class Rest(NamedTuple):
+    """What a walk leaves: windows that lack frames, frames still kept, and how many went by."""
+
+    planned: Sequence[tuple[int, int]]
+    kept: dict[int, np.ndarray]
+    seen: int
+
+    def cut_off(
+        self, total: int, frames_of: Callable[[int, int], Sequence[int]], join: Join
+    ) -> Iterator[Window]:
+        """The first of the windows, if it has begun, ending with the last of `total` frames."""
+        if self.planned and self.planned[0][0] < total and self.kept:
+            span = self.planned[0][0], total
+            yield _window(span, frames_of(*span), self.kept, join)
+
+
+def walk(
+    images: Iterable[tuple[int, np.ndarray | None]],
+    planned: Sequence[tuple[int, int]],
+    needed: Sequence[Sequence[int]],
+    join: Join,
+) -> Generator[Window, None, Rest]:
+    """Yields the windows `planned` as soon as the last of the frames `needed` has come.
+
+    `images` are numbered, in order; those that no window needs may be missing or None. Each is kept
+    until the last window that needs it, so memory does not grow with the video. `join` makes the
+    frames of a window from its images.
+    """
     kept: dict[int, np.ndarray] = {}
-    position, current, total = 0, 0, 0
+    done, seen = 0, 0
+    for index, image in images:
+        seen = index + 1
+        if image is not None:
+            kept[index] = image
+        while done < len(planned) and needed[done][-1] <= index:
+            yield _window(planned[done], needed[done], kept, join)
+            done += 1
+            oldest = planned[done][0] if done < len(planned) else seen
+            for old in [old for old in kept if old < oldest]:
+                del kept[old]
+    return Rest(planned[done:], kept, seen)
 
-    def made(span: tuple[int, int], indices) -> Window:
-        indices = tuple(map(int, indices))
-        frames = levels.levels(np.stack([kept[index] for index in indices]))
-        frames = frames if infrared else np.repeat(frames, 3 // frames.shape[-1], axis=-1)
-        return Window(*span, frames, indices)
 
-    for shot in film.shots():
-        total = shot.index + 1
-        if shot.index in chosen:
-            image = shot.image(short_side, grey=infrared)
-            kept[shot.index] = fit(image, size).reshape(*size, -1)
-        while current < len(planned) and needed[current][-1] < total:
-            yield made(planned[current], needed[current])
-            current += 1
-            oldest = planned[current][0] if current < len(planned) else total
-            while position < len(wanted) and wanted[position] < oldest:
-                kept.pop(wanted[position], None)
-                position += 1
-    # Windows that reach into placeholder packets at the end are cut off at the last real frame.
-    for (start, stop), indices in zip(planned[current:], needed[current:]):
-        indices = [index for index in indices if index in kept]
-        if stop - total > 2 or not indices:
-            raise VideoError(source, f"ends at frame {total}, {stop} were announced")
-        indices += [indices[-1]] * (num_segments - len(indices))
-        yield made((start, total), indices)
+def _window(
+    span: tuple[int, int], indices: Sequence[int], kept: dict[int, np.ndarray], join: Join
+) -> Window:
+    held = np.array(list(kept))
+    nearest = tuple(int(held[np.abs(held - index).argmin()]) for index in indices)
+    return Window(*span, join([kept[index] for index in nearest]), nearest)

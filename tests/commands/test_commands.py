@@ -291,14 +291,14 @@ sys.exit(commands.run(body))
 
 @pytest.mark.parametrize("by", ["print", "rich"])
 def test_a_reader_that_goes_away_ends_a_command_without_a_word(by):
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", SPEAKING, by],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
-    )  # fmt: skip
-    assert process.stdout.readline() == "0\n"
-    process.stdout.close()
-    assert process.stderr.read() == ""
-    assert process.wait() == 141
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "0\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
 
 
 @pytest.mark.parametrize("by", ["print", "rich"])

@@ -11,8 +11,7 @@ from jax_irkd.config import paper_setup
 from jax_irkd.data.loading import Dataset
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.models.tsn import dropout
-from jax_irkd.training.evaluation import Network
-from jax_irkd.training.loop import Phase
+from jax_irkd.training.phase import Network, Phase
 
 CLASSES = ("top", "bottom", "side")
 SPLITS = ("train_subjects_c1", "train_subjects_c23", "test_subjects_c1", "test_subjects_c23")
