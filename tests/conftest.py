@@ -7,8 +7,9 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    # The programs are tiny: compiling them takes longer than running them.
-    " --xla_backend_optimization_level=1"
+    # The programs are tiny: compiling them takes longer than running them, a third of it so.
+    " --xla_backend_optimization_level=0"
+    " --xla_cpu_use_fusion_emitters=false"
     # The other core runs tests of its own.
     " --xla_cpu_parallel_codegen_split_count=1"
 ).strip()

@@ -146,13 +146,13 @@ CONFIG_MISTAKES = [
     ([CONFIG, "--config.student_model.wdth=3"], "no field 'wdth'; did you mean 'width'"),
     ([CONFIG, "--config.sed=3"], "--config has no field 'sed'; did you mean 'seed'"),
     ([CONFIG, "--config.seed.x=3"], "--config.seed is a value and has no field 'x'"),
-    ([CONFIG, "--config.seed=x"], "--config.seed=x"),
+    ([CONFIG, "--config.seed=x"], "seed is 'x'; it must be a whole number"),
     ([CONFIG, "--config.seed"], "--config.seed"),
     ([CONFIG, "--config.method=our"], "unknown method 'our'; did you mean 'ours'"),
     ([CONFIG, "--config.method=at"], "behind the file, --config=FILE:method=at"),
     ([CONFIG, "--config.protocol=cross_viw"], "unknown protocol 'cross_viw'; did you mean 'cross_"),
     ([f"{CONFIG}:protocol=cross_viw"], "unknown protocol 'cross_viw'; did you mean 'cross_view'"),
-    ([CONFIG, "--config.input.scales=wide"], "--config.input.scales: 'wide'"),
+    ([CONFIG, "--config.input.scales=wide"], "input.scales is 'wide'; it must be"),
     (["--config.log_every=3"], "3 changes a config, but --config=FILE is missing"),
 ]
 
@@ -162,8 +162,8 @@ CONFIG_MISTAKES = [
 def test_mistakes_in_the_config_are_named(name, argv, words, capsys, tmp_path):
     before = [] if name == "inspect" and argv[0].startswith("config") else ["config"]
     said = mistake(capsys, name, [*(before if name == "inspect" else []), *argv])
-    if name == "study" and re.match(r"--config\.(method|seed)=", argv[-1]):
-        words = "is the study's to choose; use --methods and --seeds"
+    if name == "study" and re.search(r"(--config\.|:)(method|seed)=", argv[-1]):
+        words = "is the study's to choose; use --methods"
     assert words in said, said
 
 
