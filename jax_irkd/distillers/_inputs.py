@@ -16,7 +16,8 @@ hyper-parameters checked; and, as far as its signature has them:
 - `axis_name`: arrays, labels, mask and weights hold the clips of all devices already.
 
 A relational loss (`b *f`, or maps with `relational=True`) gets its arrays whole on every device
-of an explicit mesh. Errors are ValueErrors that begin with the name of the loss.
+of an explicit mesh. Errors are ValueErrors that begin with the name of the loss. The docstring
+gets the sections that all have alike (`_documentation`).
 """
 
 import functools
@@ -38,6 +39,7 @@ from jax_irkd.distillers._checks import (
     check_whole,
 )
 from jax_irkd.distillers._common import gather
+from jax_irkd.distillers._documentation import complete
 from jax_irkd.distillers._reduction import REDUCTIONS
 
 Bound = Callable[[dict[str, Any], float], float]
@@ -139,6 +141,8 @@ def _decorate(loss: Loss, *, rule: _Rule, maps: bool) -> Loss:
         values.update(pair if maps else {key: arrays[0] for key, arrays in pair.items()})
         return loss(*arguments.args, **arguments.kwargs)
 
+    one = not str(signature.return_annotation).startswith("tuple")
+    checked.__doc__ = complete(loss, returns=one and loss.__name__.endswith("_loss"))
     return cast(Loss, checked)
 
 

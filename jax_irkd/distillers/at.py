@@ -46,14 +46,27 @@ def at_loss(
 
     a(F) = v / ||v|| with v = mean over channels of F^power, flattened per clip; the loss is
     the mean of (a(F_S) - a(F_T))^2 over clips and positions. Channels may differ; the larger
-    map is first average-pooled to the smaller. `power` is a whole number; F^power keeps the
-    sign of F where it is odd. An all-zero map has attention 0 and gradient 0.
+    map is first average-pooled to the smaller. F^power keeps the sign of F where it is odd. An
+    all-zero map has attention 0 and gradient 0.
 
     That is the form of the authors' code. `form="paper"` takes ||a(F_S) - a(F_T)|| of every clip
-    instead, not squared and not over the number of positions, as the paper's equation does; it
+    instead, not squared and not over the number of positions, as the paper's equation 2 does; it
     has gradient 0 where the maps agree.
 
     Gradients flow to both arguments.
+
+    Args:
+        student_map: `(b, h, w, c)`.
+        teacher_map: any size and channels.
+        power: a whole number from 1 on; may be traced. The paper's p = 2.
+        form: code or paper.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import at_loss
+        >>> student, teacher = jnp.ones((1, 1, 2, 3)), jnp.array([[[[2.0], [0.0]]]])
+        >>> print(f"{at_loss(student, teacher):.4f}")
+        0.2929
     """
     check_choice("at_loss: form", form, FORMS)
     size = smaller_size(student_map, teacher_map)

@@ -56,12 +56,25 @@ def cc_loss(
     """Mean squared difference of the correlation matrices of a batch.
 
     K_nm = sum over p = 0..order of e^(-2 gamma) (2 gamma)^p / p! <f_n, f_m>^p with rows f of
-    unit length: the Taylor expansion of exp(-gamma ||f_n - f_m||^2). Features of more than
-    two axes are flattened; their sizes may differ. Zero when the cosines agree. With
-    `kernel="bilinear"`, another of the paper's, K_nm = <f_n, f_m>; gamma and order do not count.
+    unit length: the Taylor expansion of exp(-gamma ||f_n - f_m||^2). Zero when the cosines
+    agree. With `kernel="bilinear"`, another of the paper's, K_nm = <f_n, f_m>; gamma and order
+    do not count.
 
     Gradients flow to both arguments; an all-zero row stays zero and gets none.
-    Raises ValueError for a negative `gamma` or `order`.
+
+    Args:
+        student_features: `(b, ...)`; more than two axes are flattened.
+        teacher_features: `(b, ...)` of any size.
+        kernel: gaussian or bilinear.
+        gamma: not negative; may be traced. The paper's, as in Knowledge-Distillation-Zoo.
+        order: a whole number from 0 on, never traced: it decides the number of terms. The paper's.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import cc_loss
+        >>> student, teacher = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([[1.0], [1.0]])
+        >>> print(cc_loss(student, teacher, kernel="bilinear"))  # cosines 0 and 1, twice of four
+        0.5
     """
     student, teacher = (
         _kernel(cosines(features.reshape(features.shape[0], -1)), kernel, gamma, order)
@@ -98,7 +111,11 @@ def cc_embedding_loss(
     1/(b-1) sum over n < b of sum_d e_nd e_(n+1)d with e = |student - teacher|. Depends on the
     order of the batch; 0 for a single clip, which has no neighbour.
 
-    Gradients flow to both arguments.
+    Gradients flow to both arguments. Beyond 2e15 products may leave float32.
+
+    Args:
+        student_embedding: `(b, d)`.
+        teacher_embedding: the same shape.
     """
     if student_embedding.shape[0] == 1:
         return 0.0 * jnp.sum(student_embedding - teacher_embedding)
@@ -124,7 +141,14 @@ def cc_embedding_kernel_loss(
     Inner products are cut off where their highest power passes 1e30. Zero, with gradient 0,
     where the matrices agree.
 
-    Gradients flow to both arguments. Raises ValueError for a negative `gamma` or `order`.
+    Gradients flow to both arguments.
+
+    Args:
+        student_embedding: `(b, d)`.
+        teacher_embedding: `(b, e)`.
+        kernel: gaussian or bilinear.
+        gamma: not negative; may be traced. As in torchdistill.
+        order: a whole number from 0 on, never traced.
     """
     largest = LARGEST if kernel == "bilinear" else LARGEST ** (1 / max(order, 1))
     kernels = []

@@ -55,7 +55,17 @@ def ccskd_channel_loss(
 ) -> Float[Array, "..."]:
     """Mean over clips and channels of (s - t)^2, globally averaged maps of one stage.
 
-    Gradients flow to both arguments.
+    Gradients flow to both arguments. Beyond 2e15 squares may leave float32.
+
+    Args:
+        student_pooled: `(..., c)`, after a learned connector to the teacher's channels.
+        teacher_pooled: the same shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import ccskd_channel_loss
+        >>> print(ccskd_channel_loss(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 4.0]])))
+        2.5
     """
     losses = jnp.mean((student_pooled - teacher_pooled) ** 2, axis=-1)
     return reduce(losses, reduction, where, weights)
@@ -79,10 +89,23 @@ def selective_st_loss(
     Mean over the batch of sum_c m q (log(m q) - m log p) with p, q the softmax of student and
     teacher and m = decay (1 + [argmax q = label]). As in the official code m scales targets
     and log-probabilities, so this is m^2 KL(q || p) plus an offset that depends on the teacher
-    only; its gradient is m^2 (p - q) / b. `decay` is a number or scalar array, not negative.
+    only; its gradient is m^2 (p - q) / b. With soft labels [...] is what they give the class.
 
     Gradients flow to both arguments, not through m. Under jit a label that is not a class
     counts as a wrong teacher; outside jit it raises ValueError.
+
+    Args:
+        student_logits: `(..., k)`, scores of k classes before the softmax, any leading axes.
+        teacher_logits: the same shape.
+        labels: integers of the leading shape, or one-hot or soft rows `(..., k)`.
+        decay: not negative; may be traced. The official code's schedule starts there.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import selective_st_loss
+        >>> student, teacher = jnp.array([[1.0, 0.0, 3.0]]), jnp.array([[2.0, 0.0, 1.0]])
+        >>> print(f"{selective_st_loss(student, teacher, jnp.array([0])):.4f}")
+        6.8032
     """
     chosen = one_hot(labels, student_logits.shape[-1], student_logits.dtype)
     right = jnp.sum(jnp.where(is_first_largest(teacher_logits), chosen, 0.0), axis=-1)

@@ -55,14 +55,19 @@ def crd_loss(
     Gradients flow to both arguments; an all-zero embedding gets none.
 
     Args:
-        student_embedding: rows of any length; they are scaled to unit length.
-        teacher_embedding: the same size.
-        labels: integers, one-hot or soft. Clips of the anchor's label are then no negatives.
-            None: every other clip is one.
-        temperature: positive.
-        where: clips that count, as anchors and as negatives.
-        weights: a factor for each anchor.
-        axis_name: device axis to gather the batch over.
+        student_embedding: `(b, d)`, rows of any length; they are scaled to unit length.
+        teacher_embedding: the same shape.
+        labels: integers `(b,)`, one-hot or soft rows `(b, k)`. Clips of the anchor's label are then
+            no negatives. None: every other clip is one.
+        temperature: positive; may be traced. RepDistiller's and mdistiller's.
+        symmetric: whether both directions are added, as in RepDistiller and CMC.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import crd_loss
+        >>> rows = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+        >>> print(f"{crd_loss(rows, rows, temperature=1.0):.4f}")  # 2 log(1 + e^-1)
+        0.6265
     """
     student, teacher = unit_rows(student_embedding), unit_rows(teacher_embedding)
     cosines = jnp.matmul(student, teacher.T, precision="highest")

@@ -59,8 +59,25 @@ def dkd_loss(
 
     In log space, so exact where the official code overflows or fails to mask the target.
     Gradients flow to both arguments. Under jit a clip whose label is not a class counts as 0
-    in the mean; outside jit such a label raises ValueError, as do shapes that do not fit and
-    fewer than two classes.
+    in the mean; outside jit such a label raises, as do soft labels and fewer than two classes.
+
+    Args:
+        student_logits: `(..., k)`, scores of k classes before the softmax, any leading axes.
+        teacher_logits: the same shape.
+        labels: the classes, integers of the leading shape or one-hot rows.
+        target_weight: any number; may be traced. The infrared paper's; DKD's own is 1.
+        nontarget_weight: any number; may be traced. The infrared paper's; DKD's own is 8.
+        temperature: positive, from 1e-30 to 1e30; may be traced. DKD's own.
+        standardise: whether to standardise the logits.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import dkd_loss
+        >>> student, teacher = jnp.array([[1.0, 0.0, 3.0]]), jnp.array([[2.0, 0.0, 1.0]])
+        >>> labels = jnp.array([0])
+        >>> own = {"target_weight": 1.0, "nontarget_weight": 8.0}  # of the DKD paper
+        >>> print(f"{dkd_loss(student, teacher, labels, **own):.4f}")
+        4.4076
     """
     classes = student_logits.shape[-1]
     if classes < 2:

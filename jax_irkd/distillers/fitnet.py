@@ -44,14 +44,17 @@ def fitnet_loss(
     paper writes half the squared norm; the mean, as in the public codes, does not depend on the
     size of the maps.
 
-    Gradients flow to both arguments.
-    Raises ValueError for shapes that differ.
+    Gradients flow to both arguments. Beyond 2e15 squares may leave float32.
 
     Args:
-        student_features: after the regressor.
-        teacher_features: of the same shape; `standardise` takes its channels to one scale.
-        where: clips that count.
-        weights: a factor for each clip.
+        student_features: `(b, ...)`, after the regressor.
+        teacher_features: the same shape; `standardise` takes its channels to one scale.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import fitnet_loss
+        >>> print(fitnet_loss(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 4.0]])))
+        2.5
     """
     squared = (student_features - teacher_features) ** 2
     losses = jnp.mean(squared, axis=tuple(range(1, squared.ndim)))

@@ -44,15 +44,19 @@ def fsp_loss(
     earlier and F_j one of the later stage (equations 1 and 2 of the paper, with means for its
     sums). The earlier map is average-pooled to the later one's size.
 
-    Gradients flow to both arguments.
-    Raises ValueError for less than two stages and for channels that differ.
+    Gradients flow to both arguments. Beyond 5e7 the squares of products may leave float32.
 
     Args:
-        student_maps: one map per stage, at least two.
-        teacher_maps: of the same channels.
-        reduce_pairs: sum or mean over the pairs of stages.
-        where: clips that count.
-        weights: a factor for each clip.
+        student_maps: one map `(b, h, w, c)` per stage, at least two.
+        teacher_maps: as many, of the same channels.
+        reduce_pairs: sum or mean over the pairs of stages. RepDistiller sums.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import fsp_loss
+        >>> first, second = jnp.array([[[[1.0, 2.0]]]]), jnp.array([[[[3.0]]]])
+        >>> print(fsp_loss([first, second], [0 * first, second]))  # flows 3 and 6 against 0
+        22.5
     """
     channels = [[maps.shape[-1] for maps in stages] for stages in (student_maps, teacher_maps)]
     if channels[0] != channels[1] or len(channels[0]) < 2:

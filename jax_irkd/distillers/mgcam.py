@@ -79,26 +79,38 @@ def mgcam_loss(
 ) -> Float[Array, "..."]:
     """Distance of attended activation maps, over pairs of student and teacher stages.
 
-    Both arguments hold k maps `b h w c`, one per stage; sizes and channels may all differ.
-
         E[n, m] = exp(-mean_d (x_n - x_m)^2 / (2 sigma^2))            clips n, m of one stage
         Q = D^(-1/2) E D^(-1/2),  D = row sums of E
-        A_ij = softmax_m(Q_i^S Q_j^T' / temperature)                  temperature None: sqrt(b)
+        A_ij = softmax_m(Q_i^S Q_j^T' / temperature)
         L = 1/k sum_ij mean((A_ij a_i^S - A_ij a_j^T)^2)
 
-    with x a flattened map and a its mean over channels, pooled to the smaller of the two.
-
-    - `sigma`: a number, or "median": sigma^2 is the median squared distance of distinct clips
-      (a constant to the gradient). `distance`: mean or sum over the dimensions of x.
-    - `pairs`: all i, j or the same stage only, with 1/k in front of both.
-    - `attention`: graph, uniform (1/b) or identity. `detach`: no gradient through A.
-    - `activation`: mean, mean_sq (mean of squares), l2 (mean_sq, each clip's map divided by
-      its norm), minmax (mean, scaled to 0..1 over the batch); `normalisation` none, l2 or
-      minmax follows mean and mean_sq. Maps are normalised at their own size, then pooled.
+    with x a flattened map and a its mean over channels, pooled to the smaller of the two:
+    equations (1) to (6) of the infrared paper, in the readings of docs/mgcam.md.
 
     Zero for equal maps with `pairs="same"`. Defined for one clip (A = 1). Gradients flow to
-    both arguments and stay finite for equal clips. Raises ValueError for stages or batches
-    that do not fit and for unknown options.
+    both arguments and stay finite for equal clips. Beyond 2e15 squares may leave float32.
+
+    Args:
+        student_maps: k maps `(b, h, w, c)`, one per stage; sizes and channels may all differ.
+        teacher_maps: as many, of any sizes.
+        sigma: positive, may be traced; or "median": sigma^2 is the median squared distance of
+            distinct clips, a constant to the gradient. The paper gives none.
+        temperature: positive, may be traced; None is sqrt(b), the paper's.
+        pairs: all i, j or the same stage only, with 1/k in front of both.
+        attention: graph, uniform (1/b) or identity.
+        distance: mean or sum over the dimensions of x.
+        activation: mean, mean_sq (mean of squares), l2 (mean_sq, each clip's map divided by
+            its norm) or minmax (mean, scaled to 0..1 over the batch).
+        normalisation: none, l2 or minmax, after mean and mean_sq. Maps are normalised at their
+            own size, then pooled.
+        detach: whether to stop the gradient through A.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import mgcam_loss
+        >>> student, teacher = jnp.ones((2, 2, 2, 3)), jnp.zeros((2, 1, 1, 5))
+        >>> print(f"{mgcam_loss([student], [teacher]):.4f}")  # every a is 1 against 0
+        1.0000
     """
     matrices = attention_matrices(
         student_maps,

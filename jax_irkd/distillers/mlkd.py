@@ -57,10 +57,20 @@ def mlkd_loss(
     Gradients flow to both arguments.
 
     Args:
-        student_logits: any leading axes; all of them are the batch.
-        temperatures: one or more positive numbers.
-        where: which examples count.
-        axis_name: device axis to gather the batch over.
+        student_logits: `(..., k)`; all leading axes are the batch.
+        teacher_logits: the same shape.
+        instance_weight: any number; may be traced. As in the authors' code.
+        batch_weight: any number; may be traced. As in the authors' code.
+        class_weight: any number; may be traced. As in the authors' code.
+        temperatures: one or more positive numbers. Those of the authors' code.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import mlkd_loss
+        >>> uniform, certain = jnp.zeros((1, 2)), jnp.array([[1e3, 0.0]])
+        >>> loss = mlkd_loss(uniform, certain, temperatures=(1.0,), batch_weight=0, class_weight=0)
+        >>> print(f"{loss:.4f}")  # log 2
+        0.6931
     """
     parts = mlkd_terms(
         student_logits, teacher_logits, temperatures=temperatures, axis=axis, where=where
@@ -85,7 +95,13 @@ def mlkd_terms(
     where: Mask = None,
     axis_name: str | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
-    """The instance, batch and class term of `mlkd_loss`, without weights."""
+    """The instance, batch and class term of `mlkd_loss`, without weights.
+
+    Args:
+        student_logits: `(..., k)`; all leading axes are the batch.
+        teacher_logits: the same shape.
+        temperatures: one or more positive numbers.
+    """
     pair = student_logits, teacher_logits
     counts = None if where is None else where.reshape(-1)
     instance = batch = classes = jnp.zeros((), student_logits.dtype)

@@ -43,10 +43,16 @@ def nst_loss(
     Gradients flow to both arguments.
 
     Args:
-        student_map: of any number of channels.
-        teacher_map: of any number of channels and any size.
-        where: clips that count.
-        weights: a factor for each clip.
+        student_map: `(b, h, w, c)`.
+        teacher_map: any size and channels.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import nst_loss
+        >>> student = jnp.array([[[[1.0, 0.0], [0.0, 2.0]]]])  # a channel left, one right
+        >>> teacher = jnp.array([[[[1.0, 3.0], [0.0, 0.0]]]])  # both left
+        >>> print(f"{nst_loss(student, teacher):.4f}")  # 1/2 + 1 - 2/2
+        0.5000
     """
     size = smaller_size(student_map, teacher_map)
     student, teacher = (

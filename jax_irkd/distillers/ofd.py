@@ -2,8 +2,8 @@
 
 Maps before their ReLU. Weight 1e-3 on sums over positions and channels, deeper stages counting
 twice the one before, and a 1x1 convolution with batch norm on the student's side, as in the
-authors' code. The margins of the teacher's channels are taken from the batch; the code takes what
-the last batch norm of a stage would give if its output were all there is.
+authors' code and mdistiller. The margins of the teacher's channels are taken from the batch; the
+code takes what the last batch norm of a stage would give if its output were all there is.
 """
 
 from collections.abc import Sequence
@@ -39,14 +39,19 @@ def ofd_loss(
     s <= t <= 0: a student that is further below zero than the teacher has nothing to learn there.
     Mean over the clips.
 
-    Gradients flow to both arguments. Raises ValueError for a margin above 0.
+    Gradients flow to both arguments. Beyond 2e15 squares may leave float32.
 
     Args:
-        student_features: before the ReLU, channels last, after a learned connector.
-        teacher_features: before the ReLU, of the same shape.
-        margin: not positive, one for each channel (`negative_means`).
-        where: clips that count.
-        weights: a factor for each clip.
+        student_features: `(b, ..., c)` before the ReLU, channels last, after a learned connector.
+        teacher_features: the same shape, before the ReLU.
+        margin: not above 0, one number or one for each channel (`negative_means`, the paper's).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import ofd_loss
+        >>> student, teacher = jnp.array([[-3.0, -0.25, 1.0]]), jnp.array([[-1.0, -2.0, 2.0]])
+        >>> print(ofd_loss(student, teacher, -0.5))  # 0, (-0.25 + 0.5)^2 and 1
+        1.0625
     """
     margin = jnp.asarray(margin, student_features.dtype)
     if not isinstance(margin, jax.core.Tracer) and not np.all(np.asarray(margin) <= 0):

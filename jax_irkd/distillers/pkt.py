@@ -1,6 +1,6 @@
 """Probabilistic knowledge transfer (Passalis and Tefas, ECCV 2018, arXiv:1803.10837).
 
-Weight 30000 on the mean over pairs of clips, as in RepDistiller (the default here).
+Weight 30000 on the mean over pairs of clips, as in RepDistiller and mdistiller (the default here).
 """
 
 import jax.numpy as jnp
@@ -31,19 +31,23 @@ def pkt_loss(
     """Divergence of the similarities of each clip to the batch, taken as probabilities.
 
     1/b^2 sum over n, m of t_nm log(t_nm / s_nm), with s_nm = k_nm / sum over l of k_nl and
-    k = (1 + cosine) / 2 of the student's features of clips n and m, t the teacher's. The paper
-    leaves m = n out (`itself=False`), its code does not. The mean over pairs is the code's, the
-    paper sums. 1e-7 is added to both inside the logarithm.
+    k = (1 + cosine) / 2 of the student's features of clips n and m, t the teacher's. The mean
+    over pairs is the authors' code's, the paper sums. 1e-7 is added to both inside the logarithm.
 
     Gradients flow to both arguments; an all-zero row gets none. Zero for a single clip.
 
     Args:
-        student_features: more than two axes are flattened.
-        teacher_features: of any size.
-        itself: whether a clip's similarity to itself, which is 1, belongs to the distribution.
-        where: clips that count.
-        weights: a factor for the row of each clip.
-        axis_name: device axis to gather the batch over.
+        student_features: `(b, ...)`; more than two axes are flattened.
+        teacher_features: `(b, ...)` of any size.
+        itself: whether a clip's similarity to itself, which is 1, belongs to the distribution. It
+            does in the authors' code, and not in the paper.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import pkt_loss
+        >>> student, teacher = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([[1.0], [1.0]])
+        >>> print(f"{pkt_loss(student, teacher):.4f}")
+        0.0294
     """
     batch = student_features.shape[0]
     pairs = jnp.ones((batch, batch), bool) if itself else ~jnp.eye(batch, dtype=bool)

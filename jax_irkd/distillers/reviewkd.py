@@ -2,8 +2,8 @@
 
 Every stage of the student, fused by attention with what the deeper ones had to say, reviews the
 teacher's map of its stage. Weight 1, at most 512 channels inside and maps of the teacher before
-their last ReLU, as in the authors' code for ImageNet; on CIFAR-100 it has weights from 0.6 to 8
-and a warm-up of 20 epochs.
+their last ReLU, as in the authors' code for ImageNet, where mdistiller warms up for one epoch; on
+CIFAR-100 it has weights from 0.6 to 8 and a warm-up of 20 epochs.
 """
 
 from collections.abc import Sequence
@@ -54,15 +54,21 @@ def reviewkd_loss(
 
     (sum over l of w_l mean (pool_l(S) - pool_l(T))^2) / sum over l of w_l, with the full map at
     weight 1, then average pooling to 4 x 4, 2 x 2 and 1 x 1 at 1/2, 1/4 and 1/8. Sizes that are
-    not below the map's shorter side are left out, and the next takes their weight, as in the code.
+    not below the map's shorter side are left out, and the next takes their weight, as in the
+    authors' code.
 
-    Gradients flow to both arguments.
+    Gradients flow to both arguments. Beyond 2e15 squares may leave float32.
 
     Args:
-        student_map: the student's fused map, in the teacher's channels and size.
-        teacher_map: of the same shape.
-        where: clips that count.
-        weights: a factor for each clip.
+        student_map: `(b, h, w, c)`, the student's fused map in the teacher's channels and size.
+        teacher_map: the same shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import reviewkd_loss
+        >>> teacher = jnp.array([[[[1.0], [3.0]], [[1.0], [3.0]]]])
+        >>> print(f"{reviewkd_loss(0 * teacher, teacher):.4f}")  # (5 + 4 / 2) / 1.5
+        4.6667
     """
     difference = student_map - teacher_map
     total, factor, factors = _mean_square(difference), 1.0, 1.0

@@ -40,12 +40,26 @@ def rkd_loss(
     distance_weight mean_nm h(d_S / mu_S - d_T / mu_T) over b^2 entries, d the distance of two
     clips and mu its mean over n != m, plus
     angle_weight mean_nmk h(psi_S - psi_T) over b^3 entries, psi_nmk the cosine of the angle
-    at clip n between clips m and k. Features of more than two axes are flattened.
+    at clip n between clips m and k.
 
     Invariant to shifts and positive scalings of either set of features. Zero for one or two
     clips. Two equal rows have distance 1e-6, angle 0 and no gradient between them.
 
     Gradients flow to both arguments.
+
+    Args:
+        student_features: `(b, ...)`; more than two axes are flattened.
+        teacher_features: `(b, ...)` of any size.
+        distance_weight: any number; may be traced. As for classification; metric learning has 1.
+        angle_weight: any number; may be traced. As for classification; metric learning has 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import rkd_loss
+        >>> student = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> teacher = jnp.array([[0.0], [1.0], [2.0]])
+        >>> print(f"{rkd_loss(student, 3 * student + 1):.4f} {rkd_loss(student, teacher):.4f}")
+        0.0000 8.2740
     """
     pair = student_features, teacher_features
     losses = distance_weight * _distance_losses(*pair, where)
@@ -63,7 +77,22 @@ def rkd_distance_loss(
     reduction: str = "mean",
     axis_name: str | None = None,
 ) -> Float[Array, "..."]:
-    """The distances of `rkd_loss`, with weight 1."""
+    """The distances of `rkd_loss`, with weight 1.
+
+    Gradients flow to both arguments.
+
+    Args:
+        student_features: `(b, ...)`; more than two axes are flattened.
+        teacher_features: `(b, ...)` of any size.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import rkd_distance_loss
+        >>> student = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> teacher = jnp.array([[0.0], [1.0], [2.0]])
+        >>> print(f"{rkd_distance_loss(student, teacher):.4f}")
+        0.0717
+    """
     losses = _distance_losses(student_features, teacher_features, where)
     return reduce(losses, reduction, where, weights)
 
@@ -78,7 +107,22 @@ def rkd_angle_loss(
     reduction: str = "mean",
     axis_name: str | None = None,
 ) -> Float[Array, "..."]:
-    """The angles of `rkd_loss`, with weight 1."""
+    """The angles of `rkd_loss`, with weight 1.
+
+    Gradients flow to both arguments.
+
+    Args:
+        student_features: `(b, ...)`; more than two axes are flattened.
+        teacher_features: `(b, ...)` of any size.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import rkd_angle_loss
+        >>> student = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> teacher = jnp.array([[0.0], [1.0], [2.0]])
+        >>> print(f"{rkd_angle_loss(student, teacher):.4f}")
+        0.1296
+    """
     losses = _angle_losses(student_features, teacher_features, where)
     return reduce(losses, reduction, where, weights)
 

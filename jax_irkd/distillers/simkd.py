@@ -2,10 +2,10 @@
 arXiv:2203.14001).
 
 A projector takes the student's last maps to the teacher's; weight 1 on the mean squared error and
-a projector of half the teacher's channels, as in the authors' code. There the student has no
-classifier of its own: it is tested with projector and the teacher's classifier. The training
-runs here test a student by its own classifier, which learns from the cross-entropy beside the
-projector; how the teacher's does on projected features is logged (`simkd/accuracy`).
+a projector of half the teacher's channels, as in the authors' code (`-c 0 -d 0 -b 1`). There the
+student has no classifier of its own: it is tested with projector and the teacher's classifier. The
+training runs here test a student by its own classifier, which learns from the cross-entropy beside
+the projector; how the teacher's does on projected features is logged (`simkd/accuracy`).
 """
 
 import flax.linen as nn
@@ -34,12 +34,17 @@ def simkd_loss(
     """Mean squared difference of the projected map of the student and the teacher's last map.
 
     Gradients flow to both arguments. `simkd_logits` are the predictions.
+    Beyond 2e15 squares may leave float32.
 
     Args:
-        student_map: after the projector.
-        teacher_map: what the teacher's pooling and classifier work on, of the same shape.
-        where: clips that count.
-        weights: a factor for each clip.
+        student_map: `(b, h, w, c)`, after the projector.
+        teacher_map: the same shape, what the teacher's pooling and classifier work on.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import simkd_loss
+        >>> print(simkd_loss(jnp.ones((1, 2, 2, 3)), 3 * jnp.ones((1, 2, 2, 3))))
+        4.0
     """
     return fitnet_loss(student_map, teacher_map, where=where, weights=weights, reduction=reduction)
 

@@ -42,6 +42,17 @@ def sp_loss(
     size, not in batch. Zero when the two similarity matrices agree and for one clip.
 
     Gradients flow to both arguments; the row of an all-zero clip gets none.
+
+    Args:
+        student_features: `(b, ...)`; more than two axes are flattened.
+        teacher_features: `(b, ...)` of any size.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import sp_loss
+        >>> student, teacher = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([[1.0], [1.0]])
+        >>> print(f"{sp_loss(student, teacher):.4f}")  # 1 - 2^-0.5
+        0.2929
     """
     differences = _similarity(student_features) - _similarity(teacher_features)
     return reduce(mean(differences**2, where, axis=1), reduction, where, weights)

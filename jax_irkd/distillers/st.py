@@ -39,8 +39,22 @@ def st_loss(
     learns the teacher's order and not its scale (Sun et al., CVPR 2024, arXiv:2403.01427; their
     base temperature is 2, and their weights are 9 times larger).
 
-    Gradients flow to both arguments: temperature (p - q) / b to the student.
-    Raises ValueError for shapes that differ and a temperature that is not positive.
+    Gradients flow to both arguments: temperature (p - q) / b to the student. Stop the teacher's
+    with `jax.lax.stop_gradient` where it learns nothing. The value reaches the temperature times
+    the differences of the logits: beyond 1e35 of that float32 ends.
+
+    Args:
+        student_logits: `(..., k)`, scores of k classes before the softmax, any leading axes.
+        teacher_logits: the same shape.
+        temperature: positive, from 1e-30 to 1e30; may be traced. As in mdistiller and RepDistiller.
+        standardise: whether to standardise the logits.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import st_loss
+        >>> student, teacher = jnp.array([[1.0, 0.0, 3.0]]), jnp.array([[2.0, 0.0, 1.0]])
+        >>> print(f"{st_loss(student, teacher, temperature=4.0):.4f}")
+        0.8649
     """
     if standardise:
         student_logits, teacher_logits = map(standardised, (student_logits, teacher_logits))

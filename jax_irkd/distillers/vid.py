@@ -1,7 +1,7 @@
 """Variational information distillation (Ahn et al., CVPR 2019, arXiv:1904.05835).
 
 Weight 1 on the sum over the stages, three 1x1 convolutions and a variance that starts at 5, as in
-the authors' code and in RepDistiller.
+the authors' code, RepDistiller and mdistiller.
 """
 
 from collections.abc import Sequence
@@ -39,17 +39,22 @@ def vid_loss(
     """Negative log-likelihood of the teacher's features, as the student predicts them.
 
     mean of ((t - mu)^2 / variance_c + log variance_c) / 2 over clips, positions and channels c,
-    the Gaussian without its constant. mu is what a learned regressor makes of the student's
-    features. It has no least value: where the fit is good it is negative.
+    the paper's Gaussian without its constant. mu is what a learned regressor
+    makes of the student's features. It has no least value: where the fit is good it is negative.
 
-    Gradients flow to the three arguments. Raises ValueError for a variance that is not positive.
+    Gradients flow to the three arrays. Beyond 2e15 squares may leave float32.
 
     Args:
-        student_features: predicted means, channels last.
-        teacher_features: of the same shape.
-        variance: positive, one for each channel, learned with the regressor.
-        where: clips that count.
-        weights: a factor for each clip.
+        student_features: `(b, ..., c)`, predicted means, channels last.
+        teacher_features: the same shape.
+        variance: positive, one number or one for each channel, learned with the regressor.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_irkd import vid_loss
+        >>> mean, target = jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 2.0]])
+        >>> print(f"{vid_loss(mean, target, jnp.array([4.0, 1.0])):.4f}")  # (4/4 + log 4) / 4
+        0.5966
     """
     variance = jnp.asarray(variance, student_features.dtype)
     if not isinstance(variance, jax.core.Tracer) and not np.all(np.asarray(variance) > 0):
