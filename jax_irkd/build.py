@@ -6,18 +6,18 @@ The same command again continues an interrupted build.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import importlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from jax_irkd.errors import UserError, nearest
 from jax_irkd.host import commands
 
 # Worker processes import this module again, so everything heavy is imported where it is used.
+REBUILT = ".rebuilt"  # where --overwrite builds, until it is done
 DATASETS = {"ntu_rgbd_ir": ("ten", "sixty"), "pku_mmd_ir": (), "folder_ir": ()}
 
 
@@ -41,10 +41,23 @@ def build(argv: list[str]) -> None:
         _say_already_built(builder, options)
         return
     _require_folder(arguments.manual_dir, builder)
-    with _set_aside(Path(builder.data_dir)):
-        builder = make_builder(arguments.dataset, arguments.data_dir, options)
+    from jax_irkd.tfds_builders._shared.lock import locked
+
+    with locked(builder.config_folder):
+        final = Path(builder.data_dir)
+        _finish_exchange(final)
+        if final.exists():
+            if not arguments.overwrite:  # built while this command started
+                _say_already_built(builder, options)
+                return
+            # Beside the old one, which stays in use until the new one is whole.
+            beside = builder.config_folder / REBUILT
+            builder = make_builder(arguments.dataset, beside, options)
+        builder.holds_lock = True
         _prepare(builder, arguments.manual_dir)
-    print(f"{builder.report.head()}\nbuilt {builder.data_dir}")
+        if Path(builder.data_dir) != final:
+            _exchange(Path(builder.data_dir), final)
+    print(f"{builder.report.head()}\nbuilt {final}")
 
 
 def make_builder(dataset: str, data_dir: str | Path, options=None):
@@ -73,20 +86,26 @@ def _prepare(builder, manual_dir: str) -> None:
         raise UserError(f"{error.filename or builder.data_dir}: {error.strerror}") from error
 
 
-@contextlib.contextmanager
-def _set_aside(dataset: Path) -> Iterator[None]:
-    """Puts an existing dataset out of the way, and back when its replacement fails."""
-    old = dataset.with_name(f"replaced.{dataset.name}")
-    if dataset.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        dataset.rename(old)
-    try:
-        yield
-    except BaseException:
-        if old.exists() and not dataset.exists():
-            old.rename(dataset)
-        raise
+def _exchange(new: Path, final: Path) -> None:
+    """Puts the new dataset in the old one's place, which is never empty but for one moment."""
+    old = _replaced(final)
     shutil.rmtree(old, ignore_errors=True)
+    final.rename(old)
+    new.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(final.parent / REBUILT, ignore_errors=True)
+
+
+def _finish_exchange(final: Path) -> None:
+    """Brings back the old dataset of a command that was killed between two renames."""
+    old = _replaced(final)
+    if old.exists() and not final.exists():
+        old.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replaced(dataset: Path) -> Path:
+    return dataset.with_name(f"replaced.{dataset.name}")
 
 
 def _say_already_built(builder, options) -> None:

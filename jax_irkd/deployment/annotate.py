@@ -1,5 +1,6 @@
 """What was found, drawn: a video with labels and a timeline, and a timeline as a picture."""
 
+import functools
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from jax_irkd.detection.rows import Row
 from jax_irkd.errors import UserError
+from jax_irkd.host import lettering
 from jax_irkd.video.decoding import Film
 from jax_irkd.video.depth import Range
 from jax_irkd.video.timing import Timing
@@ -68,14 +71,19 @@ def draw(image: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> None:
     image[:strip] //= 3
     bar = image[strip - max(strip // 5, 2) : strip, : round(width * float(scores[best]))]
     bar[:] = colour_of(best)
-    text = f"{scores[best]:4.0%} {names[best]}".encode("ascii", "replace").decode()
-    scale = strip / 38
-    wide = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0]
-    scale *= min(1.0, (width - 8) / max(wide, 1))
-    place = (4, round(strip * 0.68))
-    cv2.putText(
-        image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA
-    )
+    path, text = lettering.lettered(f"{scores[best]:4.0%} {names[best]}")
+    font = _font(path, strip // 2)
+    if font.getlength(text) > width - 8:
+        font = _font(path, max(6, int(strip // 2 * (width - 8) / font.getlength(text))))
+    label = Image.fromarray(image[:strip])
+    place = (4, round(strip * 0.4))
+    ImageDraw.Draw(label).text(place, text, fill="white", font=font, anchor="lm")
+    image[:strip] = np.asarray(label)
+
+
+@functools.lru_cache(maxsize=64)
+def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)
 
 
 def draw_timeline(image: np.ndarray, rows: Sequence, timing: Timing, moment: float) -> None:
@@ -146,6 +154,7 @@ def timeline_picture(result: Any, names: Sequence[str], path: Path) -> None:
     """A PNG: one row per class that occurs, its segments over time and its probability."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
 
     found = sorted({row.label - 1 for row in result.rows})
     shown = found or [int(result.probabilities.max(axis=0).argmax())]
@@ -161,12 +170,17 @@ def timeline_picture(result: Any, names: Sequence[str], path: Path) -> None:
         spans = [row_times(row, result.timing) for row in result.rows if row.label - 1 == label]
         bars = [(start, end - start) for start, end in spans]
         axes.broken_barh(bars, (level - 0.4, 0.8), facecolor=colour, alpha=0.75)
-    axes.set_yticks(range(len(shown)), [names[label] for label in shown])
+    axes.set_yticks(range(len(shown)), [lettering.lettered(names[label])[1] for label in shown])
+    for tick, label in zip(axes.get_yticklabels(), shown):
+        tick.set_fontproperties(FontProperties(fname=lettering.lettered(names[label])[0]))
+        tick.set_parse_math(False)  # a name with dollar signs is no formula
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlim(0, result.timing.end)
     axes.set_xlabel("seconds")
+    title = result.path.name if found else f"{result.path.name}: nothing reached"
+    path_of_font, title = lettering.lettered(title)
     axes.set_title(
-        result.path.name if found else f"{result.path.name}: nothing reached", loc="left"
+        title, loc="left", fontproperties=FontProperties(fname=path_of_font), parse_math=False
     )
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)

@@ -15,6 +15,7 @@ from jax_irkd.data.loading import ClipReader, Dataset
 from jax_irkd.data.pixels import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
+from jax_irkd.host import lettering
 from jax_irkd.reporting.pictures import strip
 from jax_irkd.training.setup import make_augmentation, make_reader
 
@@ -78,7 +79,7 @@ def contact_sheet(
     if augmented:
         pictures = _augmented(config, batch, training)
     captions = [f"{class_names[int(clip['label'])]}  ·  {clip['clip_id']}" for clip in batch]
-    cells = [_cell(pair, text) for pair, text in zip(pictures, captions)]
+    cells = [cell(pair, text) for pair, text in zip(pictures, captions)]
     columns = max(1, 8 // config.input.num_segments) if len(cells) > 1 else 1
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     width = max(sum(cell.shape[1] for cell in row) for row in rows)
@@ -114,19 +115,22 @@ def _pixels(normalised: np.ndarray, modality: str) -> np.ndarray:
     return np.clip((normalised * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
-def _cell(pair: dict[str, np.ndarray], caption: str) -> np.ndarray:
+def cell(pair: dict[str, np.ndarray], caption: str) -> np.ndarray:
     """A caption over the RGB frames over the infrared ones, with a margin."""
     rows = [strip(pair["rgb"], HEIGHT), np.repeat(strip(pair["infrared"], HEIGHT), 3, axis=2)]
     width = max(row.shape[1] for row in rows)
     head = Image.new("RGB", (width, LINE), "white")
-    font = ImageFont.load_default(13)
+    path, caption = lettering.lettered(caption)
+    font = ImageFont.truetype(path, 13)
     draw = ImageDraw.Draw(head)
     while caption and draw.textlength(caption, font=font) > width:
         caption = caption[:-2].rstrip(" …") + "…" if len(caption) > 2 else ""
     draw.text((0, 2), caption, fill="black", font=font)
     gap = np.full((2, width, 3), 255, np.uint8)
-    cell = np.concatenate([np.asarray(head), _padded(rows[0], width), gap, _padded(rows[1], width)])
-    return np.pad(cell, ((MARGIN // 2,) * 2, (MARGIN,) * 2, (0, 0)), constant_values=255)
+    whole = np.concatenate(
+        [np.asarray(head), _padded(rows[0], width), gap, _padded(rows[1], width)]
+    )
+    return np.pad(whole, ((MARGIN // 2,) * 2, (MARGIN,) * 2, (0, 0)), constant_values=255)
 
 
 def _padded(picture: np.ndarray, width: int) -> np.ndarray:

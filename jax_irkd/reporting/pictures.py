@@ -2,10 +2,10 @@
 
 import base64
 import functools
+import html
 import io
 import re
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import resvg_py
@@ -13,21 +13,25 @@ from jaxtyping import UInt8
 from markupsafe import Markup
 from PIL import Image
 
-_EAST_ASIAN = "\u2e80"  # where the scripts begin that DejaVu Sans does not write
+from jax_irkd.host import lettering
+
+LONGEST = 24  # letters of a label that is written in codes
+_TEXT = re.compile(r">([^<>]*)</text>")
 _VARIABLE = re.compile(r"var\(--(\w+)\)")
 
 
 def png(chart: Markup, zoom: float = 2.5) -> bytes:
     """A chart of `charts` as a PNG, in the colours that the page has by daylight."""
     svg = str(chart).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    svg, fonts = written(svg)
     return bytes(
         resvg_py.svg_to_bytes(
             svg_string=svg,
             zoom=zoom,
             background="white",
             style_sheet=_style(),
-            font_files=_fonts(),
-            skip_system_fonts=max(svg) < _EAST_ASIAN,  # reading them takes most of the time
+            font_files=fonts,
+            skip_system_fonts=True,  # reading them takes most of the time
             font_family="DejaVu Sans",
         )
     )
@@ -57,12 +61,18 @@ def _style() -> str:
     return "\n".join(found)
 
 
-@functools.cache
-def _fonts() -> list[str]:
-    """A font that is there on every machine; the system's write the scripts that it lacks."""
-    import matplotlib
+def written(svg: str) -> tuple[str, list[str]]:
+    """A drawing with codes for letters that no font has, and the fonts that it needs."""
+    texts = _TEXT.findall(svg)
+    fonts, missing = lettering.fonts_for("".join(map(html.unescape, texts)))
+    if missing:
+        svg = _TEXT.sub(lambda match: f">{_coded(match[1], missing)}</text>", svg)
+    return svg, fonts
 
-    return [str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))]
+
+def _coded(text: str, missing: set[str]) -> str:
+    coded = lettering.spelled(text, missing)
+    return coded if coded == text or len(coded) <= LONGEST else coded[: LONGEST - 1] + "…"
 
 
 def data_uri(picture: UInt8[np.ndarray, "h w c"], quality: int = 85) -> str:

@@ -65,6 +65,10 @@ def gather_names(names: np.ndarray) -> np.ndarray:
     """Clip ids of all processes, in the order in which the devices hold the clips."""
     if jax.process_count() == 1:
         return names
-    codes = np.char.encode(names).astype("S128").view(np.uint8).reshape(len(names), 128)
-    gathered = np.asarray(multihost_utils.process_allgather(codes, tiled=True))
-    return np.char.decode(np.ascontiguousarray(gathered).view("S128")[:, 0])
+    codes = np.char.encode(names)
+    # Whole ids, of any script: as wide as the longest one of all processes, in steps of 128 bytes.
+    longest = multihost_utils.process_allgather(np.array([codes.dtype.itemsize]))
+    width = 128 * max(1, -(-int(np.max(longest)) // 128))
+    columns = codes.astype(f"S{width}").view(np.uint8).reshape(len(names), width)
+    gathered = np.asarray(multihost_utils.process_allgather(columns, tiled=True))
+    return np.char.decode(np.ascontiguousarray(gathered).view(f"S{width}")[:, 0])

@@ -36,7 +36,10 @@ def raw(tmp_path_factory):
 
 
 def run(raw, out, *flags):
-    return build.main(["ntu_rgbd_ir", f"--manual_dir={raw}", f"--data_dir={out}", *flags])
+    # One worker encodes in this process here, where faults can be planted.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "INLINE", "--workers=1" in flags)
+        return build.main(["ntu_rgbd_ir", f"--manual_dir={raw}", f"--data_dir={out}", *flags])
 
 
 def dataset(out):

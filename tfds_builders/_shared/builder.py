@@ -6,6 +6,7 @@ step of the pipeline and encodes the clips it finds no cached result for.
 """
 
 import abc
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -28,7 +29,7 @@ from jax_irkd.tfds_builders._shared.cache import (
 from jax_irkd.tfds_builders._shared.inventory import Inventory
 from jax_irkd.tfds_builders._shared.lock import locked
 from jax_irkd.tfds_builders._shared.options import BuildOptions
-from jax_irkd.tfds_builders._shared.pool import encode_all, progress_bar
+from jax_irkd.tfds_builders._shared.pool import encode_all, encode_alone, progress_bar
 from jax_irkd.tfds_builders._shared.report import NO_COLOUR, Report
 
 SHARD_BYTES = 128 << 20
@@ -66,6 +67,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self.options = options or BuildOptions.from_environment()
         self.show_progress = True
         self.report: Report | None = None
+        self.holds_lock = False  # Whoever builds holds the folder's lock already.
         self._shards: dict[str, list] = {}
         self._clips: list[tuple[str, ...]] = []
         super().__init__(file_format=file_format or "array_record", **kwargs)
@@ -90,7 +92,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         config = download_config or tfds.download.DownloadConfig()
         begin = time.monotonic()
-        with locked(self.config_folder):
+        with contextlib.nullcontext() if self.holds_lock else locked(self.config_folder):
             self._remove_leftovers()
             plan = self.plan(Path(dl_manager.manual_dir))
             self._refuse_unreadable(plan.report)
@@ -175,6 +177,10 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 if "No space left" not in str(error):
                     raise
                 raise UserError(self._disk_full("one of the record files was cut off")) from error
+            if not self.info.splits[split].num_examples:  # Beam learns of it when all is encoded.
+                for path in Path(self.data_dir).glob(f"{self.name}-{split}.*"):
+                    path.unlink()
+                continue
             infos.append(self.info.splits[split])
             plan.report.splits[split] = self.info.splits[split].num_examples
         self.info.set_splits(tfds.core.SplitDict(infos))
@@ -261,7 +267,7 @@ def _examples(
     for task in tasks:
         result = cache.load(task)
         if result is None or not result.records:
-            result = encode(task)
+            result = encode_alone(encode, task)
             cache.store(task, result)
         for record in result.records:
             yield record.key, {**record.scalars, **record.frames}

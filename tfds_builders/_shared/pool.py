@@ -25,6 +25,8 @@ from jax_irkd.tfds_builders._shared.cache import (
 )
 
 Encode = Callable[[EncodingTask], EncodingResult]
+INLINE = False  # for tests and debuggers: a decoder that crashes then takes this process with it
+CRASHED = "its process ended without a word (crash or out of memory)"
 ATTEMPTS = 2  # of a task whose process dies: memory may have been short
 
 
@@ -50,20 +52,46 @@ def encode_all(
     if missing:
         step = functools.partial(encode_into, str(cache.folder), encode)
         with progress_bar("encoding", len(tasks), len(summaries), show) as advance:
-            for task, outcome in _run(missing, step, min(workers, len(missing))):
+            for task, outcome in _run(missing, step, max(1, min(workers, len(missing)))):
                 if isinstance(outcome, str):
-                    crash = EncodingResult([], [Skip(task.key, "crashes the decoder", outcome)], [])
-                    outcome = cache.store(task, crash)
+                    outcome = cache.store(task, _crash(task, outcome))
                 summaries[task.key] = outcome
                 advance()
     return [summaries[task.key] for task in tasks]
+
+
+def encode_alone(encode: Encode, task: EncodingTask) -> EncodingResult:
+    """Encodes one task in a process of its own that is kept for the next one (Beam's way)."""
+    if INLINE:
+        return encode(task)
+    for _ in range(ATTEMPTS):
+        try:
+            return _helper().schedule(encode, args=(task,)).result()
+        except pebble.ProcessExpired:  # the pool starts another one
+            continue
+    return _crash(task, CRASHED)
+
+
+_own = threading.local()
+
+
+def _helper() -> pebble.ProcessPool:
+    """A pool of one process for each thread that asks."""
+    if not hasattr(_own, "pool"):
+        context = multiprocessing.get_context("spawn")
+        _own.pool = pebble.ProcessPool(1, context=context, initializer=_start_worker)
+    return _own.pool
+
+
+def _crash(task: EncodingTask, why: str) -> EncodingResult:
+    return EncodingResult([], [Skip(task.key, "crashes the decoder", why)], [])
 
 
 def _run(
     tasks: list[EncodingTask], step: Callable, workers: int
 ) -> Iterator[tuple[EncodingTask, EncodingSummary | str]]:
     """Tasks with their summaries as they end, or with the reason why a task kills its worker."""
-    if workers <= 1:
+    if INLINE:
         for task in tasks:
             yield task, step(task)
         return
@@ -84,7 +112,7 @@ def _run(
                     yield task, future.result()
                 except pebble.ProcessExpired:  # the other tasks go on
                     if attempt == ATTEMPTS:
-                        yield task, "its process ended without a word (crash or out of memory)"
+                        yield task, CRASHED
                     else:
                         waiting.append((task, attempt + 1))
     finally:
