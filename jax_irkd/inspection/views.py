@@ -14,6 +14,7 @@ from rich.table import Table
 from jax_irkd.command_line import Arguments, need_config
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
+from jax_irkd.host.files import expanded
 from jax_irkd.inspection.sparkline import sparkline
 from jax_irkd.reporting.wording import flatten
 

@@ -17,6 +17,11 @@ from tests.helpers import fakes
 from tests.helpers.generated_runs import generate_runs
 
 
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
+
+
 @pytest.fixture
 def in_memory(monkeypatch):
     monkeypatch.setattr(loading, "open_dataset", lambda name, data_dir: fakes.dataset())
@@ -97,7 +102,7 @@ def test_data_command(in_memory, tmp_path, capsys):
     assert command(*base, *small, "--split=test_subjects_c1") == 0
     text = capsys.readouterr().out
     assert "3 of 3 clips, as they are stored" in text and "S001C001P" in text
-    width, height = Image.open(out).size
+    width, height = size_of(out)
     assert width > 700 and height > 2 * contact_sheet.HEIGHT
     assert command(*base, "--split=validation") == 2
     assert "unknown split 'validation'; choose one of ['train', 'test'," in capsys.readouterr().err
@@ -180,7 +185,7 @@ def test_config_command(tiny, tmp_path, capsys):
     assert "learning rate of baseline: ▁" in text.replace("▂", "▁") and "peak 0.002" in text
     row = next(line for line in text.splitlines() if " steps   " in line)
     assert row.split()[-1] == "120"  # 160 clips in batches of 16, 12 epochs
-    assert Image.open(out).size[0] > 500
+    assert size_of(out)[0] > 500
 
 
 @pytest.mark.parametrize(
@@ -213,7 +218,7 @@ def test_run_command(tmp_path, capsys):
     saved = json.loads((tmp_path / "a" / "ours" / "results.json").read_text())["metrics"]
     assert f"{100 * saved['top1']:.1f} %" in text
     assert "what their configs differ in" in text and "▁" in text
-    assert Image.open(out).size[0] > 1000
+    assert size_of(out)[0] > 1000
 
 
 def test_differences_and_terms(tmp_path):
