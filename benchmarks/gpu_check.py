@@ -1,11 +1,12 @@
 """Every program compiled for GPUs (and a TPU) that are not there: does it compile, is it good?
 
-    make gpu-check                        # everything, in an environment of its own
-    python -m benchmarks.gpu_check --cards=h100 --only=student,teacher
-    python -m benchmarks.gpu_check --list
+    make gpu-check                        # everything; ARGS="--cards=h100 --only='student;teacher'"
+    make gpu-check-quick                  # the student's and the teacher's update, for an H100
+    make gpu-check ARGS=--list
 
-Needs `jax[cuda12]` (no GPU, no driver), `libtpu` for the TPU. XLA ends the process where it cannot
-compile something, so each program is compiled in one of its own. Asked of every program:
+Needs JAX's CUDA plugin, ptxas and the CUDA runtime, which `make gpu-wheels` puts into build/gpu, or
+`jax[cuda12]`; no GPU, no driver; `libtpu` for the TPU. XLA ends the process where it cannot compile
+something, so each program is compiled in one of its own. Asked of every program:
 
 - it compiles, with XLA's default flags but for autotuning, which needs the device;
 - convolutions compute in bfloat16, channels last; no kernel copies or transposes more than 8 MB;
@@ -194,6 +195,9 @@ def main() -> int:
         [card], [name] = arguments.cards, arguments.only
         arguments.child.write_text(json.dumps(compile_one(name, arguments.devices, card)))
         return 0
+    if arguments.quick:
+        arguments.cards, arguments.only, arguments.devices = [gpu_page.EVERYTHING], [*QUICK], 1
+        arguments.jobs = len(QUICK)
     pairs = wanted(arguments.cards, arguments.only)
     if arguments.devices:
         pairs = [pair for pair in pairs if pair[0].devices == arguments.devices]
@@ -202,7 +206,7 @@ def main() -> int:
             print(f"{card:8} {case.devices} {case.name}")
         return 0
     check_environment({card for _, card in pairs})
-    kept = load(arguments.results)
+    kept = {} if arguments.quick else load(arguments.results)
     results, begin = dict(kept), time.monotonic()
 
     def one(pair) -> None:
@@ -232,7 +236,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--devices", type=int, default=0, help="only programs for so many")
     made.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2))
     made.add_argument("--timeout", type=float, default=1800, help="seconds a program may take")
-    made.add_argument("--results", type=Path, default=Path("runs/gpu_check.json"))
+    made.add_argument(
+        "--results",
+        type=Path,
+        default=Path("runs/gpu_check.json"),
+        help="what is in there is not compiled again; remove it after a change",
+    )
+    made.add_argument("--quick", action="store_true", help=f"{' and '.join(QUICK)}, one H100")
     made.add_argument("--out", type=Path, help="the page with the tables, docs/performance.md")
     made.add_argument("--list", action="store_true")
     made.add_argument("--child", type=Path, help=argparse.SUPPRESS)
@@ -257,7 +267,7 @@ def check_environment(cards: set[str]) -> None:
     if gpus and not (find_spec("jax_cuda12_plugin") or find_spec("jax_cuda13_plugin")):
         raise SystemExit(
             "error: compiling for a GPU needs JAX's CUDA wheels: pip install 'jax[cuda12]', "
-            "or make gpu-check, which makes an environment with them"
+            "or make gpu-check, which fetches what is needed of them"
         )
     if "v5e" in cards and not find_spec("libtpu"):
         raise SystemExit(
