@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from jax_irkd import distillers
@@ -182,18 +183,23 @@ def all_cases() -> list[Case]:
     return found
 
 
-def lower(case: Case, devices: list) -> tuple[Any, int]:
-    """The case's program for `devices`, and the bytes of the state it should give away."""
+def lower(case: Case, devices: list) -> tuple[Any, int, int]:
+    """The case's program for `devices`, and the bytes of the state it should give away and of the
+    gradients that devices should average."""
     if case.program == "exported":
         function, arguments = exported(case)
         whole = NamedSharding(Mesh(np.asarray(devices), (steps.AXIS,)), PartitionSpec())
-        return jax.jit(function, in_shardings=whole).lower(*arguments), 0
+        return jax.jit(function, in_shardings=whole).lower(*arguments), 0, 0
     update = functools.partial(programs.update_program, measure=case.measure)
     make = {"update": update, "evaluation": programs.evaluation_program}
     made = make[case.program](case.config(), case.role, CLASSES)
-    given = [leaf for i in made.donate for leaf in jax.tree.leaves(made.arguments[i])]
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in given)
-    return split_over(devices, made).lower(), size
+    given = [made.arguments[i] for i in made.donate]
+    gradients = [state.params for state in given]
+    return split_over(devices, made).lower(), _bytes(given), _bytes(gradients)
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def split_over(devices: list, made: programs.Program):

@@ -54,7 +54,7 @@ def compile_one(name: str, devices: int, card_name: str) -> dict:
         topology = topologies.get_topology_desc(platform="cuda", **options)
     else:
         topology = topologies.get_topology_desc(card.target, platform="tpu")
-    lowered, state = gpu_cases.lower(case, topology.devices[:devices])
+    lowered, state, gradients = gpu_cases.lower(case, topology.devices[:devices])
     begin = time.monotonic()
     compiled = lowered.compile()
     seconds = time.monotonic() - begin
@@ -80,6 +80,7 @@ def compile_one(name: str, devices: int, card_name: str) -> dict:
         - memory.alias_size_in_bytes,
         "alias_bytes": memory.alias_size_in_bytes,
         "state_bytes": state,
+        "gradient_bytes": gradients,
         "kernels": sum(k.times for k in kernels),
         "flops": flops,
         "bytes": moved,
@@ -128,8 +129,11 @@ def faults(case, card: gpu_cards.Card, found: dict) -> list[str]:
     if gathered > 1e6 and not case.relational:
         wrong.append(f"devices gather {gathered / 1e6:.1f} MB though no method compares clips")
     reduced = sum(size for kind, size in found["collectives"] if kind == "all-reduce")
-    if case.devices > 1 and case.program == "update" and reduced == 0:
-        wrong.append("devices do not average their gradients")
+    gradients = found["gradient_bytes"] if case.devices > 1 else 0
+    if not gradients <= reduced <= 1.05 * gradients + 1e6:  # with statistics and terms
+        wrong.append(
+            f"devices average {reduced / 1e6:.1f} MB, and gradients are {gradients / 1e6:.1f} MB"
+        )
     return wrong
 
 
