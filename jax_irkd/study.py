@@ -43,7 +43,7 @@ def study(argv: list[str]) -> int:
         import json
         import shlex
 
-        from jax_irkd.host.files import expanded, write_whole
+        from jax_irkd.host.files import expanded, read_json, write_whole
         from jax_irkd.host.terminal import make_console
         from jax_irkd.studies import outputs
 
@@ -55,7 +55,9 @@ def study(argv: list[str]) -> int:
             raise UserError(
                 f"{workdir} holds no study (no plan.json); run one, without report_only"
             )
-        plan = json.loads(plan_file.read_text("utf-8"))
+        plan = read_json(plan_file, "run the study again, without report_only")
+        if not isinstance(plan, dict) or not {"command", "methods", "seeds", "runs"} <= set(plan):
+            raise UserError(f"{plan_file} holds no plan; run the study again, without report_only")
         status = outputs.read_status(workdir, plan)
     else:
         command_line.need_config(asked)

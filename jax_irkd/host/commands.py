@@ -12,12 +12,14 @@
 Nothing heavy is imported here: a command's file needs only this, so that `--help` is quick.
 """
 
+import atexit
 import contextlib
 import errno
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
@@ -56,11 +58,36 @@ def run(
     except BaseException as error:
         code = _last_words(error, pressed.seen, f"; {AGAIN}" if resumes else "")
         if code is None:
+            if argv is None and _left_behind():
+                traceback.print_exc()
+                _leave_threads(1)
             raise
     if argv is None:  # the process ends now, and nothing is left to be saved
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if _left_behind():
+            _leave_threads(code)
     return code
+
+
+def _left_behind() -> bool:
+    """Whether threads of Orbax still wait, up to minutes, for a save that failed as it began.
+
+    Python would wait for them.
+    """
+    return any(
+        type(thread).__module__.startswith("orbax.") and not thread.daemon
+        for thread in threading.enumerate()
+    )
+
+
+def _leave_threads(code: int) -> None:
+    with contextlib.suppress(Exception):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
 
 
 def _carry_out(body: Callable[[list[str]], int | None], argv: list[str]) -> int:

@@ -38,5 +38,5 @@ def read_json(path: str | Path, remedy: str = "train the run again") -> Any:
         return json.loads(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error}); {remedy}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({one_line(error)}); {remedy}") from error

@@ -4,9 +4,9 @@ import contextlib
 import errno
 import os
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
 from typing import IO
 
 from jax_irkd.errors import UserError, once
@@ -59,7 +59,7 @@ def _acquire(path: Path, wait: bool, busy: str, waiting: str) -> IO[str]:
         if not said:
             said = True
             print(waiting.format(by=by, folder=path.parent), flush=True)
-        time.sleep(POLL_S)
+        sleep(POLL_S)
 
 
 def _opened(path: Path) -> IO[str]:

@@ -16,6 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from jax_irkd.errors import UserError, once
 from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.reporting import analysis, charts, page, pictures
 from jax_irkd.reporting.sections import Section
@@ -122,10 +123,16 @@ def _keep_sections(folder: Path, given: Sequence[Section] | None) -> list[Sectio
         write_whole(path, json.dumps(kept))
     if not path.exists():
         return []
-    return [
-        Section(**{name: kept[name] for name in _KEPT} | {"html": Markup(kept["html"])})
-        for kept in read_json(path, "delete it and make the page anew")
-    ]
+    try:
+        return [
+            Section(**{name: str(kept[name]) for name in _KEPT} | {"html": Markup(kept["html"])})
+            for kept in read_json(path, "the page lacks its sections until the run is made anew")
+        ]
+    except UserError as error:
+        once(str(error))
+    except (KeyError, TypeError):
+        once(f"{path} holds no sections; the page lacks them until the run is made anew")
+    return []
 
 
 @functools.cache

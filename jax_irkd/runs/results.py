@@ -3,8 +3,6 @@
 import io
 import json
 import math
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, once, one_line
 from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.metrics import classification
 from jax_irkd.runs.provenance import provenance
@@ -25,6 +23,9 @@ RESULTS = "results.json"  # the last file that a run writes
 SCORES = "scores.npz"
 PAGE = "report.html"
 _SAVED = "checkpoints/[0-9]*"
+_AGAIN = (
+    f"delete {RESULTS} there and run the same command again: what is trained is tested once more"
+)
 
 
 def is_finished(folder: str | Path) -> bool:
@@ -48,13 +49,12 @@ def finished(folder: str | Path) -> dict | None:
     if not is_finished(folder):
         return None
     path = Path(folder) / RESULTS
-    remedy = "delete it and run the same command again: what is trained is tested once more"
-    results = read_json(path, remedy)
+    results = read_json(path, _AGAIN)
     known = ("metrics", "seconds", "config", "versions")
     if not isinstance(results, dict) or not all(
         isinstance(results.get(name, {}), dict) for name in known
     ):
-        raise UserError(f"{path} holds no results; {remedy}")
+        raise UserError(f"{path} holds no results; {_AGAIN}")
     return results
 
 
@@ -89,11 +89,13 @@ def read_scores(folder: str | Path) -> Scores:
     try:
         with np.load(path, allow_pickle=False) as saved:
             ids, labels, logits = (saved[name] for name in ("clip_id", "label", "logits"))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({error}); evaluate the run again") from error
+    except Exception as error:  # NumPy and zipfile raise whatever damage makes them stumble over
+        raise UserError(f"{path} cannot be read ({one_line(error)}); {_AGAIN}") from error
     ids = ids.astype(str)
+    if labels.dtype.kind not in "iu" or logits.dtype.kind != "f":
+        raise UserError(f"{path} holds no scores; {_AGAIN}")
     if not len(ids) == len(labels) == len(logits) or logits.ndim != 2:
-        raise UserError(f"{path} holds arrays that do not fit together; evaluate the run again")
+        raise UserError(f"{path} holds arrays that do not fit together; {_AGAIN}")
     if len(set(ids)) < len(ids):
         raise UserError(f"{path} holds {len(ids) - len(set(ids))} clips more than once")
     return Scores(ids, labels.astype(np.int64), logits)
@@ -179,10 +181,16 @@ def number(value: Any) -> float | None:
 
 
 def read_runs(workdir: str | Path) -> list[Run]:
-    """All finished runs of a workdir: teacher, baseline, then the others by name, `ours` last."""
-    folders = [path.parent for path in Path(workdir).glob(f"*/{RESULTS}")]
-    order = {"teacher": 0, "baseline": 1, "ours": 3}
-    runs = [read_run(folder) for folder in folders]
+    """All finished runs of a workdir: teacher, baseline, then the others by name, `ours` last.
+
+    One whose files cannot be read is named on stderr and left out: it is no reason to stop others.
+    """
+    order, runs = {"teacher": 0, "baseline": 1, "ours": 3}, []
+    for path in sorted(Path(workdir).glob(f"*/{RESULTS}")):
+        try:
+            runs.append(read_run(path.parent))
+        except UserError as error:
+            once(f"{error}; until then this run is left out")
     return sorted(runs, key=lambda run: (order.get(run.method, 2), run.name))
 
 

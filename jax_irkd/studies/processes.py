@@ -187,13 +187,18 @@ def _reason(task: PlannedRun, code: int) -> str:
     return f"{ended}: {last[:300]}"
 
 
+_RECORDED = {"run", "state", "reason", "wall_time_s", "cpu_time_s", "peak_memory_bytes"}
+
+
 def read_attempts(workdir: Path) -> dict[str, list[dict[str, Any]]]:
     """All attempts of every run by its name; a line cut short by a crash is dropped."""
     path, attempts = workdir / "attempts.jsonl", {}
-    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
         try:
             attempt = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(attempt, dict) or not set(attempt) >= _RECORDED:
             continue
         attempts.setdefault(attempt["run"], []).append(attempt)
     return attempts

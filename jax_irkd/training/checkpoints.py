@@ -8,6 +8,7 @@ names. One that is damaged is set aside and the newest good one is used.
 import contextlib
 import json
 import logging
+import os
 import shutil
 import sys
 import traceback
@@ -34,6 +35,23 @@ _UNSCORED = -1.0
 
 class DamagedCheckpoint(Exception):
     """A checkpoint whose content is not what was saved."""
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, for which a damaged file of metrics is a step without metrics."""
+
+    def __init__(self, metric: str, *args, **options):
+        self._needed = metric
+        super().__init__(*args, **options)
+
+    def metrics(self, step: int):
+        try:
+            found = super().metrics(step)
+        except Exception as error:  # whatever damage makes Orbax stumble over
+            logging.error("%s/%d: its metrics cannot be read (%s)", self.directory, step, error)
+            found = None
+        good = isinstance(found, dict) and isinstance(found.get(self._needed), int | float)
+        return found if good else {self._needed: _UNSCORED}
 
 
 class Checkpoints:
@@ -88,7 +106,7 @@ class Checkpoints:
             create=not self._read_only,
             read_only=self._read_only,
         )
-        return ocp.CheckpointManager(self.folder, options=options, item_names=("state", "meta"))
+        return _Manager(self._metric, self.folder, options=options, item_names=("state", "meta"))
 
     def save(
         self, step: int, state: PyTree, meta: Mapping, metrics: dict[str, float] | None = None
@@ -137,7 +155,9 @@ class Checkpoints:
 
     def _report_failure(self, step: int | None, error: Exception) -> None:
         self.failed_saves += 1
-        full = "No space left" in str(error) or getattr(error, "errno", None) in FULL
+        full = getattr(error, "errno", None) in FULL or any(
+            os.strerror(number) in str(error) for number in FULL
+        )
         reason = "the disk is full" if full else f"{type(error).__name__}: {error}"
         name = "a checkpoint" if step is None else f"the checkpoint of step {step}"
         logging.error(

@@ -71,12 +71,14 @@ def has_log(folder: str | Path) -> bool:
 
 
 def read_log(folder: Path) -> list[dict]:
-    """The lines of `folder`/metrics.jsonl; a last line cut short by a crash is dropped."""
+    """The lines of `folder`/metrics.jsonl; what is no line of a log, cut by a crash say, is not."""
     path = Path(folder) / LOG
     lines = []
-    for text in path.read_text("utf-8").splitlines() if path.exists() else []:
+    for text in path.read_text("utf-8", "replace").splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int) and "kind" in line:
+            lines.append({"time": 0.0} | line)
     return lines

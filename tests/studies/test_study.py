@@ -481,7 +481,7 @@ def test_an_override_for_no_method_is_refused(tmp_path):
 
 def test_a_folder_with_another_configuration_is_refused(tmp_path):
     folder = tmp_path / "seed0" / "baseline"
-    folder.mkdir(parents=True)
+    (folder / "checkpoints" / "3").mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"seed": 1}))
     settings = planning.read_settings(["--config=configs/demo.py"])
     with pytest.raises(UserError, match="holds a run with another configuration"):
