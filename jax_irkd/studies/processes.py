@@ -187,7 +187,7 @@ def _reason(task: PlannedRun, code: int) -> str:
     return f"{ended}: {last[:300]}"
 
 
-_RECORDED = {"run", "state", "reason", "wall_time_s", "cpu_time_s", "peak_memory_bytes"}
+_RECORDED = {"run", "peak_memory_bytes"}
 
 
 def read_attempts(workdir: Path) -> dict[str, list[dict[str, Any]]]:
