@@ -3,20 +3,26 @@
 import struct
 from collections.abc import Iterator
 
-from jax_irkd.video.archives import Source, open_source, size_of
+from jax_irkd.video.archives import DAMAGED_ZIP, Source, open_source, size_of
 
 
 def missing_bytes(source: Source) -> int:
-    """How many bytes an AVI lacks of what its chunk headers promise; 0 for other containers."""
+    """How many bytes an AVI lacks of what its chunk headers promise; 0 for other containers.
+
+    Raises OSError or ValueError for a source that cannot be read.
+    """
     size, offset = size_of(source), 0
-    with open_source(source, whole=False) as file:
-        while offset + 12 <= size:  # Large files are a chain of RIFF chunks.
-            file.seek(offset)
-            tag, length, _ = struct.unpack("<4sI4s", file.read(12))
-            if tag != b"RIFF" or length == 0:
-                return 0
-            offset += 8 + length + length % 2
-        return max(0, offset - size - 1)  # The last padding byte may be left out.
+    try:
+        with open_source(source, whole=False) as file:
+            while offset + 12 <= size:  # Large files are a chain of RIFF chunks.
+                file.seek(offset)
+                tag, length, _ = struct.unpack("<4sI4s", file.read(12))
+                if tag != b"RIFF" or length == 0:
+                    return 0
+                offset += 8 + length + length % 2
+    except DAMAGED_ZIP as error:
+        raise ValueError(f"the archive is damaged: {error}") from error
+    return max(0, offset - size - 1)  # The last padding byte may be left out.
 
 
 def count_empty_chunks(source: Source) -> int:

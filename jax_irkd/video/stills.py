@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import struct
+import warnings
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -27,7 +28,10 @@ from jax_irkd.video.formats import PAGES, is_still, stem_and_suffix
 
 NUMBERED = re.compile(r"^(.*?)[-_. ]*(\d+)$")
 # What Pillow raises for a damaged picture, apart from OSError.
-DAMAGED = (ValueError, SyntaxError, struct.error, EOFError, Image.DecompressionBombError)
+DAMAGED = (
+    *(ValueError, SyntaxError, struct.error, EOFError, Image.DecompressionBombError, KeyError),
+    *(TypeError, IndexError, OverflowError, AttributeError, ZeroDivisionError, MemoryError),
+)
 
 
 def is_pages(source: Source) -> bool:
@@ -39,7 +43,7 @@ def count(source: Source) -> int:
     """The number of pictures. Raises OSError or ValueError for what is no TIFF."""
     if isinstance(source, Stills):
         return len(source.files)
-    with _opened(source) as image:
+    with _opened(source) as image, _named("the list of its pages"):
         return getattr(image, "n_frames", 1)
 
 
@@ -54,7 +58,9 @@ def read(source: Source) -> Iterator[np.ndarray]:
                 yield _pixels(image)
         return
     with _opened(source) as image:
-        for page in range(getattr(image, "n_frames", 1)):
+        with _named("the list of its pages"):
+            pages = getattr(image, "n_frames", 1)
+        for page in range(pages):
             with _named(f"page {page + 1}"):
                 image.seek(page)
                 picture = _pixels(image)
@@ -63,7 +69,9 @@ def read(source: Source) -> Iterator[np.ndarray]:
 
 @contextlib.contextmanager
 def _opened(source: Source) -> Iterator[Image.Image]:
-    with open_source(source) as file:
+    with open_source(source) as file, warnings.catch_warnings():
+        # About metadata, which are of no interest; pixels that are not there raise an error.
+        warnings.simplefilter("ignore", UserWarning)
         try:
             image = Image.open(file)
         except DAMAGED as error:

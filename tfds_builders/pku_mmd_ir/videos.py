@@ -81,9 +81,13 @@ def scan(folder: Path) -> PkuScan:
     _refuse_wrong_folder(folder, videos, found, others)
     labels, stamps, unlabelled = _read_labels(texts, notes)
     if not labels:
-        hint = _missing("0002-L.txt", others)
+        hint = _missing("0002-L.txt", others, found.unreadable)
         raise UserError(f"no label files in {folder}: {next(iter(unlabelled.values()), hint)}")
-    splits, listed = _read_splits(folder, others, notes)
+    for name in SPLIT_FILES:
+        if name not in others:
+            hint = _missing(name, others, found.unreadable)
+            raise UserError(f"no {name} in {folder}: {hint}")
+    splits, listed = _read_splits(others, notes)
     _compare_actions(others, notes)
     return PkuScan(
         *(videos, labels, stamps, splits, listed, notes, unlabelled),
@@ -112,9 +116,10 @@ def _refuse_wrong_folder(folder: Path, videos: dict, found: Finds, others: dict)
             )
 
 
-def _missing(name: str, others: dict[str, list[Found]]) -> str:
+def _missing(name: str, others: dict[str, list[Found]], unreadable: list[Skip]) -> str:
     packed = sorted(other for other in others if other.endswith((".7z", ".rar")))
     hint = f"; unpack {', '.join(packed)} first, these are not read in place" if packed else ""
+    hint += "".join(f"; {one.name}: {one.detail}" for one in unreadable[:3])
     return f"looked for {name} at any depth{hint}"
 
 
@@ -173,12 +178,12 @@ def _only(name: str, found: list[Found]) -> tuple[str, Found]:
     return next(iter(contents.items()))
 
 
-def _read_splits(folder: Path, others: dict, notes: list[Skip]) -> tuple[dict[str, str], list[str]]:
+def _read_splits(
+    others: dict[str, list[Found]], notes: list[Skip]
+) -> tuple[dict[str, str], list[str]]:
     """The physical split of each video that both files name, and all names in the files."""
     members = []
     for file_name in SPLIT_FILES:
-        if file_name not in others:
-            raise UserError(f"no {file_name} in {folder}: {_missing(file_name, others)}")
         split = parse_split(_only(file_name, others[file_name])[0])
         both = sorted(set(split.train) & set(split.validation))
         if both:
