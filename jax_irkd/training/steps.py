@@ -241,14 +241,19 @@ def _accumulate(
     if parts == 1:
         return grad_fn(state.params, state.batch_stats, *data)
 
-    def body(batch_stats: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
+    def body(carried: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
+        total, batch_stats = carried
         gradients, (batch_stats, *told) = grad_fn(state.params, batch_stats, *part)
-        return batch_stats, (gradients, told)
+        # A running sum: the gradients of all parts side by side would be the larger the more parts.
+        return (jax.tree.map(jnp.add, total, gradients), batch_stats), told
 
     cut = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), data)
-    batch_stats, found = jax.lax.scan(body, state.batch_stats, cut)
-    gradients, told = jax.tree.map(lambda x: x.mean(0), found)
-    return gradients, (batch_stats, *told)
+    first = jax.tree.map(lambda x: x[0], cut)
+    shapes, _ = jax.eval_shape(grad_fn, state.params, state.batch_stats, *first)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (total, batch_stats), told = jax.lax.scan(body, (nothing, state.batch_stats), cut)
+    gradients = jax.tree.map(lambda x: x / parts, total)
+    return gradients, (batch_stats, *jax.tree.map(lambda x: x.mean(0), told))
 
 
 def _loss(
