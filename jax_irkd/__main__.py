@@ -15,6 +15,7 @@ NAMES = (
     "main",
     "study",
     "build",
+    "report",
     "predict",
     "export",
     "inspect",

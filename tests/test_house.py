@@ -19,7 +19,7 @@ import jax_irkd
 ROOT = Path(jax_irkd.__file__).parent.parent
 OURS = ("jax_irkd", "configs", "tfds_builders", "benchmarks", "tests")
 COMMANDS = ["__main__", "bench_student", "build", "doctor", "export", "fuse", "inspect", "main"]
-COMMANDS += ["predict", "study"]
+COMMANDS += ["predict", "report", "study"]
 # From the top down. A room imports what stands below it, never beside or above it.
 FLOORS = (
     COMMANDS,

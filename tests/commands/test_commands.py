@@ -29,6 +29,7 @@ WORKING = {
     "inspect": ["config", CONFIG],
     "doctor": [CONFIG],
     "fuse": ["/nowhere/a", "/nowhere/b"],
+    "report": ["/nowhere"],
     "bench_student": ["/nowhere"],
     "data.synthetic": ["--out=/nowhere"],
     "detection": ["/nowhere/a", "/nowhere/b"],
@@ -221,7 +222,7 @@ def test_how_a_command_ends(error, code, words, capfd):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("x"), OSError(5, "no file named"), ModuleNotFoundError(name="jax_irkd.x")]
+    "error", [ValueError("x"), OSError(22, "no file named"), ModuleNotFoundError(name="jax_irkd.x")]
 )
 def test_faults_of_ours_are_not_hidden(error):
     def body(argv):
@@ -258,7 +259,8 @@ sys.exit(door.module(command).main())
 def test_ctrl_c_while_libraries_are_loaded(name):
     library = "ml_collections" if name in WITH_CONFIG else "numpy"
     ended = python(AT_AN_IMPORT, name, library, *WORKING[name])
-    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
+    assert ended.returncode == 130
+    assert ended.stderr in ("interrupted\n", f"interrupted; {commands.AGAIN}\n")
 
 
 def test_ctrl_c_that_a_library_turns_into_another_error():
@@ -274,7 +276,8 @@ def body(argv):
 sys.exit(commands.run(body))
 """
     ended = python(code)
-    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
+    assert ended.returncode == 130
+    assert ended.stderr in ("interrupted\n", f"interrupted; {commands.AGAIN}\n")
 
 
 SPEAKING = """
