@@ -33,6 +33,7 @@ from jax_irkd.runs.results import save_results
 from jax_irkd.tfds_builders.pku_mmd_ir import untrimmed
 from jax_irkd.training.evaluation import Network
 from jax_irkd.video import windows
+from jax_irkd.video.depth import AUTO, Range, parse_range
 from jax_irkd.video.faults import VideoError
 
 TITLE = "Detection in untrimmed videos"
@@ -117,7 +118,13 @@ def add_detection(config: ConfigDict, folder: Path, results: Mapping[str, Any]) 
     network, meta = load_network(folder)  # by all processes: Orbax lets them meet
     try:
         if jax.process_index() == 0:
-            found = detect(network, config, meta["modality"], folder / "detection")
+            found = detect(
+                network,
+                config,
+                meta["modality"],
+                folder / "detection",
+                parse_range(meta.get("range", AUTO)),
+            )
             added = found | {"step": meta["step"], "settings": settings}
             held = save_results(folder, held | {"detection": added})
             write.add_section(folder, section(held))
@@ -138,7 +145,13 @@ def _meet() -> None:
         multihost.sync_global_processes(name, timeout=_WAIT, processes=everybody)
 
 
-def detect(network: Network, config: ConfigDict, modality: str, folder: Path) -> dict[str, Any]:
+def detect(
+    network: Network,
+    config: ConfigDict,
+    modality: str,
+    folder: Path,
+    levels: Range = Range(),  # noqa: B008 (a tuple)
+) -> dict[str, Any]:
     """Rows of every test video, written to `folder`, and the official figures of what is written.
 
     A damaged video counts with what could be read of it and is named in `damaged_videos`.
@@ -149,7 +162,7 @@ def detect(network: Network, config: ConfigDict, modality: str, folder: Path) ->
     faults: dict[str, str] = {}
     with Progress(f"detect {modality}", len(footage.videos), unit="videos") as progress:
         for video in footage.videos:
-            windows = _until_fault(_windows(video, config, modality), video.name, faults)
+            windows = _until_fault(_windows(video, config, modality, levels), video.name, faults)
             scores, spans = watch(windows)
             found = _segments(scores, spans, chosen)
             rows[video.name] = _on_annotated_clock(found, video, modality, faults)
@@ -203,7 +216,7 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
 
 
 def _windows(
-    video: untrimmed.UntrimmedVideo, config: ConfigDict, modality: str
+    video: untrimmed.UntrimmedVideo, config: ConfigDict, modality: str, levels: Range
 ) -> Iterator[windows.Window]:
     sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
     return windows.windows(
@@ -214,6 +227,7 @@ def _windows(
         stride=config.eval.stride,
         num_segments=config.input.num_segments,
         threads=config.input.threads,
+        levels=levels,
     )
 
 

@@ -30,6 +30,7 @@ from jax_irkd.tfds_builders._shared.inventory import Inventory
 from jax_irkd.tfds_builders._shared.lock import locked
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders._shared.pool import encode_all, encode_alone, progress_bar
+from jax_irkd.tfds_builders._shared.records import uncompressed
 from jax_irkd.tfds_builders._shared.report import NO_COLOUR, Report
 
 SHARD_BYTES = 128 << 20
@@ -172,7 +173,8 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             )
             self._shards = {split: [functools.partial(step, tasks) for tasks in shards]}
             try:
-                super()._download_and_prepare(dl_manager, config)
+                with uncompressed():
+                    super()._download_and_prepare(dl_manager, config)
             except (RuntimeError, OSError) as error:
                 if "No space left" not in str(error):
                     raise

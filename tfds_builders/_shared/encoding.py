@@ -13,7 +13,7 @@ from jax_irkd.video.faults import VideoError, named_faults
 from jax_irkd.video.pixels import COLOURED, colourfulness, resize
 from jax_irkd.video.timing import spread
 
-COLOURS_EVERY = 8  # frames that are kept, one is looked at for colours
+COLOURS_EVERY = 16  # frames that are kept, one is looked at for colours
 
 
 class CameraCrop(NamedTuple):
