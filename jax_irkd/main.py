@@ -21,7 +21,7 @@ def define(values) -> None:
     flags.DEFINE_bool("restart", False, "delete what the method's folder holds, begin anew", **add)
     flags.DEFINE_bool("deterministic", False, "bit-equal reruns on GPUs, slower", **add)
     flags.DEFINE_bool("profile", False, "trace steps 5 to 8 into WORKDIR/METHOD/profile", **add)
-    busy = "folder in use; auto: wait for a teacher"
+    busy = "if in use; auto waits for a teacher"
     flags.DEFINE_enum("busy", "auto", ["auto", "wait", "refuse"], busy, **add)
     modes, said = ["auto", "on", "off"], "several processes by jax.distributed"
     flags.DEFINE_enum("distributed", "auto", modes, said, **add)
