@@ -102,6 +102,19 @@ def _convolved(x: Array, kernel: Array, dimensions: Any, **options: Any) -> Arra
     return lax.platform_dependent(x, kernel, cpu=product, default=convolution)
 
 
+class Adapter(nn.Module):
+    """Learned 1x1 convolution without bias and batch norm: student to teacher channels."""
+
+    channels: int
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
+        x = pointwise(self.channels, use_bias=False, dtype=self.dtype)(maps)  # a 1x1 convolution
+        return nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)(x)
+
+
 def smaller_size(first: Array, second: Array) -> tuple[int, int]:
     """Height and width that both maps `b h w c` are pooled to: the smaller of each."""
     return min(first.shape[1], second.shape[1]), min(first.shape[2], second.shape[2])
@@ -194,6 +207,13 @@ def pooled_features(outputs: Outputs, layer: str, vertex: str = "clip") -> Float
         return jnp.mean(maps.astype(jnp.float32), axis=(1, 2, 3))
     features = flat_features(outputs, layer, vertex)
     return features if features.ndim == 2 else jnp.mean(features, axis=(1, 2))
+
+
+def pooled_pair(
+    student: Outputs, teacher: Outputs, layer: str, vertex: str = "clip"
+) -> tuple[Float[Array, "_ d"], Float[Array, "_ e"]]:
+    """`pooled_features` of both networks; the loss checks that they describe the same batch."""
+    return pooled_features(student, layer, vertex), pooled_features(teacher, layer, vertex)
 
 
 def feature(outputs: Outputs, layer: str) -> Array:

@@ -2,15 +2,23 @@
 
 import dataclasses
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Labels, Number, check_number
+from jax_irkd.distillers._checks import Labels, Number, check_choice, check_number
+from jax_irkd.distillers._common import VERTICES
 from jax_irkd.models.outputs import Outputs
+
+REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
+"""From the losses of the stages to one."""
+CHOICES: dict[str, Iterable[str]] = {"vertex": VERTICES, "reduce": REDUCE}
+"""What these fields may be, in every method that has them."""
 
 
 class Method(nn.Module):
@@ -20,13 +28,17 @@ class Method(nn.Module):
     ValueError names the field and the value as soon as the module is made. A method checks the
     fields it lists in `free_fields` by itself. `terms` may make learnable layers. Fields in
     `without_share` change a weight with time, or the cross-entropy's: a `share` would undo them,
-    so only one of the two can be given.
+    so only one of the two can be given. `choices` lists what a field that is a word may be.
     """
 
     free_fields: ClassVar[tuple[str, ...]] = ()
     without_share: ClassVar[tuple[str, ...]] = ()
+    choices: ClassVar[Mapping[str, Iterable[str]]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
+        for name, choices in (CHOICES | dict(self.choices)).items():
+            if hasattr(self, name):
+                check_choice(name, getattr(self, name), choices)
         for field in dataclasses.fields(self):
             if field.name not in ("parent", "name", *self.free_fields):
                 _check_kind(field.name, getattr(self, field.name), field.default)
@@ -49,6 +61,28 @@ class Method(nn.Module):
     ) -> dict[str, Float[Array, ""]]:
         """Weighted scalars by name; the loss is their sum. The teacher is a constant."""
         raise NotImplementedError(f"{type(self).__module__}.{type(self).__name__} needs terms()")
+
+
+class StageMethod(Method):
+    """A method whose losses of single stages are averaged or added: a subclass writes `stage`.
+
+    Its term, `weight` times the mean or sum (`reduce`) over `layers`, has the name of its file.
+    """
+
+    layers: Sequence[str] = ("stage1", "stage2", "stage3", "stage4")
+    weight: Number = 1.0
+    reduce: str = "mean"
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
+    ) -> dict[str, Float[Array, ""]]:
+        stages = jnp.stack([self.stage(layer, student, teacher) for layer in self.layers])
+        name = type(self).__module__.rpartition(".")[2]
+        return {name: self.weight * REDUCE[self.reduce](stages)}
+
+    def stage(self, layer: str, student: Outputs, teacher: Outputs) -> Float[Array, ""]:
+        """The loss of one stage."""
+        raise NotImplementedError(f"{type(self).__module__}.{type(self).__name__} needs stage()")
 
 
 def _check_kind(name: str, value: object, default: object) -> None:

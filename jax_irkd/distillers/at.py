@@ -5,13 +5,13 @@ mdistiller, RepDistiller and the authors' code sum the stages: `reduce="sum"`.
 """
 
 import functools
-from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice, whole
+from jax_irkd.distillers._checks import Mask, Number, Weights, check_choice, whole
 from jax_irkd.distillers._common import (
     EPSILON,
     adaptive_average_pool,
@@ -21,14 +21,13 @@ from jax_irkd.distillers._common import (
     unit_rows,
 )
 from jax_irkd.distillers._inputs import takes
-from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._method import StageMethod
 from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
 
 SAFE = 1e-25, 1e25
 """Mean powers that are exact as they are."""
 FORMS = ("code", "paper")
-REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
 
 
 @takes("b h w c", power=whole(1))
@@ -118,33 +117,18 @@ def _scaled(
     return jnp.mean((maps / scale) ** power, axis=-1), scale
 
 
-class Distiller(Method):
+class Distiller(StageMethod):
     """Applies `at_loss` to the clip maps of every stage in `layers`.
 
     `reduce` is mean or sum over the stages, `form` code or paper.
     """
 
-    layers: Sequence[str] = ("stage1", "stage2", "stage3", "stage4")
     weight: Number = 1000.0
     power: Number = 2
-    reduce: str = "mean"
     form: str = "code"
 
-    def __post_init__(self) -> None:
-        check_choice("reduce", self.reduce, REDUCE)
-        check_choice("form", self.form, FORMS)
-        super().__post_init__()
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"form": FORMS}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
-    ) -> dict[str, Float[Array, ""]]:
-        stages = [
-            at_loss(
-                stage_maps(student, layer),
-                stage_maps(teacher, layer),
-                power=self.power,
-                form=self.form,
-            )
-            for layer in self.layers
-        ]
-        return {"at": self.weight * REDUCE[self.reduce](jnp.stack(stages))}
+    def stage(self, layer: str, student: Outputs, teacher: Outputs) -> Float[Array, ""]:
+        pair = [stage_maps(model, layer) for model in (student, teacher)]
+        return at_loss(pair[0], pair[1], power=self.power, form=self.form)

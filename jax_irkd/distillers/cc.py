@@ -7,6 +7,8 @@ networks and compares neighbours in the batch. `form="embedding_kernel"` (torchd
 weight 0.003) compares the kernels of such embeddings.
 """
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -23,9 +25,8 @@ from jax_irkd.distillers._checks import (
     whole,
 )
 from jax_irkd.distillers._common import (
-    VERTICES,
     magnitude,
-    pooled_features,
+    pooled_pair,
 )
 from jax_irkd.distillers._gram import cosines, gram
 from jax_irkd.distillers._inputs import squared, takes
@@ -190,18 +191,14 @@ class Distiller(Method):
     vertex: str = "clip"
     axis_name: str | None = None
 
-    def __post_init__(self) -> None:
-        check_choice("form", self.form, FORMS)
-        check_choice("kernel", self.kernel, KERNELS)
-        check_choice("vertex", self.vertex, VERTICES)
-        super().__post_init__()
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"form": FORMS, "kernel": KERNELS}
 
     def terms(
         self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
-        pair = [pooled_features(model, self.layer, self.vertex) for model in (student, teacher)]
+        pair = pooled_pair(student, teacher, self.layer, self.vertex)
         if self.form != "kernel":
-            pair = [self._embed(name, part) for name, part in zip(("student", "teacher"), pair)]
+            pair = self._embed("student", pair[0]), self._embed("teacher", pair[1])
         axis = self.axis_name
         if self.form == "embedding":
             return {"cc": self.weight * cc_embedding_loss(pair[0], pair[1], axis_name=axis)}

@@ -188,9 +188,9 @@ class Distiller(Method):
     axis_name: str | None = None
 
     without_share: ClassVar[tuple[str, ...]] = ("schedule",)
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"schedule": SCHEDULES}
 
     def __post_init__(self) -> None:
-        check_choice("schedule", self.schedule, SCHEDULES)
         if self.num_epochs is not None:
             check_positive("num_epochs", self.num_epochs)
         super().__post_init__()

@@ -8,6 +8,8 @@ same mutual information; contrasting two views of a scene both ways is CMC (Tian
 directions and negatives of other classes only.
 """
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -18,11 +20,10 @@ from jax_irkd.distillers._checks import (
     Mask,
     Number,
     Weights,
-    check_choice,
     check_positive,
     check_whole,
 )
-from jax_irkd.distillers._common import VERTICES, pooled_features, unit_rows
+from jax_irkd.distillers._common import pooled_features, unit_rows
 from jax_irkd.distillers._graph import same_clip
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
@@ -115,10 +116,10 @@ class Distiller(Method):
     vertex: str = "clip"
     axis_name: str | None = None
 
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"negatives": ("other_classes", "all")}
+
     def __post_init__(self) -> None:
         check_positive("temperature", self.temperature)
-        check_choice("negatives", self.negatives, ("other_classes", "all"))
-        check_choice("vertex", self.vertex, VERTICES)
         super().__post_init__()
 
     def terms(

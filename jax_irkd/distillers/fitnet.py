@@ -13,20 +13,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
+from jax_irkd.distillers._checks import Mask, Number, Weights
 from jax_irkd.distillers._common import (
-    VERTICES,
     compute_dtype,
     magnitude,
     paired_maps,
     pointwise,
 )
 from jax_irkd.distillers._inputs import squared, takes
-from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._method import StageMethod
 from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
-
-REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
 
 
 @takes("b *f", equal=True, relational=False, largest=squared)
@@ -83,7 +80,7 @@ def _mean(x: Float[Array, "b h w c"], axis_name: str | None) -> Float[Array, "1 
     return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
 
 
-class Distiller(Method):
+class Distiller(StageMethod):
     """Applies `fitnet_loss` to every stage in `layers`, through a learned 1x1 convolution each.
 
     `vertex` is frame (the maps of every frame) or clip (averaged over the segments). The larger
@@ -95,21 +92,9 @@ class Distiller(Method):
     weight: Number = 8.0
     vertex: str = "frame"
     standardise: bool = True
-    reduce: str = "mean"
     axis_name: str | None = None
 
-    def __post_init__(self) -> None:
-        check_choice("vertex", self.vertex, VERTICES)
-        check_choice("reduce", self.reduce, REDUCE)
-        super().__post_init__()
-
-    def terms(
-        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
-    ) -> dict[str, Float[Array, ""]]:
-        stages = [self._stage(layer, student, teacher) for layer in self.layers]
-        return {"fitnet": self.weight * REDUCE[self.reduce](jnp.stack(stages))}
-
-    def _stage(self, layer: str, student: Outputs, teacher: Outputs) -> Float[Array, ""]:
+    def stage(self, layer: str, student: Outputs, teacher: Outputs) -> Float[Array, ""]:
         guided, hint = paired_maps(student, teacher, layer, self.vertex)
         if self.standardise:
             hint = standardise(hint, self.axis_name)

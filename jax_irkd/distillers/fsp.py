@@ -12,7 +12,6 @@ from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
 from jax_irkd.distillers._common import (
-    VERTICES,
     adaptive_average_pool,
     compute_dtype,
     paired_maps,
@@ -20,11 +19,9 @@ from jax_irkd.distillers._common import (
     smaller_size,
 )
 from jax_irkd.distillers._inputs import squared_twice, takes_maps
-from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._method import REDUCE, Method
 from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
-
-REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
 
 
 @takes_maps(largest=squared_twice)
@@ -95,8 +92,6 @@ class Distiller(Method):
     reduce: str = "sum"
 
     def __post_init__(self) -> None:
-        check_choice("vertex", self.vertex, VERTICES)
-        check_choice("reduce", self.reduce, REDUCE)
         super().__post_init__()
         if len(self.layers) < 2:
             raise ValueError(f"layers must name at least two stages, got {self.layers}")

@@ -9,6 +9,7 @@ their code has biases where the layers here have batch norm.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -21,11 +22,10 @@ from jax_irkd.distillers._checks import (
     Mask,
     Number,
     Weights,
-    check_choice,
     check_positive,
     whole,
 )
-from jax_irkd.distillers._common import VERTICES, compute_dtype, magnitude, paired_maps, unit_rows
+from jax_irkd.distillers._common import compute_dtype, magnitude, paired_maps, unit_rows
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
@@ -108,9 +108,9 @@ class Distiller(Method):
     vertex: str = "clip"
     axis_name: str | None = None
 
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"form": FORMS}
+
     def __post_init__(self) -> None:
-        check_choice("form", self.form, FORMS)
-        check_choice("vertex", self.vertex, VERTICES)
         check_positive("rate", self.rate)
         super().__post_init__()
 

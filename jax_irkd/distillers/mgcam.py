@@ -25,11 +25,10 @@ from jax_irkd.distillers._checks import (
     optional,
 )
 from jax_irkd.distillers._common import (
-    VERTICES,
+    Adapter,
     adaptive_average_pool,
     compute_dtype,
     gather,
-    pointwise,
     smaller_size,
     stage_maps,
     unit_rows,
@@ -50,12 +49,7 @@ ATTENTIONS = ("graph", "uniform", "identity")
 PAIRS = ("all", "same")
 ACTIVATIONS = ("mean", "mean_sq", "l2", "minmax", "conv1x1")
 NORMALISATIONS = ("none", "l2", "minmax")
-CHOICES = {
-    "vertex": VERTICES,
-    "distance": DISTANCES,
-    "pairs": PAIRS,
-    "attention": ATTENTIONS,
-}
+CHOICES = {"distance": DISTANCES, "pairs": PAIRS, "attention": ATTENTIONS}
 GRAPH = {"sigma": check_sigma, "temperature": optional(check_positive)}
 
 
@@ -259,19 +253,6 @@ def attention_contrast(attention: Attention) -> Float[Array, ""]:
     return jnp.mean(jnp.max(attention, axis=-1) / smallest)
 
 
-class Adapter(nn.Module):
-    """Learned 1x1 convolution without bias and batch norm: student to teacher channels."""
-
-    channels: int
-    dtype: DTypeLike = jnp.float32
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        x = pointwise(self.channels, use_bias=False, dtype=self.dtype)(maps)  # a 1x1 convolution
-        return nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)(x)
-
-
 class Distiller(Method):
     """Applies `mgcam_loss` to the maps of `layers`; the options are those of the loss.
 
@@ -296,13 +277,12 @@ class Distiller(Method):
     axis_name: str | None = None
 
     free_fields: ClassVar[tuple[str, ...]] = ("sigma",)
+    choices: ClassVar[dict[str, tuple[str, ...]]] = CHOICES
 
     def __post_init__(self) -> None:
         check_sigma("sigma", self.sigma)
         if self.temperature is not None:
             check_positive("temperature", self.temperature)
-        for name, choices in CHOICES.items():
-            check_choice(name, getattr(self, name), choices)
         _check_activation(self.activation, self.normalisation)
         super().__post_init__()
 

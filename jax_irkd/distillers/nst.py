@@ -3,25 +3,20 @@
 Weight 50 on the sum over the stages, as in RepDistiller and mdistiller.
 """
 
-from collections.abc import Sequence
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
+from jax_irkd.distillers._checks import Mask, Number, Weights
 from jax_irkd.distillers._common import (
-    VERTICES,
     adaptive_average_pool,
     paired_maps,
     smaller_size,
     unit_rows,
 )
 from jax_irkd.distillers._inputs import takes
-from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._method import StageMethod
 from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
-
-REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
 
 
 @takes("b h w c")
@@ -84,27 +79,16 @@ def _products(x: Float[Array, "b n p"], y: Float[Array, "b n q"]) -> Float[Array
     return jnp.einsum("bnp,bnq->bpq", x, y, precision="highest")
 
 
-class Distiller(Method):
+class Distiller(StageMethod):
     """Applies `nst_loss` to every stage in `layers`.
 
     `vertex` is clip (maps averaged over the segments) or frame; `reduce` is mean or sum over the
     stages.
     """
 
-    layers: Sequence[str] = ("stage1", "stage2", "stage3", "stage4")
     weight: Number = 50.0
     vertex: str = "clip"
     reduce: str = "sum"
 
-    def __post_init__(self) -> None:
-        check_choice("vertex", self.vertex, VERTICES)
-        check_choice("reduce", self.reduce, REDUCE)
-        super().__post_init__()
-
-    def terms(
-        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
-    ) -> dict[str, Float[Array, ""]]:
-        stages = [
-            nst_loss(*paired_maps(student, teacher, layer, self.vertex)) for layer in self.layers
-        ]
-        return {"nst": self.weight * REDUCE[self.reduce](jnp.stack(stages))}
+    def stage(self, layer: str, student: Outputs, teacher: Outputs) -> Float[Array, ""]:
+        return nst_loss(*paired_maps(student, teacher, layer, self.vertex))

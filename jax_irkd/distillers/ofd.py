@@ -8,15 +8,13 @@ code takes what the last batch norm of a stage would give if its output were all
 
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Real
 
-from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
-from jax_irkd.distillers._common import VERTICES, compute_dtype, paired_maps, pointwise
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights
+from jax_irkd.distillers._common import Adapter, compute_dtype, paired_maps
 from jax_irkd.distillers._inputs import squared, takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
@@ -76,19 +74,6 @@ def negative_means(
     return total / jnp.maximum(count, 1.0)
 
 
-class Connector(nn.Module):
-    """1x1 convolution without bias and batch norm: student to teacher channels."""
-
-    channels: int
-    dtype: DTypeLike = jnp.float32
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, maps: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
-        x = pointwise(self.channels, use_bias=False, dtype=self.dtype)(maps)
-        return nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)(x)
-
-
 class Distiller(Method):
     """Applies `ofd_loss` to every map in `layers`, from shallow to deep, before their ReLUs.
 
@@ -101,10 +86,6 @@ class Distiller(Method):
     vertex: str = "frame"
     axis_name: str | None = None
 
-    def __post_init__(self) -> None:
-        check_choice("vertex", self.vertex, VERTICES)
-        super().__post_init__()
-
     def terms(
         self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
@@ -113,7 +94,7 @@ class Distiller(Method):
             maps, target = paired_maps(student, teacher, layer, self.vertex)
             dtype = compute_dtype(student, layer)
             name = f"connector_{layer}"
-            connector = Connector(target.shape[-1], dtype, self.axis_name, name=name)
+            connector = Adapter(target.shape[-1], dtype, self.axis_name, name=name)
             loss = ofd_loss(connector(maps), target, negative_means(target, self.axis_name))
             total += loss / 2 ** (len(self.layers) - 1 - number)
         return {"ofd": self.weight * total}

@@ -6,8 +6,8 @@ Weight 30000 on the mean over pairs of clips, as in RepDistiller and mdistiller 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
-from jax_irkd.distillers._common import VERTICES, pooled_features, unit_rows
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights
+from jax_irkd.distillers._common import pooled_pair, unit_rows
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
@@ -93,13 +93,9 @@ class Distiller(Method):
     vertex: str = "clip"
     axis_name: str | None = None
 
-    def __post_init__(self) -> None:
-        check_choice("vertex", self.vertex, VERTICES)
-        super().__post_init__()
-
     def terms(
         self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
-        pair = [pooled_features(model, self.layer, self.vertex) for model in (student, teacher)]
+        pair = pooled_pair(student, teacher, self.layer, self.vertex)
         loss = pkt_loss(*pair, itself=self.itself, axis_name=self.axis_name)
         return {"pkt": self.weight * loss}

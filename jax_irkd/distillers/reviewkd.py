@@ -19,12 +19,10 @@ from jax_irkd.distillers._checks import (
     Mask,
     Number,
     Weights,
-    check_choice,
     check_not_negative,
     check_whole,
 )
 from jax_irkd.distillers._common import (
-    VERTICES,
     adaptive_average_pool,
     check_same_clips,
     compute_dtype,
@@ -146,7 +144,6 @@ class Distiller(Method):
 
     def __post_init__(self) -> None:
         check_whole("inner", self.inner, 1)
-        check_choice("vertex", self.vertex, VERTICES)
         check_not_negative("warmup_epochs", self.warmup_epochs)
         super().__post_init__()
 

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights
 from jax_irkd.distillers._common import (
     EPSILON,
-    VERTICES,
     magnitude,
-    pooled_features,
+    pooled_pair,
 )
 from jax_irkd.distillers._gram import inner_products
 from jax_irkd.distillers._inputs import takes
@@ -225,14 +224,10 @@ class Distiller(Method):
     vertex: str = "clip"
     axis_name: str | None = None
 
-    def __post_init__(self) -> None:
-        check_choice("vertex", self.vertex, VERTICES)
-        super().__post_init__()
-
     def terms(
         self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
-        pair = [pooled_features(model, self.layer, self.vertex) for model in (student, teacher)]
+        pair = pooled_pair(student, teacher, self.layer, self.vertex)
         distance = rkd_distance_loss(*pair, axis_name=self.axis_name)
         angle = rkd_angle_loss(*pair, axis_name=self.axis_name)
         return {

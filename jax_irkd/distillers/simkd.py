@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice, check_positive
-from jax_irkd.distillers._common import VERTICES, compute_dtype, paired_maps
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_positive
+from jax_irkd.distillers._common import compute_dtype, paired_maps
 from jax_irkd.distillers._inputs import squared, takes
 from jax_irkd.distillers._logits import cross_entropy
 from jax_irkd.distillers._method import Method
@@ -97,7 +97,6 @@ class Distiller(Method):
 
     def __post_init__(self) -> None:
         check_positive("factor", self.factor)
-        check_choice("vertex", self.vertex, VERTICES)
         super().__post_init__()
 
     def terms(

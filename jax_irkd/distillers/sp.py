@@ -4,25 +4,20 @@ Weight 3000 on the mean over the stages (Knowledge-Distillation-Zoo, the default
 mdistiller and RepDistiller use the last stage alone: `layers=("stage4",)`.
 """
 
-from collections.abc import Sequence
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
+from jax_irkd.distillers._checks import Mask, Number, Weights
 from jax_irkd.distillers._common import (
     EPSILON,
-    VERTICES,
     flat_features,
     unit_rows,
 )
 from jax_irkd.distillers._gram import gram
 from jax_irkd.distillers._inputs import takes
-from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._method import StageMethod
 from jax_irkd.distillers._reduction import mean, reduce
 from jax_irkd.models.outputs import Outputs
-
-REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
 
 
 @takes("b *f")
@@ -65,29 +60,17 @@ def _similarity(features: Float[Array, "b *f"]) -> Float[Array, "b b"]:
     return unit_rows(products * (scale.T / largest), EPSILON / (scale * largest))
 
 
-class Distiller(Method):
+class Distiller(StageMethod):
     """Applies `sp_loss` to every feature in `layers` (stage maps or `pooled`).
 
     `reduce` is mean or sum over the layers. `vertex="frame"` compares all frames of the
     batch instead of clips, whose maps are averaged over their segments.
     """
 
-    layers: Sequence[str] = ("stage1", "stage2", "stage3", "stage4")
     weight: Number = 3000.0
-    reduce: str = "mean"
     vertex: str = "clip"
     axis_name: str | None = None
 
-    def __post_init__(self) -> None:
-        check_choice("reduce", self.reduce, REDUCE)
-        check_choice("vertex", self.vertex, VERTICES)
-        super().__post_init__()
-
-    def terms(
-        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
-    ) -> dict[str, Float[Array, ""]]:
-        stages = []
-        for layer in self.layers:
-            pair = [flat_features(model, layer, self.vertex) for model in (student, teacher)]
-            stages.append(sp_loss(*pair, axis_name=self.axis_name))
-        return {"sp": self.weight * REDUCE[self.reduce](jnp.stack(stages))}
+    def stage(self, layer: str, student: Outputs, teacher: Outputs) -> Float[Array, ""]:
+        pair = [flat_features(model, layer, self.vertex) for model in (student, teacher)]
+        return sp_loss(pair[0], pair[1], axis_name=self.axis_name)

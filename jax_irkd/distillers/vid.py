@@ -4,8 +4,6 @@ Weight 1 on the sum over the stages, three 1x1 convolutions and a variance that 
 the authors' code, RepDistiller and mdistiller.
 """
 
-from collections.abc import Sequence
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,14 +11,12 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Real
 
-from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice, check_positive
-from jax_irkd.distillers._common import VERTICES, compute_dtype, paired_maps, pointwise
+from jax_irkd.distillers._checks import Mask, Number, Weights, check_positive
+from jax_irkd.distillers._common import compute_dtype, paired_maps, pointwise
 from jax_irkd.distillers._inputs import squared, takes
-from jax_irkd.distillers._method import Method
+from jax_irkd.distillers._method import StageMethod
 from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
-
-REDUCE = {"mean": jnp.mean, "sum": jnp.sum}
 
 SMALLEST = 1e-5
 """The least variance, that of the authors' code."""
@@ -83,14 +79,13 @@ class Regressor(nn.Module):
         return x, jax.nn.softplus(raw) + SMALLEST
 
 
-class Distiller(Method):
+class Distiller(StageMethod):
     """Applies `vid_loss` to every stage in `layers`, each with a learned regressor.
 
     `vertex` is clip (maps averaged over the segments) or frame. The larger map is average-pooled
     to the smaller first. `reduce` is mean or sum over the stages; `variance` that of the start.
     """
 
-    layers: Sequence[str] = ("stage1", "stage2", "stage3", "stage4")
     weight: Number = 1.0
     variance: Number = 5.0
     vertex: str = "frame"
@@ -98,17 +93,9 @@ class Distiller(Method):
 
     def __post_init__(self) -> None:
         check_positive("variance", self.variance)
-        check_choice("vertex", self.vertex, VERTICES)
-        check_choice("reduce", self.reduce, REDUCE)
         super().__post_init__()
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
-    ) -> dict[str, Float[Array, ""]]:
-        stages = [self._stage(layer, student, teacher) for layer in self.layers]
-        return {"vid": self.weight * REDUCE[self.reduce](jnp.stack(stages))}
-
-    def _stage(self, layer: str, student: Outputs, teacher: Outputs) -> Float[Array, ""]:
+    def stage(self, layer: str, student: Outputs, teacher: Outputs) -> Float[Array, ""]:
         maps, target = paired_maps(student, teacher, layer, self.vertex)
         dtype, name = compute_dtype(student, layer), f"regressor_{layer}"
         regressor = Regressor(target.shape[-1], float(self.variance), dtype, name=name)
