@@ -301,8 +301,9 @@ def _check_range(
 ) -> None:
     """Outside of jit and grad, where the values are known."""
     for key, arrays in pair.items():
-        known = [x for x in arrays if not isinstance(x, jax.core.Tracer)]
-        reached = max((float(jnp.max(jnp.abs(x))) for x in known), default=0.0)
+        sizes = [jnp.max(jnp.abs(x)) for x in arrays]  # traced under jit, also of a constant
+        known = [float(size) for size in sizes if not isinstance(size, jax.core.Tracer)]
+        reached = max(known, default=0.0)
         if reached > largest:
             raise ValueError(
                 f"{loss}: {key} reaches {reached:.3g}; from {largest:.3g} on the loss may leave "

@@ -97,6 +97,7 @@ def test_ranges(title, strict):
         for sizes in beyond:
             with pytest.raises(ValueError, match=rf"{title}: .* reaches .*; from .* on the loss"):
                 loss_of(title)(*scaled(*sizes))
+        jax.eval_shape(lambda: loss_of(title)(*scaled(*beyond[0])))  # a constant under jit
 
 
 @pytest.mark.parametrize("title", ["st_loss", "dkd_loss", "mlkd_loss"])
