@@ -51,13 +51,13 @@ def line_chart(series: Sequence[Series], *, label: str, height: int = 200) -> Ma
         inside = np.clip(value, y_low, y_high)
         return height - bottom - (inside - y_low) / (y_high - y_low) * (height - top - bottom)
 
-    parts = [_open(WIDTH, height, label)]
+    parts = [draw_frame(WIDTH, height, label)]
     for tick in ticks(y_low, y_high, 4):
         y = place_y(tick)
-        parts.append(_line(left, y, WIDTH - right, y, "rule"))
-        parts.append(_text(left - 6, y + 3.5, short(tick), "tick end"))
+        parts.append(draw_line(left, y, WIDTH - right, y, "rule"))
+        parts.append(draw_text(left - 6, y + 3.5, short(tick), "tick end"))
     for tick in (t for t in ticks(x_low, x_high, 4) if t == round(t)):
-        parts.append(_text(place_x(tick), height - bottom + 16, short(tick), "tick middle"))
+        parts.append(draw_text(place_x(tick), height - bottom + 16, short(tick), "tick middle"))
     for raw, line in zip(series, smooth):
         if not raw.dots and len(raw.x) > 8 and raw.colour == "student":
             parts.append(_path(place_x(raw.x), place_y(raw.y), f"curve faint {raw.colour}", ""))
@@ -67,7 +67,9 @@ def line_chart(series: Sequence[Series], *, label: str, height: int = 200) -> Ma
         parts.append(_path(place_x(x), place_y(y), f"curve {line.colour}", title))
         if raw.dots:
             parts += [
-                _dot(place_x(a), place_y(b), raw.colour, f"{raw.name}: {short(b)} at step {a:g}")
+                draw_dot(
+                    place_x(a), place_y(b), raw.colour, f"{raw.name}: {short(b)} at step {a:g}"
+                )
                 for a, b in zip(x, y)
                 if np.isfinite(b)
             ]
@@ -82,7 +84,7 @@ def confusion_chart(
     named, written = classes <= 30, classes <= 14
     left, top, right = (110, 78, 30) if named else (24, 20, 4)
     cell = (WIDTH - left - right) / classes
-    parts = [_open(WIDTH, top + cell * classes + 1, label)]
+    parts = [draw_frame(WIDTH, top + cell * classes + 1, label)]
     parts.append(
         Markup('<rect x="{}" y="{}" width="{}" height="{}" class="field"/>').format(
             left, top, _n(cell * classes), _n(cell * classes)
@@ -93,13 +95,13 @@ def confusion_chart(
         if named:
             size = Markup(' style="font-size:{}px"').format(_n(min(10.5, cell * 0.95)))
             text = clip_text(name, 18)
-            parts.append(_text(left - 5, top + middle + 3.5, text, "tick end", size))
+            parts.append(draw_text(left - 5, top + middle + 3.5, text, "tick end", size))
             x, y = _n(left + middle + 3), top - 6
             turn = Markup(' transform="rotate(-55 {} {})"').format(x, y) + size
-            parts.append(_text(x, y, clip_text(name, 15), "tick", turn))
+            parts.append(draw_text(x, y, clip_text(name, 15), "tick", turn))
         elif index % 10 == 0:
-            parts.append(_text(left - 4, top + middle + 3.5, str(index + 1), "tick end"))
-            parts.append(_text(left + middle, top - 5, str(index + 1), "tick middle"))
+            parts.append(draw_text(left - 4, top + middle + 3.5, str(index + 1), "tick end"))
+            parts.append(draw_text(left + middle, top - 5, str(index + 1), "tick middle"))
     for row, column in np.argwhere(np.nan_to_num(shares) >= 0.0005):
         share = shares[row, column]
         x, y = left + column * cell, top + row * cell
@@ -112,20 +114,22 @@ def confusion_chart(
         )
         if written and share >= 0.005:
             tone = "cell high" if share > 0.55 else "cell"
-            parts.append(_text(x + cell / 2, y + cell / 2 + 3, f"{100 * share:.0f}", tone))
+            parts.append(draw_text(x + cell / 2, y + cell / 2 + 3, f"{100 * share:.0f}", tone))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
 def reliability_chart(table: Reliability, *, colour: str, label: str) -> Markup:
     """Accuracy by confidence; the diagonal is perfect calibration, the feet count the clips."""
     left, top, size, feet = 34, 8, 232, 34
-    parts = [_open(left + size + 14, top + size + feet + 34, label)]
+    parts = [draw_frame(left + size + 14, top + size + feet + 34, label)]
     bottom = top + size
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = bottom - share * size
-        parts.append(_line(left, y, left + size, y, "rule"))
-        parts.append(_text(left - 5, y + 3.5, f"{100 * share:.0f}", "tick end"))
-        text = _text(left + share * size, bottom + feet + 16, f"{100 * share:.0f}", "tick middle")
+        parts.append(draw_line(left, y, left + size, y, "rule"))
+        parts.append(draw_text(left - 5, y + 3.5, f"{100 * share:.0f}", "tick end"))
+        text = draw_text(
+            left + share * size, bottom + feet + 16, f"{100 * share:.0f}", "tick middle"
+        )
         parts.append(text)
     total = max(table.clips.max(), 1)
     for low, high, count, confidence, accuracy in zip(table.edges, table.edges[1:], *table[1:]):
@@ -136,10 +140,10 @@ def reliability_chart(table: Reliability, *, colour: str, label: str) -> Markup:
             f"{100 * accuracy:.1f} % right at {100 * confidence:.1f} % mean confidence"
         )
         x, width = left + low * size + 0.75, (high - low) * size - 1.5
-        parts.append(_bar(x, bottom - accuracy * size, width, accuracy * size, colour, title))
+        parts.append(draw_bar(x, bottom - accuracy * size, width, accuracy * size, colour, title))
         foot = max(count / total * (feet - 6), 0.8)
-        parts.append(_bar(x, bottom + 4, width, foot, "muted", title))
-    parts.append(_line(left, bottom, left + size, top, "ideal"))
+        parts.append(draw_bar(x, bottom + 4, width, foot, "muted", title))
+    parts.append(draw_line(left, bottom, left + size, top, "ideal"))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
@@ -153,22 +157,22 @@ def attention_chart(
     left, top, gap = 58, 18, 8
     side = (WIDTH - left) / max(len(columns), 2) - gap
     height = top + len(rows) * (side + gap) + 30
-    parts = [_open(WIDTH, height, label)]
+    parts = [draw_frame(WIDTH, height, label)]
     for column, stage in enumerate(columns):
         x = left + column * (side + gap) + side / 2
-        parts.append(_text(x, top - 6, f"teacher {stage}", "tick middle"))
+        parts.append(draw_text(x, top - 6, f"teacher {stage}", "tick middle"))
     for row, stage in enumerate(rows):
         y = top + row * (side + gap)
-        parts.append(_text(left - 5, y + side / 2 + 4, f"student {stage}", "tick end"))
+        parts.append(draw_text(left - 5, y + side / 2 + 4, f"student {stage}", "tick end"))
         for column, other in enumerate(columns):
             if (stage, other) in attention:
                 x = left + column * (side + gap)
                 parts += _cells(np.asarray(attention[stage, other]), x, y, side, low, high)
     y = top + len(rows) * (side + gap) + 8
     steps = np.linspace(low, high, 24)[None]
-    parts.append(_text(left - 5, y + 8, f"{low:.3g}", "tick end"))
+    parts.append(draw_text(left - 5, y + 8, f"{low:.3g}", "tick end"))
     parts += _cells(steps, left, y, 120, low, high, height=10)
-    parts.append(_text(left + 126, y + 8, f"{high:.3g}", "tick"))
+    parts.append(draw_text(left + 126, y + 8, f"{high:.3g}", "tick"))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
@@ -194,11 +198,11 @@ def _cells(values, x: float, y: float, width: float, low: float, high: float, he
 
 def key_chart(names: Sequence[tuple[str, str]]) -> Markup:
     """Names beside their colours (classes of the page), for a sheet of several charts."""
-    parts = [_open(WIDTH, 18 * len(names), "colours")]
+    parts = [draw_frame(WIDTH, 18 * len(names), "colours")]
     for row, (name, colour) in enumerate(names):
         y = 18 * row + 9
-        parts.append(_dot(6, y, colour, name))
-        parts.append(_text(16, y + 4, clip_text(name, 60), "tick"))
+        parts.append(draw_dot(6, y, colour, name))
+        parts.append(draw_text(16, y + 4, clip_text(name, 60), "tick"))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
@@ -213,13 +217,13 @@ def sheet(panels: Sequence[tuple[str, Markup]], *, columns: int = 1, label: str)
                  for _, svg in row]  # fmt: skip
         for place, ((title, svg), (width, height)) in enumerate(zip(row, sizes)):
             x = gap + place * (WIDTH + gap)
-            parts.append(_text(x, y + head - 4, clip_text(title, 58), "title"))
+            parts.append(draw_text(x, y + head - 4, clip_text(title, 58), "title"))
             frame = Markup('<svg x="{}" y="{}" width="{}" height="{}" ').format(
                 _n(x), _n(y + head), _n(width), _n(height)
             )
             parts.append(Markup(str(svg).replace("<svg ", frame, 1)))
         y += head + max(height for _, height in sizes) + gap
-    opened = _open(gap + columns * (WIDTH + gap), y, label)
+    opened = draw_frame(gap + columns * (WIDTH + gap), y, label)
     return Markup("").join([opened, *parts, Markup("</svg>")])
 
 
@@ -281,30 +285,30 @@ def _n(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def _open(width: float, height: float, label: str) -> Markup:
+def draw_frame(width: float, height: float, label: str) -> Markup:
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
         _n(width), _n(height), label
     )
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+def draw_line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
     return Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>').format(
         _n(x1), _n(y1), _n(x2), _n(y2), kind
     )
 
 
-def _text(x: float, y: float, text: str, kind: str, more: str = "") -> Markup:
+def draw_text(x: float, y: float, text: str, kind: str, more: str = "") -> Markup:
     x, y = (_n(x) if not isinstance(x, str) else x), _n(y)
     return Markup('<text x="{}" y="{}" class="{}"{}>{}</text>').format(x, y, kind, more, text)
 
 
-def _bar(x: float, y: float, width: float, height: float, colour: str, title: str) -> Markup:
+def draw_bar(x: float, y: float, width: float, height: float, colour: str, title: str) -> Markup:
     return Markup(
         '<rect x="{}" y="{}" width="{}" height="{}" class="bar {}"><title>{}</title></rect>'
     ).format(_n(x), _n(y), _n(width), _n(height), colour, title)
 
 
-def _dot(x: float, y: float, colour: str, title: str) -> Markup:
+def draw_dot(x: float, y: float, colour: str, title: str) -> Markup:
     return Markup('<circle cx="{}" cy="{}" r="3" class="dot {}"><title>{}</title></circle>').format(
         _n(x), _n(y), colour, title
     )

@@ -87,7 +87,7 @@ def read_scores(folder: str | Path) -> Scores:
             "it to its end with python -m jax_irkd.main"
         )
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             ids, labels, logits = (saved[name] for name in ("clip_id", "label", "logits"))
     except Exception as error:  # NumPy and zipfile raise whatever damage makes them stumble over
         raise UserError(f"{path} cannot be read ({one_line(error)}); {_AGAIN}") from error

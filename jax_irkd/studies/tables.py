@@ -3,11 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from jax_irkd.reporting import pulls
+from jax_irkd.reporting.intervals import Estimate, interval_chart
 from jax_irkd.reporting.sections import Section, table_section
 from jax_irkd.reporting.wording import duration, metric_name, percent
 from jax_irkd.runs.results import TITLES, data_of
 
+PICTURE = "study.png"
 Rows = list[list[str]]
 Table = tuple[list[str], Rows]
 
@@ -31,6 +35,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
     parts = [f"# Study: {data_of(summary) or 'no finished run'}", ""]
     parts += [*_facts(summary), ""]
     if summary["methods"]:
+        if chart(summary) is not None:
+            parts += [f"![differences to infrared only]({PICTURE})", ""]
         parts += [_markdown_table(*headline(summary)), "", _READING, ""]
         seeds = over_seeds(summary)
         if seeds:
@@ -54,6 +60,10 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
     """The same as sections of an HTML report."""
     made = []
     if summary["methods"]:
+        drawn = chart(summary)
+        if drawn is not None:
+            figure = Markup("<figure>{}</figure>").format(drawn)
+            made.append(Section("Study: gains over infrared only", figure))
         lead = f"{_command_line(summary)} {_READING}"
         made.append(table_section("Study: methods and seeds", *headline(summary), lead=lead))
         gains = class_gains(summary)
@@ -96,6 +106,22 @@ def headline(summary: Mapping[str, Any]) -> Table:
             ]
         )
     return headers, rows
+
+
+def chart(summary: Mapping[str, Any]) -> Markup | None:
+    """Every method's difference to infrared only with its interval."""
+    rows = [
+        Estimate(
+            row["title"], *(100 * row["difference"][key] for key in ("difference", "low", "high"))
+        )
+        for row in summary["methods"].values()
+        if row.get("difference")
+    ]
+    if not rows:
+        return None
+    seeds = max(len(row["seeds"]) for row in summary["methods"].values())
+    unit = f"points of top-1 over infrared only, 95 %, {seeds} seeds, {summary['clips']} clips"
+    return interval_chart(rows, unit=unit, label="differences to infrared only, with intervals")
 
 
 def over_seeds(summary: Mapping[str, Any]) -> Table | None:

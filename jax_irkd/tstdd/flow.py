@@ -118,7 +118,7 @@ class FlowCache:
     def read(self, clip_id: str) -> UInt8[np.ndarray, "u h w 2"] | None:
         """The stored flow, None where there is none or it is damaged."""
         try:
-            with np.load(self.path(clip_id), allow_pickle=False) as stored:
+            with self.path(clip_id).open("rb") as file, np.load(file) as stored:
                 flow = stored["flow"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.zlib.error):
             return None

@@ -156,6 +156,25 @@ def test_p_values_are_corrected_for_the_number_of_methods(tmp_path):
     assert first["compared"] == 2
 
 
+def test_the_picture_shows_every_interval(tmp_path):
+    generated(tmp_path, PREDICTIONS, LABELS)
+    found = outputs.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
+    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+    assert "](study.png)" in (tmp_path / "study.md").read_text()
+    difference = found["methods"]["ours"]["difference"]
+    ends = ", ".join(f"{100 * difference[key]:+.1f}" for key in ("low", "high"))
+    drawn = str(tables.chart(found))
+    assert f"Ours (DKD + MGCAM): {100 * difference['difference']:+.1f} [{ends}]" in drawn
+    (x, width), (dot,) = (
+        re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', drawn)[0],
+        re.findall(r'<circle cx="([\d.]+)"', drawn),
+    )
+    share = (difference["difference"] - difference["low"]) / (
+        difference["high"] - difference["low"]
+    )
+    assert (float(dot) - float(x)) / float(width) == pytest.approx(share, abs=0.01)
+
+
 def test_the_gap_has_an_interval_where_the_teacher_always_leads(tmp_path):
     never = [2, 2, 2, 2, 2, 2, 2, 2, 2, 0]  # one right
     predictions = PREDICTIONS | {(s, "baseline"): never for s in (0, 1)}
