@@ -93,7 +93,7 @@ def test_ranges(title, strict):
         for number in (1e-30, 1e-10, 1e10, row.hottest):
             run(*scaled(1.0, 1.0), options | {key: number})
     if row.largest < 1e38:
-        beyond = [(1e3 * row.largest, 1.0), (1.0, 1e3 * row.largest), (1.0, np.inf)]
+        beyond = [(1e3 * row.largest, 1.0), (1.0, 1e3 * row.largest)]
         for sizes in beyond:
             with pytest.raises(ValueError, match=rf"{title}: .* reaches .*; from .* on the loss"):
                 loss_of(title)(*scaled(*sizes))
