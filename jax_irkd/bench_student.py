@@ -18,7 +18,9 @@ def parse(argv: Sequence[str]):
     parser.add_argument("networks", nargs="+", help="run folders, .irkd and .onnx files")
     parser.add_argument("--batch", type=int, default=1, help="clips per call")
     parser.add_argument("--repeats", type=int, default=20, help="calls of each network")
-    parser.add_argument("--which", choices=["last", "best", "ema"], default="last")
+    parser.add_argument(
+        "--which", choices=["last", "best", "ema"], default="last", help="a run's checkpoint"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     return parser.parse_args(argv)
 

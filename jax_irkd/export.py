@@ -19,9 +19,11 @@ def parse(argv: Sequence[str]):
     add = parser.add_argument
     add("--run", required=True, help="a run's folder, WORKDIR/METHOD")
     add("--out", required=True, help="the file to write")
-    add("--format", choices=["irkd", "onnx"], default="irkd")
-    add("--precision", choices=["float32", "bf16", "int8"], default="float32")
-    add("--which", choices=["last", "best", "ema"], default="last")
+    add("--format", choices=["irkd", "onnx"], default="irkd", help="of the file")
+    add(
+        "--precision", choices=["float32", "bf16", "int8"], default="float32", help="of the weights"
+    )
+    add("--which", choices=["last", "best", "ema"], default="last", help="a checkpoint")
     add("--no_measure", action="store_true", help="do not measure the accuracy of bf16 and int8")
     return parser.parse_args(argv)
 

@@ -25,7 +25,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--stream", help="a camera's number, a device, a URL, or a file played in real time")
     add("--which", choices=["last", "best", "ema"], default="last", help="a run's checkpoint")
     add("--json", action="store_true", help="one JSON object per line")
-    add("--topk", type=_positive(int), default=5)
+    add("--topk", type=_positive(int), default=5, help="classes that are named")
     add("--out", help="folder for JSON, rows in PKU-MMD's format and timeline pictures")
     add("--annotate", help="a video to write, or a folder when there are several")
     kind = parser.add_mutually_exclusive_group()

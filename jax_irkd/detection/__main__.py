@@ -21,9 +21,14 @@ def parse(argv: Sequence[str]):
     add = parser.add_argument
     add("proposals", help="folder with one text file per video")
     add("ground", help="folder with the label files of the same names")
-    add("--missing", default="error", choices=["error", "official", "empty"])
+    add(
+        "--missing",
+        default="error",
+        choices=["error", "official", "empty"],
+        help="a video without a file",
+    )
     add("--threshold", type=float, default=0.5, help="of the overlap that makes a hit")
-    add("--num_classes", type=int, default=51)
+    add("--num_classes", type=int, default=51, help="PKU-MMD has 51")
     return parser.parse_args(argv)
 
 

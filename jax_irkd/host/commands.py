@@ -237,9 +237,18 @@ def _in_main_thread() -> bool:
 def parser(module: str, text: str):
     """An argparse parser for the command `module`, described by its docstring `text`.
 
-    It raises UserError for wrong arguments and names the nearest option for an unknown one.
+    It raises UserError for wrong arguments and names the nearest option for an unknown one. The
+    help tells every default.
     """
     import argparse
+
+    class Formatter(argparse.RawDescriptionHelpFormatter):
+        def _get_help_string(self, action: argparse.Action) -> str:
+            said, default = action.help or "", action.default
+            silent = default is None or default in ("", argparse.SUPPRESS) or action.nargs == 0
+            if silent or not action.option_strings or "default" in said:
+                return said
+            return f"{said} (default: {str(default).replace('%', '%%')})".lstrip()
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str):
@@ -258,6 +267,6 @@ def parser(module: str, text: str):
     return Parser(
         prog=f"python -m {module}",
         description=text,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
         allow_abbrev=False,
     )

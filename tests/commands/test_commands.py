@@ -80,6 +80,18 @@ print(json.dumps(said))
         assert max(map(len, text.splitlines())) <= 100, name
 
 
+def test_help_tells_every_default():
+    made = commands.parser("x", "Text.")
+    made.add_argument("--many", type=int, default=0, help="clips")
+    made.add_argument("--said", default=3, help="threads (default: all)")
+    made.add_argument("--maybe", help="a file")
+    made.add_argument("--flag", action="store_false", help="a switch")
+    lines = {line.split()[0]: line for line in made.format_help().splitlines() if " --" in line}
+    assert lines["--many"].endswith("clips (default: 0)")
+    assert lines["--said"].endswith("threads (default: all)")
+    assert lines["--maybe"].endswith("a file") and lines["--flag"].endswith("a switch")
+
+
 def test_the_door_lists_all_commands_at_80_columns(capsys):
     assert door.main(["--help"]) == 0
     text = capsys.readouterr().out

@@ -25,10 +25,10 @@ def parse(argv: Sequence[str]):
     add = parser.add_argument
     add("--out", required=True, help="an empty folder, or one of an earlier run")
     add("--subjects", default="1-20", type=numbers, help="such as 1-20 or 1,3,6")
-    add("--cameras", default="1-3", type=numbers)
+    add("--cameras", default="1-3", type=numbers, help="of NTU's three")
     add("--repetitions", default="1", type=numbers, help="such as 1 or 1-2")
-    add("--classes", default="1-10", type=numbers)
-    add("--seed", default=0, type=int)
+    add("--classes", default="1-10", type=numbers, help="of NTU's first ten")
+    add("--seed", default=0, type=int, help="other people and rooms")
     add("--workers", type=int, help="processes; all cores unless given")
     add("--codec", default="h264", help="of the RGB files: h264 or mpeg4")
     return parser.parse_args(argv)
