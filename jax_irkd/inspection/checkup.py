@@ -41,6 +41,7 @@ PYTHON = ("3.11", "3.14")  # from the first on, before the second
 CODECS = ("h264", "hevc", "mpeg4", "mjpeg")
 MEMORY = (2e9, 6e9)  # Bytes: less than the first is red, less than the second yellow.
 DISK = (5e8, 5e9)
+CLASSES = 60  # their number changes next to nothing
 
 
 class Line(NamedTuple):
@@ -148,6 +149,28 @@ def check_memory() -> list[Line]:
             text = f"{stats['bytes_limit'] / 1e9:.1f} GB for JAX, {used:.1f} GB in use"
             lines.append(Line(GREEN, f"memory of {device}", text))
     return lines
+
+
+def check_needs(config: ConfigDict) -> list[Line]:
+    """What the config's phases hold, as `inspect config` reckons it, beside what there is."""
+    import jax
+
+    from jax_irkd.inspection import cost
+    from jax_irkd.training import failures
+
+    largest = max(cost.plan(config, None, classes=CLASSES), key=lambda part: part.needed)
+    wanted, device = largest.needed, jax.local_devices()[0]
+    if device.platform == "cpu":  # all of them share the main memory
+        wanted, there = wanted * (config.num_devices or jax.local_device_count()), _free_memory()
+    else:
+        there = (device.memory_stats() or {}).get("bytes_limit")
+    text = f"the {largest.name} holds up to {wanted / 1e9:.1f} GB"
+    if there is None or wanted <= there:
+        return [Line(GREEN, "needs", text)]
+    text += f" (an upper estimate), {there / 1e9:.1f} GB are there"
+    role = "teacher" if largest.modality == "rgb" else "student"
+    remedy = failures.remedy("RESOURCE_EXHAUSTED", role, largest.per_device) or ""
+    return [Line(RED if wanted > 2 * there else YELLOW, "needs", text, remedy)]
 
 
 def _free_memory() -> int | None:
@@ -296,7 +319,9 @@ def examine(
         lambda: check_data(config),
         check_training,
     ]
-    return [*checks, lambda: check_programs(argv)] if config is not None else checks
+    if config is None:
+        return checks
+    return [*checks, lambda: check_needs(config), lambda: check_programs(argv)]
 
 
 def report(config: ConfigDict | None, workdir: Path, argv: Sequence[str], console: Console) -> int:

@@ -51,6 +51,11 @@ class PhasePlan(NamedTuple):
     update_flops: float
     memory: dict[str, float]  # bytes a device, by what they hold
 
+    @property
+    def needed(self) -> float:
+        """Bytes that training holds on a device, an upper estimate."""
+        return sum(self.memory.values())
+
 
 def phases(config: ConfigDict) -> list[tuple[str, str, str]]:
     """Name, role and modality of the networks that a run of `config` trains, in their order."""

@@ -108,7 +108,7 @@ def _plans_table(plans: Sequence) -> Table:
     for title in dict.fromkeys(name for part in plans for name in part.memory):
         held = [part.memory.get(title) for part in plans]
         table.add_row(f"memory: {title}", *("–" if h is None else _mebibytes(h) for h in held))
-    table.add_row("memory a device", *(_mebibytes(sum(p.memory.values())) for p in plans))
+    table.add_row("memory a device", *(_mebibytes(p.needed) for p in plans))
     return table
 
 

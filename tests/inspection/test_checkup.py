@@ -6,7 +6,7 @@ from jax_irkd import doctor
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.host import devices
-from jax_irkd.inspection import checkup, compilation
+from jax_irkd.inspection import checkup, compilation, cost
 from jax_irkd.inspection.checkup import GREEN, RED, YELLOW, Line
 from jax_irkd.inspection.compilation import Finding
 from tests.helpers import fakes
@@ -186,3 +186,13 @@ def test_programs_are_compiled_where_there_is_a_gpu(monkeypatch):
         Line(RED, "student", "no tiles", "a flag"),
     ]
     assert asked[0][1:] == ["-m", "jax_irkd.doctor", "--config=configs/ntu.py", "--programs"]
+
+
+@pytest.mark.parametrize(("times", "colour"), [(1.01, GREEN), (0.9, YELLOW), (0.4, RED)])
+def test_doctor_reckons_as_inspect_does(monkeypatch, times, colour):
+    config = fakes.config("baseline")
+    largest = max(part.needed for part in cost.plan(config, None, classes=checkup.CLASSES))
+    monkeypatch.setattr(checkup, "_free_memory", lambda: int(times * largest))
+    (line,) = checkup.check_needs(config)
+    assert line.colour == colour and f"holds up to {largest / 1e9:.1f} GB" in line.text
+    assert (f"{times * largest / 1e9:.1f} GB are there" in line.text) == (colour != GREEN)
