@@ -57,6 +57,8 @@ def run(
             code = _carry_out(body, sys.argv[1:] if argv is None else list(argv))
     except BaseException as error:
         code = _last_words(error, pressed.seen, f"; {AGAIN}" if resumes else "")
+        if argv is None and isinstance(error, Ended):  # wherever it was: XLA may be at work
+            _leave_now(code)
         if code is None:
             if argv is None and _left_behind():
                 traceback.print_exc()
@@ -84,6 +86,10 @@ def _left_behind() -> bool:
 def _leave_threads(code: int) -> None:
     with contextlib.suppress(Exception):
         atexit._run_exitfuncs()
+    _leave_now(code)
+
+
+def _leave_now(code: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

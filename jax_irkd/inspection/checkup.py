@@ -167,7 +167,7 @@ def check_needs(config: ConfigDict) -> list[Line]:
     text = f"the {largest.name} holds up to {wanted / 1e9:.1f} GB"
     if there is None or wanted <= there:
         return [Line(GREEN, "needs", text)]
-    text += f" (an upper estimate), {there / 1e9:.1f} GB are there"
+    text = f"{text} (an upper estimate), {there / 1e9:.1f} GB are there"
     role = "teacher" if largest.modality == "rgb" else "student"
     remedy = failures.remedy("RESOURCE_EXHAUSTED", role, largest.per_device) or ""
     return [Line(RED if wanted > 2 * there else YELLOW, "needs", text, remedy)]
@@ -310,8 +310,7 @@ def examine(
     if config is not None:
         folders["data_dir"] = Path(config.dataset.data_dir)
     checks = [
-        check_versions,
-        check_codecs,
+        *(check_versions, check_codecs),
         lambda: check_devices(config),
         check_memory,
         lambda: check_disk(folders),
