@@ -1,5 +1,6 @@
 """What a study has to run: a task for every method and seed, and the teacher they share."""
 
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -150,21 +151,27 @@ def _command(arguments: Sequence[str], workdir: Path) -> tuple[str, ...]:
     return (*run, f"--workdir={workdir}", "--distributed=off")
 
 
+@functools.cache
+def _content(path: str) -> str:
+    from jax_irkd.pretrained import start
+
+    return start.content_of(path)
+
+
 def _check(config: ConfigDict, folder: Path, workdir: Path) -> None:
     """Raises UserError when `folder` holds another run."""
     from jax_irkd.data import loading
-    from jax_irkd.pretrained import start
     from jax_irkd.runs.identity import identity_of
     from jax_irkd.runs.lifecycle import check_free
     from jax_irkd.runs.results import IDENTITY, finished
 
+    role = "teacher" if config.method == "teacher" else "student"
+    content = {"weights": _content(config.weights[role])}  # a missing file ends it here
     if not (folder / IDENTITY).exists():
         return
     teacher = finished(workdir / "teacher") if config.distillers else None
     # Only the run itself can tell which teacher it will have.
     unknown = ["teacher"] if config.distillers and (config.teacher or not teacher) else []
-    role = "teacher" if config.method == "teacher" else "student"
-    content = {"weights": start.content_of(config.weights[role])}
     try:
         dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
         content["data"] = dataset.fingerprint

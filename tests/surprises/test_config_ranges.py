@@ -169,3 +169,11 @@ def test_no_rule_is_idle():
 
 def _parse(*arguments):
     return command_line.parse(["--config=configs/demo.py", *arguments], lambda values: None).config
+
+
+def test_a_study_finds_missing_weights_before_its_first_run(tmp_path, capsys):
+    missing = f"--config.weights.student={tmp_path / 'nothing.safetensors'}"
+    asked = ["--config=configs/demo.py", "--methods=baseline", missing]
+    assert study.main([*asked, f"--workdir={tmp_path / 'study'}"]) == 2
+    assert "nothing.safetensors does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
