@@ -8,16 +8,12 @@ import pytest
 from jax_irkd import algorithm, build
 from jax_irkd.configs import ntu
 from jax_irkd.data.synthetic.raw_ntu import ntu_tree
-from jax_irkd.training import setup
 from tests.helpers import fakes
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(
-        setup, "make_model", lambda section, classes, *_, **__: fakes.TinyModel(classes)
-    )
-    monkeypatch.setattr(algorithm.examples, "closeups", lambda *args, **kwargs: [])
+    fakes.use_tiny_models(monkeypatch)
 
 
 def test_other_codecs_sizes_and_lengths_train(tmp_path):

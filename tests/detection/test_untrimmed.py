@@ -17,7 +17,6 @@ from jax_irkd.detection import untrimmed as evaluation
 from jax_irkd.detection.protocol import evaluate
 from jax_irkd.detection.rows import read_folder
 from jax_irkd.errors import UserError
-from jax_irkd.training import setup
 from jax_irkd.video import windows
 from tests.helpers import fakes
 
@@ -41,11 +40,7 @@ def built(raw, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    def tiny(section, num_classes, dtype, **overrides):
-        return fakes.TinyModel(num_classes, width=6 if section.depth == 50 else 4)
-
-    monkeypatch.setattr(setup, "make_model", tiny)
-    monkeypatch.setattr(algorithm.examples, "closeups", lambda *args, **kwargs: [])
+    fakes.use_tiny_models(monkeypatch)
 
 
 def config(raw, built, protocol="cross_subject", method="baseline", detect=True):

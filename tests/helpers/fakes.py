@@ -7,10 +7,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from jax_irkd import algorithm
 from jax_irkd.config import paper_setup
 from jax_irkd.data.loading import Dataset
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.models.tsn import dropout
+from jax_irkd.training import setup
 from jax_irkd.training.phase import Network, Phase
 
 CLASSES = ("top", "bottom", "side")
@@ -92,6 +94,17 @@ class TinyModel(nn.Module):
             pooled = dropout(pooled, dropout_keys, self.dropout)
         features["pooled"] = pooled.mean(1)
         return Outputs(nn.Dense(self.num_classes)(pooled).mean(1), features)
+
+
+def use_tiny_models(monkeypatch) -> None:
+    """In place of ResNets, in what trains; the teacher's is wider. No close-ups of them."""
+
+    def tiny(section, num_classes, dtype, **overrides):
+        return TinyModel(num_classes, width=6 if section.depth == 50 else 4)
+
+    monkeypatch.setattr(setup, "make_model", tiny)
+    # Grad-CAM reads a TSN's head; tests/reporting/test_examples.py has it.
+    monkeypatch.setattr(algorithm.examples, "closeups", lambda *args, **kwargs: [])
 
 
 def phase(config, **fields) -> Phase:

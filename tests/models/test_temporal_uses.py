@@ -3,7 +3,6 @@
 import functools
 import sys
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +13,7 @@ from jax_irkd.models.tsn import TSN
 from jax_irkd.reporting.gradcam import grad_cam
 from jax_irkd.training import steps
 from tests.helpers import networks
+from tests.helpers.finite_differences import activation_maps
 
 KINDS = ("shift", "causal")
 
@@ -117,24 +117,8 @@ def test_gradients_do_not_depend_on_the_number_of_devices():
 def test_grad_cam_by_finite_differences(kind):
     """A map of stage1 moves the logits through its neighbours too."""
     model = _network(temporal=kind)
-    clips, classes = networks.normal(1, 3, 40, 40, 1), jnp.array([1])
+    clips = networks.normal(1, 3, 40, 40, 1)
     variables = networks.draw(model, *clips.shape)
-    # One copy of the clip per segment, channel and sign; each copy's map is moved in one channel.
-    moves = 3e-3 * np.eye(3 * 8, dtype=np.float32).reshape(24, 3, 1, 1, 8)
-    change = jnp.concatenate([moves, -moves]).reshape(144, 1, 1, 8)
-
-    @networks.jit
-    def logits(clips, change):
-        def add(run, args, kwargs, context):
-            out = run(*args, **kwargs)
-            return out + change if context.module.name == "stage1_end" else out
-
-        with nn.intercept_methods(add):
-            return model.apply(variables, clips, train=False).logits[:, 1]
-
-    moved = logits(jnp.repeat(clips, 48, axis=0), change).reshape(2, 3, 8)
-    weights = (moved[0] - moved[1]) / 6e-3 / 100  # mean over 10 x 10 places
-    outputs = networks.jit(functools.partial(model.apply, train=False))(variables, clips)
-    maps = np.einsum("tc,thwc->thw", weights, outputs.features["stage1"][0])
-    found = grad_cam(model, variables, clips, classes, layer="stage1")[0]
+    maps = activation_maps(model, variables, clips, 1, "stage1")
+    found = grad_cam(model, variables, clips, jnp.array([1]), layer="stage1")[0]
     np.testing.assert_allclose(found, np.maximum(maps, 0), atol=0.03 * np.abs(maps).max())

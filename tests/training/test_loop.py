@@ -133,6 +133,7 @@ def tensorboard_steps(folder, tag):
     return steps
 
 
+@pytest.mark.slow
 def test_the_pull_of_every_term_is_in_the_log(tmp_path, capsys):
     config = fakes.config(num_epochs=4)
     config.log_every = 5
@@ -151,6 +152,7 @@ def test_the_pull_of_every_term_is_in_the_log(tmp_path, capsys):
     assert sorted(text.split()[1] for text in said) == sorted(loud) and "ccskd" in loud
 
 
+@pytest.mark.slow
 def test_a_run_from_before_the_balance_goes_on(tmp_path):
     """Its checkpoints have none; with weights as they were it is measured anew."""
     made = trainer(tmp_path, distill=True, shares={})

@@ -87,7 +87,8 @@ def assert_close(left, right, **tolerance):
         np.testing.assert_allclose(leaf, expected[path], err_msg=name, **tolerance)
 
 
-@pytest.mark.parametrize("count", [2, 4, 8])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 8])
 def test_the_update_does_not_depend_on_the_number_of_devices(count):
     step, state, teacher = setting(["dkd", "mgcam"])
     one_state, one_terms = on_devices(step, 1)(state, teacher, batch_of())
