@@ -45,6 +45,7 @@ def test_a_ratio_is_taken_round_by_round():
     assert found.figure("gain", "×", "≥ 1").met
 
 
+@pytest.mark.slow
 def test_operations_of_the_step_are_those_counted_by_hand():
     sizes = _distillation.Sizes(clips=2, segments=1, resolution=224)
     half = _distillation.networks(sizes, half=True)  # bfloat16: no shorter convolutions
@@ -86,6 +87,7 @@ print("loaded", sorted({blocked!r} & set(sys.modules)))
 """
 
 
+@pytest.mark.slow
 def test_compute_benchmarks_run_where_only_jax_flax_and_optax_are():
     blocked = {"grain", "tensorflow_datasets", "cv2", "av", "ml_collections", "matplotlib"}
     blocked |= {"torch", "tensorflow", "sklearn", "array_record"}

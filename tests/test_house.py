@@ -105,6 +105,7 @@ def _ours(*rooms: str) -> list[str]:
     return [name for name in sources() if name.startswith("jax_irkd.") and room(name) in rooms]
 
 
+@pytest.mark.slow
 def test_every_room_has_a_floor():
     assert {room(name) for name in sources() if name.startswith("jax_irkd.")} <= set(FLOOR)
 

@@ -89,6 +89,7 @@ def crash_on_b(job):
     return result(job.key)
 
 
+@pytest.mark.slow
 def test_a_task_that_kills_its_worker_is_reported_and_the_rest_goes_on(tmp_path):
     tasks = [task(key) for key in "abcdef"]
     summaries = pool.encode_all(tasks, crash_on_b, Cache(tmp_path), workers=2, show=False)
@@ -96,6 +97,7 @@ def test_a_task_that_kills_its_worker_is_reported_and_the_rest_goes_on(tmp_path)
     assert summaries[1].skipped[0].reason == "crashes the decoder"
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_bytes_as_one(raw, reference, tmp_path):
     assert run(raw, tmp_path, "--workers=2") == 0
     assert records(tmp_path) == reference

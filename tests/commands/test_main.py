@@ -153,6 +153,7 @@ def test_a_teacher_that_cannot_teach_is_refused(trained, tmp_path, monkeypatch):
         algorithm.run(wrong, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_weak_teacher_stops_the_run(tmp_path):
     weak = config("dkd", num_epochs=0.1, learning_rate=0.0)
     weak.allow_weak_teacher = False

@@ -16,6 +16,7 @@ def small(monkeypatch):
     fakes.use_tiny_models(monkeypatch)
 
 
+@pytest.mark.slow
 def test_other_codecs_sizes_and_lengths_train(tmp_path):
     """Zipped H.264 and MJPEG, RGB wider than infrared and with more frames; both protocols."""
     keys = ntu_tree(

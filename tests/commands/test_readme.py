@@ -19,6 +19,7 @@ def snippets():
     return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
 
 
+@pytest.mark.slow
 def test_the_loss_snippet():
     logits = jax.random.normal(jax.random.key(0), (2, 8, 10))
     given = {"student_logits": logits[0], "teacher_logits": logits[1], "labels": jnp.arange(8)}

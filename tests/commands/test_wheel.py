@@ -65,6 +65,7 @@ assert not {"configs", "tfds_builders"} & set(sys.modules)
 HOSTILE = "raise SystemExit('a file of the user was taken for ours')"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", [True, False])
 def test_the_wheel_beside_folders_of_the_same_names(site, tmp_path, package):
     for folder in ("configs", "tfds_builders"):
@@ -130,6 +131,7 @@ def brought(*names):
     return found
 
 
+@pytest.mark.slow
 def test_losses_need_jax_flax_and_jaxtyping_alone(site, tmp_path):
     there = brought("jax", "flax", "jaxtyping")
     missing = {

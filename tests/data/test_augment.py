@@ -48,6 +48,7 @@ def test_on_cuda_the_same_pixels_are_gathered(frames, resolution, offset, flip, 
     np.testing.assert_allclose(gathered, multiplied, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_both_modalities_share_the_draw():
     # The same scene in both: a grey ramp. Normalisation apart, they must come out alike.
     ramp = np.linspace(0, 255, 64).astype(np.uint8)
@@ -64,6 +65,7 @@ def test_both_modalities_share_the_draw():
     assert len({float(x) for x in infrared[:, 0, 0, 0, 0]}) > 1, "clips should differ"
 
 
+@pytest.mark.slow
 def test_a_clip_does_not_depend_on_its_batch():
     rng = np.random.default_rng(4)
     clips = {"rgb": jnp.asarray(rng.integers(0, 256, (4, 2, 40, 40, 3), dtype=np.uint8))}
@@ -85,6 +87,7 @@ def test_scales_of_a_crop_are_at_most_one_apart():
     assert 0.4 < np.mean(np.asarray(crops.flip)) < 0.6
 
 
+@pytest.mark.slow
 def test_jitter_keeps_the_range_and_leaves_grey_grey():
     grey = jnp.full((1, 8, 8, 3), 0.5)
     made = augment.jitter_colours(grey, jax.random.key(0), 0.4)
@@ -114,6 +117,7 @@ def test_saturation_mixes_with_the_luma():
     np.testing.assert_allclose(change, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_grey_share_is_the_share_of_clips_without_colour():
     noise = jax.random.uniform(jax.random.key(1), (1, 4, 4, 3), minval=0.3, maxval=0.7)
     made = jax.vmap(lambda key: augment.jitter_colours(noise, key, 0.1, 0.5, 0.3))(

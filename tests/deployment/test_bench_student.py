@@ -38,6 +38,7 @@ def test_networks_take_turns():
     assert "5.00     2.00" in timing.table(timings)
 
 
+@pytest.mark.slow
 def test_a_run_beside_its_export(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(setup, "make_model", student_runs.make_model)
     run = student_runs.write_run(tmp_path / "ours")

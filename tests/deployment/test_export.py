@@ -52,6 +52,7 @@ def tiny() -> Network:
     return Network(model, networks.draw(model, 1, 2, 32, 32, 1))
 
 
+@pytest.mark.slow
 def test_a_file_gives_what_the_run_gives(run, student):
     network, file = open_classifier(run), open_classifier(student)
     for name in ("class_names", "modality", "num_segments", "size"):
@@ -73,6 +74,7 @@ def residual(tmp_path_factory):
     return student_runs.write_run(tmp_path_factory.mktemp("residual") / "ours", width=4)
 
 
+@pytest.mark.slow
 def test_batch_norms_of_residual_networks_are_folded(residual):
     path = residual / "student.irkd"
     manifest = archive.export_run(residual, path)
@@ -120,6 +122,7 @@ def alone(code: str, path: Path) -> np.ndarray:
     return np.array(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 def test_it_loads_where_only_jax_is(run, student, tmp_path):
     """Once through our package, once by the lines of the model card, with what the file holds."""
     with zipfile.ZipFile(student) as archive:
@@ -208,6 +211,7 @@ def test_a_confident_network_hides_nothing():
     assert program._distance(lambda _: sure * np.nan, lambda _: sure, None) == np.inf
 
 
+@pytest.mark.slow
 def test_norms_that_cannot_be_folded_are_kept():
     """TinyModel's layers have names that folding does not know: it would be wrong silently."""
     made = program.make_program(tiny(), SPEC)
@@ -217,6 +221,7 @@ def test_norms_that_cannot_be_folded_are_kept():
     np.testing.assert_allclose(found, made.reference(clips), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_narrow_convolutions_take_fewer_products_on_cpus():
     """Of a ResNet-18 the four of its first stage, for any number of clips; ONNX has none.
 

@@ -16,6 +16,7 @@ from jax_irkd.training.evaluation import Network
 from tests.helpers import networks, student_runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "segments"), [("shift", 1), ("shift", 3), ("causal", 3)])
 def test_exported_programs_give_what_the_network_gives(kind, segments, monkeypatch):
     """Folded, with short convolutions, for any number of clips."""
@@ -53,6 +54,7 @@ def _same(file, expected) -> None:
         np.testing.assert_allclose(np.log(file(film)), np.log(expected(film)), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_exported_files_keep_the_order_of_frames(run, tmp_path):
     reference = open_classifier(run)
     assert _order_counts(reference)

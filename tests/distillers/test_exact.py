@@ -47,6 +47,7 @@ def table():
     return as_float32[0], as_float32[1], labels, as_float32[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_value_and_gradient(name, dtype):
@@ -71,6 +72,7 @@ def test_every_value_and_gradient(name, dtype):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["st", "dkd"])
 def test_gradients_to_the_teacher_and_the_temperature(name, dtype):
@@ -94,6 +96,7 @@ def test_gradients_to_the_teacher_and_the_temperature(name, dtype):
     assert np.all(np.abs(slopes[0].sum(-1)) <= tolerance * np.abs(slopes[0]).sum(-1) + 1e-30)
 
 
+@pytest.mark.slow
 def test_gradients_of_gradients():
     # Hessian-vector products in float64 against differences of gradients.
     rng = np.random.default_rng(1)

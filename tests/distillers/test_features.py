@@ -51,12 +51,14 @@ def assert_finite(value, gradients, case=""):
     assert all(np.isfinite(gradient).all() for gradient in gradients), case
 
 
+@pytest.mark.slow
 def test_at_loss_by_hand():
     # Maps (1, 1)/sqrt(2) against (1, 0): ((1/sqrt2 - 1)^2 + 1/2) / 2.
     student, teacher = jnp.ones((1, 1, 2, 3)), jnp.array([[[[2.0], [0.0]]]])
     np.testing.assert_allclose(at_loss(student, teacher), 1 - 2**-0.5, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_sp_loss_by_hand():
     # Orthogonal clips give G = I; identical clips give every entry 1/sqrt(2).
     student = jnp.array([[1.0, 0.0], [0.0, 1.0]])
@@ -64,6 +66,7 @@ def test_sp_loss_by_hand():
     np.testing.assert_allclose(sp_loss(student, teacher), 1 - 2**-0.5, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_cc_losses_by_hand():
     # Off the diagonal cosines 0 against 1: the difference is e^-0.8 (0.8 + 0.32), 2 of 4 entries.
     student = jnp.array([[1.0, 0.0], [0.0, 3.0]])
@@ -78,6 +81,7 @@ def test_cc_losses_by_hand():
     np.testing.assert_allclose(cc_embedding_loss(student, teacher + jnp.array([0, 1.0])), 2.0)
 
 
+@pytest.mark.slow
 def test_rkd_loss_by_hand():
     # Points 0, 1, 3 on a line: distances 1, 3, 2, mean 2. Student 0, 1, 2: 1, 2, 1, mean 4/3.
     student, teacher = jnp.array([[0.0], [1.0], [2.0]]), jnp.array([[0.0], [1.0], [3.0]])
@@ -88,6 +92,7 @@ def test_rkd_loss_by_hand():
     np.testing.assert_allclose(rkd_loss(student, teacher, distance_weight=0), 0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("clips", [2, 5])
 def test_value_and_both_gradients_against_float64(name, clips):
@@ -120,6 +125,7 @@ def test_pooling_windows(length, parts):
     np.testing.assert_allclose(ours, reference.pool(maps, (parts, 3)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_odd_powers_keep_the_sign():
     student, teacher = draw("at")
     for power in (1, 3):
@@ -192,6 +198,7 @@ def hard(name):
     return cases | {"tiny": (1e-30 * student, teacher), "subnormal": (1e-40 * student, teacher)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_hard_features_are_exact_and_have_finite_gradients(name):
     ours, expected = LOSSES[name][:2]
@@ -259,6 +266,7 @@ def test_rkd_ignores_shift_and_scale():
     np.testing.assert_allclose(moved, loss(student, teacher), rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_bfloat16_and_vmap(name):
     loss, pair = jax.jit(LOSSES[name][0]), as_float32(*draw(name))
@@ -271,6 +279,7 @@ def test_bfloat16_and_vmap(name):
     np.testing.assert_allclose(jax.jit(jax.vmap(loss))(*stacked), each, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_feature_maps_are_flattened():
     maps = [jnp.asarray(RNG.standard_normal((4, 2, 3, 5)), jnp.float32) for _ in range(2)]
     flat = [x.reshape(4, -1) for x in maps]
@@ -287,6 +296,7 @@ def test_batches_must_agree(name):
         LOSSES[name][0](student[:0], teacher[:0])
 
 
+@pytest.mark.slow
 def test_messages():
     student, teacher = as_float32(*draw("cc"))
     with pytest.raises(ValueError, match="gamma must not be negative, got -1"):

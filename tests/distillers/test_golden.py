@@ -89,6 +89,7 @@ def loss_of(case, inputs):
 METHODS = sorted({case["method"] for case in golden_cases.cases()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_losses_and_gradients_match_the_reference(method):
     cases = [case for case in golden_cases.cases() if case["method"] == method]
@@ -135,6 +136,7 @@ def close(ours, reference, name):
     np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-3 * rms, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ccskd_cd_b4", "ccskd_cd_b8"])
 def test_ccskd_relations_match_the_reference(name):
     case = next(case for case in golden_cases.cases() if case["id"] == name)

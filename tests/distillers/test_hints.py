@@ -36,6 +36,7 @@ def test_standardise_is_batch_norm_without_scale_and_offset(scale):
     np.testing.assert_allclose(standardise(jnp.asarray(maps)), expected, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vertex", ["frame", "clip"])
 def test_fitnet_regresses_every_stage_on_the_teachers_channels(vertex):
     student = Outputs(

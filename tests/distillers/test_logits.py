@@ -34,6 +34,7 @@ def both_gradients(loss):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
 
 
+@pytest.mark.slow
 def test_st_loss_by_hand():
     # q = (3/4, 1/4) against p = (1/2, 1/2): log 2 minus the entropy of q; times 1.
     student, teacher = jnp.zeros((1, 2)), jnp.array([[np.log(3.0), 0.0]], jnp.float32)
@@ -43,6 +44,7 @@ def test_st_loss_by_hand():
     np.testing.assert_allclose(doubled, 4 * expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_dkd_loss_by_hand():
     # Teacher 1/2, 1/4, 1/4; student 1/4, 1/2, 1/4; label 0; temperature 1.
     teacher = jnp.log(jnp.array([[0.5, 0.25, 0.25]]))
@@ -78,6 +80,7 @@ def test_value_and_both_gradients_against_float64(name, shape):
     np.testing.assert_allclose(ours, slopes, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_st_gradient_is_the_closed_form():
     student, teacher, _ = draw()
     gradient = jax.grad(st_loss)(*arrays(student, teacher, [0] * 5)[:2])
@@ -95,6 +98,7 @@ def test_selective_gradient_is_the_closed_form():
     np.testing.assert_allclose(gradient, m**2 * (p - q) / 5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_dkd_parts_add_up_to_the_divergence():
     # KL = TCKD + (1 - q_y) NCKD for every clip.
     student, teacher, labels = draw(clips=1)
@@ -106,6 +110,7 @@ def test_dkd_parts_add_up_to_the_divergence():
     np.testing.assert_allclose(target + rest * nontarget, st_loss(s, t, **one), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_classes_have_no_nontarget_part():
     s, t, y = arrays(*draw(classes=2))
     assert dkd_loss(s, t, y, target_weight=0, nontarget_weight=1) == 0
@@ -156,6 +161,7 @@ def test_similar_predictions_keep_their_digits(name, difference):
     np.testing.assert_allclose(jax.jit(ours)(*arrays(*pair, labels)), exact, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_nearly_certain_predictions_keep_their_gradient(name):
     # p = e^-20 and q = e^-21 in the second class; both gradients are far below 1e-7.
@@ -171,6 +177,7 @@ def test_nearly_certain_predictions_keep_their_gradient(name):
     np.testing.assert_allclose(gradient, [[-size, size]], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_bfloat16_and_vmap(name):
     student, teacher, labels = arrays(*draw())
@@ -202,6 +209,7 @@ def test_labels_outside_the_classes(name):
         loss(student, teacher, labels.astype(jnp.float32))
 
 
+@pytest.mark.slow
 def test_labels_outside_the_classes_under_jit():
     student, teacher, labels = arrays(*draw())
     wrong = labels.at[2].set(7)

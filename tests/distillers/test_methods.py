@@ -106,6 +106,7 @@ def array(*rows):
     return jnp.array(rows, jnp.float32)
 
 
+@pytest.mark.slow
 def test_by_hand():
     def check(ours, expected):
         np.testing.assert_allclose(ours, expected, rtol=1e-5)
@@ -186,6 +187,7 @@ def test_fsp_by_hand_and_against_float64():
         fsp_loss(pair[0][:2], pair[1][1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_value_and_both_gradients_against_float64(name):
     expected = LOSSES[name][1]
@@ -223,6 +225,7 @@ def arguments(case):
     return [], options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=[case["case"] for case in CASES])
 def test_public_code(case):
     modules = jax_irkd, cc
@@ -293,6 +296,7 @@ def test_hard_features_are_exact_and_have_finite_gradients(name):
         np.testing.assert_allclose(value, exact, rtol=1e-4, atol=1e-6, err_msg=case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MASKED)
 def test_masked_clips_might_as_well_not_be_there(name):
     loss = LOSSES[name][0]

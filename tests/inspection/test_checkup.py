@@ -16,6 +16,7 @@ def colours(lines):
     return [line.colour for line in lines]
 
 
+@pytest.mark.slow
 def test_two_steps_of_training():
     (line,) = checkup.check_training()
     assert line.colour == GREEN and "2 steps, loss 0." in line.text, line

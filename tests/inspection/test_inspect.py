@@ -110,6 +110,7 @@ def test_data_command(in_memory, tmp_path, capsys):
     assert "cannot write /no/such/place.png" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_plan_of_two_phases(tiny):
     config = fakes.config("ours", batch_size=6, num_epochs=2, ema_decay=0.9)
     config.teacher_model.depth = 50
@@ -172,6 +173,7 @@ def test_counts_of_a_resnet_are_known_ones():
     assert cost._flops(forward.lower(variables, x)) == pytest.approx(2 * 1.81e9, rel=0.08)
 
 
+@pytest.mark.slow
 def test_config_command(tiny, tmp_path, capsys):
     out = tmp_path / "rates.png"
     config = "configs/demo.py:method=baseline,seed=4"

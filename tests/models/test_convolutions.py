@@ -117,6 +117,7 @@ def test_pointwise_products_are_the_layers_own():
         np.testing.assert_allclose(ours, plain, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 50])
 def test_every_product_of_a_gradient_is_one_of_matrices(depth):
     # Over several axes of a map XLA on CPUs would transpose it, with all that computes it.

@@ -10,6 +10,7 @@ from jax_irkd.models.tsn import TSN
 from tests.helpers import fakes, networks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth, channels", [(18, 1), (50, 3)])
 def test_folded_network_gives_the_same_outputs(depth, channels):
     network = TSN(num_classes=5, depth=depth, width=4, input_offset=channels == 1)

@@ -105,6 +105,7 @@ def test_bfloat16_keeps_parameters_statistics_and_pooled_in_float32():
         assert error < 0.05 * np.abs(exact[name]).max(), name
 
 
+@pytest.mark.slow
 def test_running_statistics_take_a_tenth_of_the_batch_with_biased_variance():
     frames = networks.normal(3, 40, 40, 3)
     network = ResNet(10, width=4)
@@ -120,6 +121,7 @@ def test_running_statistics_take_a_tenth_of_the_batch_with_biased_variance():
         np.testing.assert_allclose(new[name], 0.9 * old[name] + 0.1 * batch, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_partial_bn_trains_the_first_norm_only():
     frames = networks.normal(2, 48, 48, 3)
     network = ResNet(10, width=4, partial_bn=True)
@@ -137,6 +139,7 @@ def test_partial_bn_trains_the_first_norm_only():
             assert moves == ("norm" not in name or block == "stem"), (block, name)
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing_but_memory():
     frames = networks.normal(2, 48, 48, 3)
     plain, remat = ResNet(10, width=2), ResNet(10, width=2, remat=True)
@@ -147,6 +150,7 @@ def test_remat_changes_nothing_but_memory():
     jax.tree.map(compare, result, expected)
 
 
+@pytest.mark.slow
 def test_axis_name_averages_the_statistics_over_devices():
     frames = networks.normal(4, 40, 40, 3)
     variables = networks.draw(ResNet(10, width=2), *frames.shape)
@@ -167,6 +171,7 @@ def test_axis_name_averages_the_statistics_over_devices():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(8, 7), (1, 3)])
 def test_max_pool_and_its_gradient_are_those_of_the_window_reduction(size):
     x = jax.nn.relu(networks.normal(2, *size, 3)) + 0.0

@@ -80,6 +80,7 @@ def test_gradient_is_the_shift_back(kind):
     np.testing.assert_allclose(jax.grad(pulled)(maps), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_backwards_is_another_film_with_shift_only():
     clips = networks.normal(2, 4, 40, 40, 1)
     variables = networks.draw(_network(), *clips.shape)
@@ -118,6 +119,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("depth", [18, 50])
 def test_outputs_are_those_of_pytorch(depth, variant):
@@ -151,6 +153,7 @@ def test_every_block_shifts_but_in_the_deepest_network_every_other(depth, shifts
     assert len(seen) == shifts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shift", "causal"])
 def test_clips_do_not_mix(kind):
     clips = networks.normal(3, 2, 40, 40, 3)

@@ -40,6 +40,7 @@ def _gradient(network: TSN, variables: dict, clips: jax.Array) -> tuple[dict, di
     return networks.jit(jax.grad(loss, has_aux=True))(variables["params"])
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing_but_memory():
     clips = networks.normal(2, 3, 40, 40, 1)
     network = _network(dropout=0.0)
@@ -76,6 +77,7 @@ def test_bfloat16_stays_close():
     assert np.abs(near.logits - expected.logits).max() < 0.05 * np.abs(expected.logits).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_short_convolutions_are_the_same_function(kind):
     clips = networks.normal(2, 4, 64, 64, 1)
@@ -92,6 +94,7 @@ def test_short_convolutions_are_the_same_function(kind):
     np.testing.assert_allclose(result, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_gradients_do_not_depend_on_the_number_of_devices():
     clips = networks.normal(4, 3, 32, 32, 1)
     model = _network(norm=False, dropout=0.0)
@@ -113,6 +116,7 @@ def test_gradients_do_not_depend_on_the_number_of_devices():
     jax.tree.map(compare, two, one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_grad_cam_by_finite_differences(kind):
     """A map of stage1 moves the logits through its neighbours too."""

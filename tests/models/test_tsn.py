@@ -84,6 +84,7 @@ def test_pooled_is_the_spatial_mean_of_the_last_stage():
     np.testing.assert_allclose(features["pooled"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_is_for_training_only():
     clips = networks.normal(2, 2, 40, 40, 3)
     network = _network(dropout=0.5)
@@ -137,6 +138,7 @@ def test_bfloat16_gives_float32_logits_close_to_the_exact_ones():
     assert np.abs(result.logits - expected.logits).max() < 0.05 * spread
 
 
+@pytest.mark.slow
 def test_fresh_network_has_he_kernels_and_a_small_head():
     network = _network(num_classes=400, width=16)
     clips = networks.normal(1, 1, 32, 32, 3)

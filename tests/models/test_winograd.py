@@ -101,6 +101,7 @@ def test_gpus_keep_the_librarys_convolution():
     assert on_cpu.count("stablehlo.dot_general") == 32 and "convolution" not in on_cpu
 
 
+@pytest.mark.slow
 def test_networks_train_with_it_and_export_without():
     frames = jax.ShapeDtypeStruct((8, 64, 64, 1), jnp.float32)
 

@@ -106,6 +106,7 @@ class Caught(Exception):
     """What `main` was about to train."""
 
 
+@pytest.mark.slow
 def test_training_starts_at_step_zero_with_the_runs_parameters(run, tmp_path, monkeypatch):
     """What main binds, put into a Trainer's first state: no step, no optimiser state."""
     monkeypatch.setattr(loading, "open_dataset", lambda name, data_dir: fakes.dataset())

@@ -55,6 +55,7 @@ def _refusal(path: Path, variables: dict | None = None) -> str:
     return message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 50])
 def test_logits_and_features_are_those_of_pytorch(depth):
     expected = load_file(FIXTURES / f"resnet{depth}_outputs.safetensors")
@@ -68,6 +69,7 @@ def test_logits_and_features_are_those_of_pytorch(depth):
         np.testing.assert_allclose(outputs.features[name][:, 0], expected[name], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 50])
 def test_one_channel_gives_what_three_give_on_the_replicated_channel(depth):
     expected = load_file(FIXTURES / f"resnet{depth}_outputs.safetensors")

@@ -23,6 +23,7 @@ def _features(model, variables, clips):
     return jax.jit(functools.partial(model.apply, train=False))(variables, clips).features
 
 
+@pytest.mark.slow
 def test_last_stage_is_the_class_activation_map(network):
     model, variables, clips = network
     classes = jnp.array([2, 0])
@@ -34,6 +35,7 @@ def test_last_stage_is_the_class_activation_map(network):
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_earlier_stage_by_finite_differences(network):
     model, variables, clips = network
     maps = activation_maps(model, variables, clips[:1], 1, "stage3")

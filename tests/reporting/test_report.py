@@ -176,6 +176,7 @@ def _tags_of_images(folder):
     return found
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_the_pictures_of_the_page_once(tmp_path):
     generate_runs(tmp_path, ("ours",), clips=60)
     folder = tmp_path / "ours"
@@ -465,6 +466,7 @@ _HOST = """<script>const all = []; addEventListener("message", e => { all.push(e
 document.documentElement.dataset.probe = JSON.stringify(all.sort()) })</script>"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_nothing_overflows_on_a_phone_or_a_desktop(workdir, tmp_path):
     # In frames, as Chromium's own window cannot be as narrow as a phone.

@@ -68,6 +68,7 @@ def measured():
     return state, *first(on_devices(step, 1)(state, teacher, batch_of()))
 
 
+@pytest.mark.slow
 def test_pulls_are_those_of_gradients_taken_by_themselves():
     *_, terms = measured()
     own = {name: flat(tree["model"]) for name, tree in taken_apart().items()}
@@ -118,6 +119,7 @@ def test_measuring_changes_no_update():
     assert_close({name: terms[name] for name in others}, others, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_no_balance_depends_on_the_number_of_devices():
     options = {"measure": True, "shares": {"sp": 0.3, "ccskd": 0.5}}
     step, state, teacher = setting({"sp": {}, "ccskd": {"layers": ["stage4"]}}, **options)
