@@ -175,11 +175,11 @@ def test_absent_damaged_and_slower_videos(tmp_path, built, raw):
     [
         ("raw_dir", "", r"set --config.eval.raw_dir to the folder that was --manual_dir"),
         ("raw_dir", "/nowhere", r"raw_dir=/nowhere is no folder"),
-        ("smoothing", 2, r"config.eval: smoothing must be an odd number of windows, not 2"),
-        ("stride", 0, r"length and stride must be positive, not 30 and 0"),
-        ("overlap", 0.0, r"threshold must lie in \(0, 1\], not 0.0"),
-        ("missing", "skip", r"missing='skip'; choose one of \['error', 'official', 'empty'\]"),
-        ("thresholds", (), r"config.eval.thresholds is \(\); give one or more"),
+        ("smoothing", 2, r"eval\.smoothing is 2; it must be an odd number"),
+        ("stride", 0, r"eval\.stride is 0; it must be a whole number of 1 or more"),
+        ("overlap", 0.0, r"eval\.overlap is 0\.0; it must be a number above 0"),
+        ("missing", "skip", r"eval\.missing is 'skip'; it must be one of error, official, empty"),
+        ("thresholds", (), r"eval\.thresholds is \(\); it must be one or several"),
         ("thresholds", (0.5, 1.5), r"above 0 and at most 1"),
     ],
 )
