@@ -81,11 +81,13 @@ def film_notes(key: str, kind: str, film: Film, clips: Sequence[EncodedClip]) ->
 def length_notes(key: str, timings: Mapping[str, Timing]) -> list[Skip]:
     """The remark on a pair that does not last equally long."""
     rgb, infrared = (timings[kind] for kind in FRAMES)
-    if not (rgb.timed and infrared.timed):
+    if rgb.timed != infrared.timed:
+        return []  # pictures last as long as their partner
+    if not rgb.timed:
         first, second = len(rgb.times), len(infrared.times)
         if abs(first - second) <= LENGTHS * max(first, second):
             return []
-        detail = f"{first} RGB and {second} infrared frames, without times of both"
+        detail = f"{first} RGB and {second} infrared pictures"
     elif span_of(rgb, infrared, LENGTHS)[2]:
         return []
     else:
