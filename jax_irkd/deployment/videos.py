@@ -11,6 +11,7 @@ from jax_irkd.deployment.prediction import VideoSettings, predict
 from jax_irkd.errors import FULL, UserError
 from jax_irkd.video import formats, playback
 from jax_irkd.video.archives import name_of
+from jax_irkd.video.depth import parse_range
 
 
 def predict_all(flags: argparse.Namespace) -> int:
@@ -21,6 +22,8 @@ def predict_all(flags: argparse.Namespace) -> int:
     targets = _annotated(flags.annotate, called)
     if flags.out:
         _make_folder(Path(flags.out))
+    if flags.range:
+        parse_range(flags.range)
     classifier = open_classifier(flags.run, flags.which)
     names = classifier.class_names
     settings = VideoSettings(

@@ -11,6 +11,7 @@ What lies outside is cut off. Pictures of eight bits are taken as they are.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,13 @@ class Range(NamedTuple):
 
     def __str__(self) -> str:
         return AUTO if self.limits is None else ",".join(f"{value:g}" for value in self.limits)
+
+    def of(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The pictures of a clip, which may be of different sizes, as 0 to 255."""
+        if self.limits is None and any(picture.dtype != np.uint8 for picture in pictures):
+            values = np.concatenate([picture.reshape(-1) for picture in pictures])
+            return Range(percentiles(values, LOWEST, HIGHEST)).of(pictures)
+        return [self.levels(picture) for picture in pictures]
 
     def levels(self, pictures: Num[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
         """The pictures of a clip as 0 to 255; those of eight bits unchanged."""

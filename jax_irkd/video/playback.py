@@ -135,7 +135,7 @@ class Pictures:
         """Colours that the network does not expect, and pictures in which nothing can be seen."""
         if not self._samples:
             return []
-        samples = np.stack(self._samples)
+        samples = np.concatenate([sample.reshape(-1) for sample in self._samples])
         flat = flat_warning(samples, levels.levels(samples))
         return modality_warning(self.colour, modality) + ([flat] if flat else [])
 

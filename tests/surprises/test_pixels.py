@@ -228,3 +228,29 @@ def test_a_picture_of_another_kind_is_named(tmp_path):
     reader = Reader()
     result = prediction.predict(reader, found)
     assert "is damaged: 2 of 6 frames are readable" in result.warnings[0]
+
+
+def test_a_network_brings_the_range_of_its_data(tmp_path):
+    class Fixed(Reader):
+        range = "7000,9000"
+
+    seen = []
+
+    class Looking(Fixed):
+        def __call__(self, clips):
+            seen.append(int(clips.max()))
+            return super().__call__(clips)
+
+    path = films.write_deep(tmp_path / "a.mkv", 8)
+    prediction.predict(Looking(), path)
+    prediction.predict(Looking(), path, VideoSettings(range="auto"))
+    assert seen == [pytest.approx((7700 - 7000) / 2000 * 255, abs=2), 255]
+
+
+def test_pictures_of_two_sizes_are_one_film(tmp_path):
+    folder = films.write_stills(tmp_path / "a", 4)
+    image = cv2.resize(films.counts(4), (96, 72), interpolation=cv2.INTER_NEAREST)
+    cv2.imwrite(str(folder / "12.png"), image)
+    (found,) = films_of(folder.iterdir())
+    assert [number_of(image) for image in stored(found)] == [0, 1, 2, 3, 4]
+    assert prediction.predict(Reader(), found).frames == 5

@@ -128,11 +128,12 @@ def encode_film(
     film: Film, stop: float | None, infrared: bool, crop: CameraCrop | None, storage: Storage
 ) -> EncodedClip:
     """Frames of a film until `stop` seconds (None: its end)."""
-    timing = film.timing
-    stop = timing.end if stop is None else stop
-    indices = spread(timing, storage.max_frames, 0.0, stop)
-    (clip,) = _encode_at(film, film.shots(), [indices], infrared, crop, storage)
-    return clip._replace(total=film.read)
+    with named_faults(film.source):
+        timing = film.timing
+        stop = timing.end if stop is None else stop
+        indices = spread(timing, storage.max_frames, 0.0, stop)
+        (clip,) = _encode_at(film, film.shots(), [indices], infrared, crop, storage)
+        return clip._replace(total=film.read)
 
 
 def encode_ranges(
@@ -158,7 +159,8 @@ def encode_ranges(
     )
     chosen = [_within(film, start, stop, kept.max_frames) for start, stop in ranges]
     shots = _until_fault(film.shots(), faults)
-    clips = _encode_at(film, shots, chosen, infrared, crop, kept)
+    with named_faults(film.source):
+        clips = _encode_at(film, shots, chosen, infrared, crop, kept)
     if faults and not film.read:
         raise faults[0]
     clips = [
@@ -248,11 +250,14 @@ def _clip(
     own = [kept[index] for index in indices]
     colours = [one.colour for one in own if one.colour is not None]
     colour = float(np.mean(colours)) if colours else 0.0
-    samples = np.stack([one.sample for one in own])
-    if any(isinstance(one.stored, np.ndarray) for one in own):
-        levels = storage.range.levels(np.stack([one.stored for one in own]))
+    samples = np.concatenate([one.sample.reshape(-1) for one in own])
+    deep = [isinstance(one.stored, np.ndarray) for one in own]
+    if any(deep) and not all(deep):
+        raise ValueError("it mixes pictures of eight bits with pictures of more")
+    if any(deep):
+        levels = storage.range.of([one.stored for one in own])
         frames = [_jpeg(image, infrared, storage) for image in levels]
-        seen = levels[:, ::8, ::8]
+        seen = np.concatenate([image[::8, ::8].reshape(-1) for image in levels])
     else:
         frames, seen = [one.stored for one in own], samples
     return EncodedClip(frames, indices, 0, colour, flat_warning(samples, seen))
