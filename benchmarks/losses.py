@@ -8,7 +8,8 @@ the sizes these networks give. Step and losses take turns, so that a noisy neigh
 them alike; a share is the median over the turns. On CPUs it is of processor time, elsewhere of
 the clock. A loss that is compiled into the step costs less than alone, never more.
 
-Then every loss alone, in turns with its textbook version (`_textbook.py`), and the temporary
+Then every loss alone, in turns with its textbook version (`_textbook.py`) and, on a processor where
+PyTorch is installed, with that in PyTorch on one thread (`_textbook_torch.py`), and the temporary
 memory of relational distillation, which is the compiler's own count.
 
 Needs jax, flax, optax only.
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import jax_irkd
@@ -78,12 +80,43 @@ def textbooks(*, resolution: int = 224, clips: int = 8, repeats: int = 5) -> lis
             side: _waiting(jax.jit(jax.value_and_grad(loss)), *arrays)
             for side, loss in (("ours", ours), ("textbook", theirs))
         }
+        if torch_loss := _in_torch(name, *arrays):
+            calls["PyTorch"] = torch_loss
         timings = _measure.alternate(calls, 5 * repeats, warm=2)
-        times = [1e3 * _measure.spread(getattr(t, clock)).median for t in timings.values()]
-        ratio = _measure.ratio(timings["ours"], timings["textbook"], clock)
-        note = f"{_measure.number(times[0])} for {_measure.number(times[1])} ms"
-        found.append(ratio.figure(f"against a textbook version: {title}", "×", target, note))
+        times = {
+            side: _measure.number(1e3 * _measure.spread(getattr(timing, clock)).median)
+            for side, timing in timings.items()
+        }
+        for side in list(calls)[1:]:
+            ratio = _measure.ratio(timings["ours"], timings[side], clock)
+            what = "a textbook version" if side == "textbook" else side
+            note = f"{times['ours']} for {times[side]} ms"
+            goal = target if side == "textbook" else ""
+            found.append(ratio.figure(f"against {what}: {title}", "×", goal, note))
     return found + [_relations_memory(batch, target) for batch, target in RELATIONS.items()]
+
+
+def _in_torch(name: str, *arrays) -> Callable[[], object] | None:
+    """The textbook version in PyTorch, on the processor and one thread; None without it."""
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        import torch
+
+        from benchmarks import _textbook_torch
+    except ImportError:
+        return None
+    torch.set_num_threads(1)
+    student, teacher, *labels = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), arrays)
+    learned = student if isinstance(student, list) else [student]
+    for array in learned:
+        array.requires_grad_()
+
+    def call() -> object:
+        value = getattr(_textbook_torch, name)(student, teacher, *[x.long() for x in labels])
+        return value, torch.autograd.grad(value, learned)
+
+    return call
 
 
 # Batch of relational distillation and what its temporary memory should not exceed, in MB.
