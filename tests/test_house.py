@@ -36,7 +36,7 @@ FLOORS = (
     ["distillers", "video"],
     ["models", "metrics", "data"],
     ["host"],
-    ["errors", "ranges"],
+    ["errors"],
 )
 FLOOR = {room: height for height, rooms in enumerate(reversed(FLOORS)) for room in rooms}
 # What the pure rooms may import beside the standard library, at the top of a module.

@@ -33,8 +33,8 @@ def _unchanged(x: Array) -> Array:
     return x
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: relu(shortcut(x) + f(shift(x)))."""
+class _Block(nn.Module):
+    """What both kinds of block are told; `expansion` times `width` channels come out."""
 
     width: int
     stride: int
@@ -45,6 +45,10 @@ class BasicBlock(nn.Module):
     shift: Callable = _unchanged
     activate: bool = True
     expansion: ClassVar[int] = 1
+
+
+class BasicBlock(_Block):
+    """Two 3x3 convolutions and a shortcut: relu(shortcut(x) + f(shift(x)))."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
@@ -57,20 +61,12 @@ class BasicBlock(nn.Module):
         return nn.relu(y) if self.activate else y
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(_Block):
     """1x1, 3x3 (strided) and 1x1 convolutions, four times wider at the end, and a shortcut.
 
     relu(shortcut(x) + f(shift(x))), as in `BasicBlock`.
     """
 
-    width: int
-    stride: int
-    conv: Callable
-    dense: Callable
-    norm: Callable
-    zero_init_residual: bool = False
-    shift: Callable = _unchanged
-    activate: bool = True
     expansion: ClassVar[int] = 4
 
     @nn.compact

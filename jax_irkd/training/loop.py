@@ -5,6 +5,7 @@ with distillers a student learns from a frozen teacher.
 """
 
 import collections
+import contextlib
 import functools
 import json
 from collections.abc import Iterator, Mapping
@@ -170,7 +171,8 @@ class Trainer:
         pending = None
         title = f"train {self.phase.name} ({self.phase.modality})"
         bar = Progress(title, self.num_steps, first, quiet=not writes)
-        with self._stop as stop, bar as self.progress, trace:
+        closing = contextlib.closing(self.log) if self.log else contextlib.nullcontext()
+        with closing, self._stop as stop, bar as self.progress, trace:
             if first and self._is_milestone(first) and not self.checkpoints.is_scored(first):
                 self._save_or_evaluate(first, state)  # stopped before its evaluation
             for step in range(first + 1, self.num_steps + 1):
@@ -202,8 +204,7 @@ class Trainer:
                 self._save_or_evaluate(step, state)
                 trace.after(step, state)
         self.clock.end()
-        if self.log:
-            self.log.close()
+        if writes:
             console.print(self.clock, highlight=False)
         return state
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from jax_irkd import config as experiment
 from jax_irkd import distillers
 from jax_irkd.errors import UserError, nearest, one_line
-from jax_irkd.ranges import Choice, Flag, Number, Rule, Several, Words
+from jax_irkd.fields.ranges import Choice, Flag, Number, Rule, Several, Words
 
 
 def _whole(low: float, high: float = math.inf) -> Number:
