@@ -52,7 +52,11 @@ def count_indexed(source: Source) -> int | None:
 
 
 def _chunks(file, offset: int, end: int) -> Iterator[tuple[bytes, int]]:
-    """Tags and sizes of the chunks from `offset` on, those inside lists included."""
+    """Tags and sizes of the chunks from `offset` on, those inside lists included; none of a file
+    that is no AVI."""
+    file.seek(0)
+    if file.read(4) != b"RIFF":
+        return
     while offset + 8 <= end:
         file.seek(offset)
         tag, size = struct.unpack("<4sI", file.read(8))

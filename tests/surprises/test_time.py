@@ -5,14 +5,16 @@ import cv2
 import numpy as np
 import pytest
 
-from jax_irkd.data.synthetic.raw_ntu import number_of, write_video
+from jax_irkd.data.synthetic.raw_ntu import number_of, picture, truncate, write_video
 from jax_irkd.deployment import answers, prediction
 from jax_irkd.deployment.prediction import VideoSettings
 from jax_irkd.tfds_builders._shared import pairs
+from jax_irkd.tfds_builders._shared.finding import film_name, find
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders.pku_mmd_ir.videos import on_own_clock
 from jax_irkd.video import playback, timing
 from jax_irkd.video.decoding import Film
+from jax_irkd.video.faults import VideoError
 from jax_irkd.video.streams import Stream
 from tests.deployment.test_predict import Reader
 from tests.surprises import films
@@ -177,3 +179,29 @@ def test_windows_of_an_even_rate_are_counted_in_frames():
     changing = timing.Timing(np.array([0.0, 5.0, 5.1, 5.2, 9.0]), 10.0)
     for start, stop in playback.plan(changing, 1.0, 1, 2):
         assert 0 <= start < stop <= 5 and stop - start >= 2
+
+
+def test_what_is_cut_off_is_refused_in_a_build_and_used_in_a_prediction(tmp_path):
+    """MP4 with its index in front, as the web has it: nothing but the packets tells."""
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(40):
+            image = picture(number, (64, 48), infrared=True)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    truncate(path, 0.7)
+    with pytest.raises(VideoError, match=r"is damaged: \d+ of 40 frames are readable"):
+        list(Film(path).shots())
+    result = prediction.predict(Reader(), path)
+    assert 10 < result.frames < 40 and "is damaged" in result.warnings[0]
+
+
+@pytest.mark.parametrize("layout", ["ntu", "pku"])
+def test_pictures_stand_for_videos_in_every_layout(tmp_path, layout):
+    name = {"ntu": "S001C001P001R001A001_ir", "pku": "0002-L-infrared"}[layout]
+    films.write_stills(tmp_path / "IR" / name, 3)
+    (film,) = find(tmp_path).films
+    assert film_name(film.source) == name and len(Film(film.source).timing.times) == 3
+    assert not Film(film.source).timing.timed
