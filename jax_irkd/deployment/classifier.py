@@ -83,7 +83,7 @@ class OnnxClassifier:
         try:
             import onnxruntime
         except ImportError as error:
-            raise UserError(f"{path} needs onnxruntime: pip install 'jax-irkd[onnx]'") from error
+            raise UserError(f"{path} needs onnxruntime: pip install onnxruntime") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         try:

@@ -29,7 +29,7 @@ def write_onnx(path: Path, program: Any, manifest: dict, check: Callable[[Path],
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"--format=onnx needs {error.name}: pip install 'jax-irkd[onnx]'"
+            f"--format=onnx needs {error.name}: pip install jax2onnx onnx onnxruntime"
         ) from error
     clips = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), *program.spec.shape), jnp.uint8)
     made = jax2onnx.to_onnx(
