@@ -1,8 +1,7 @@
 """What a classifier gets right: accuracies, average precision, likelihood and calibration.
 
-Two kinds of functions. `batch_sums` runs inside the jitted evaluation step and adds up over a
-mask, so that a padded clip counts zero. Everything else takes the logits and labels of a whole
-test set, works in float64 on the host, and treats ties and absent classes in a stated way:
+Functions of the logits and labels of a whole test set, in float64 on the host. Ties and absent
+classes are treated in a stated way:
 
 - the predicted class is the largest logit; of equal logits the lower class index comes first;
 - a class without clips in the test set has no accuracy and no average precision. It is left out
@@ -12,9 +11,8 @@ test set, works in float64 on the host, and treats ties and absent classes in a 
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 Logits = Float[np.ndarray | jax.Array, "n k"]
 Labels = Int[np.ndarray | jax.Array, " n"]
@@ -27,29 +25,6 @@ class Reliability(NamedTuple):
     clips: Int[np.ndarray, " bins"]
     confidence: Float[np.ndarray, " bins"]
     accuracy: Float[np.ndarray, " bins"]
-
-
-def batch_sums(
-    logits: Float[Array, "b k"], labels: Int[Array, " b"], mask: Float[Array, " b"]
-) -> dict[str, Float[Array, ""]]:
-    """Masked sums of one batch: `correct` (top-1), `correct5`, `loss` (nats) and `count`.
-
-    Add them up over batches and devices, then divide by `count`. A clip with mask 0 adds exactly
-    zero whatever its logits and label hold, nan included. Under jit a label outside the classes
-    of a clip that counts is not an error: it is never correct and its loss is nan.
-    """
-    logits = logits.astype(jnp.float32)
-    inside = (labels >= 0) & (labels < logits.shape[-1])
-    rows = jnp.clip(labels, 0, logits.shape[-1] - 1)[:, None]
-    loss = -jnp.take_along_axis(jax.nn.log_softmax(logits), rows, axis=-1)[:, 0]
-    rank = jnp.where(inside & jnp.isfinite(logits).all(-1), _ranks(logits, rows, jnp), 5)
-    counted = mask > 0
-    return {
-        "correct": jnp.sum(jnp.where(rank < 1, mask, 0.0)),
-        "correct5": jnp.sum(jnp.where(rank < 5, mask, 0.0)),
-        "loss": jnp.sum(jnp.where(counted, jnp.where(inside, loss, jnp.nan) * mask, 0.0)),
-        "count": jnp.sum(mask),
-    }
 
 
 def summarize(logits: Logits, labels: Labels, num_classes: int) -> dict[str, float]:
@@ -72,7 +47,7 @@ def summarize(logits: Logits, labels: Labels, num_classes: int) -> dict[str, flo
 def top_k_accuracy(logits: Logits, labels: Labels, k: int = 1) -> float:
     """Share of clips whose class is among the k largest logits; 1 where k reaches all classes."""
     logits, labels = _checked(logits, labels)
-    return float(np.mean(_ranks(logits, labels[:, None], np) < k))
+    return float(np.mean(_ranks(logits, labels[:, None]) < k))
 
 
 def class_accuracies(logits: Logits, labels: Labels) -> Float[np.ndarray, " k"]:
@@ -166,10 +141,10 @@ def _checked(
     return logits, labels
 
 
-def _ranks(logits, rows, xp):
+def _ranks(logits, rows):
     # How many classes come before the true one. Equal logits go by index, as in argmax.
-    own = xp.take_along_axis(logits, rows, axis=-1)
-    earlier = xp.arange(logits.shape[-1]) < rows
+    own = np.take_along_axis(logits, rows, axis=-1)
+    earlier = np.arange(logits.shape[-1]) < rows
     return ((logits > own) | ((logits == own) & earlier)).sum(-1)
 
 

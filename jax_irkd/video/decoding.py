@@ -8,7 +8,7 @@ nothing. What the header says of their number is believed only where nothing els
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import av
@@ -319,49 +319,6 @@ class Film:
             return missing_bytes(self.source)
         except (OSError, ValueError):
             return 0  # said by whoever opens it
-
-
-def iterate_frames(
-    source: Source, *, threads: int = 1, only: Iterable[int] | None = None
-) -> Iterator[np.ndarray | None]:
-    """All frames in order of display, upright, one at a time: RGB uint8 `h w 3`, or one channel of
-    more than eight bits.
-
-    With `only`, frames at other indices are decoded but not converted, and come as None. Raises
-    VideoError when the file is unreadable, has no picture, is damaged or ends early; what could be
-    read has been yielded then.
-    """
-    wanted = None if only is None else set(only)
-    for shot in Film(source, threads=threads).shots():
-        yield shot.image() if wanted is None or shot.index in wanted else None
-
-
-def count_frames(source: Source) -> int:
-    """The number of frames the decoder returns. Decodes everything; raises VideoError."""
-    return sum(1 for _ in Film(source, threads=0).shots())
-
-
-def read_frames(
-    source: Source, indices: Iterable[int], *, short_side: int = 0, threads: int = 1
-) -> list[np.ndarray]:
-    """The frames at `indices` (order of display, repeats allowed), as `iterate_frames` has them.
-
-    Only these are converted and, with `short_side`, resized. Decoding stops after the last one.
-    Raises VideoError as `iterate_frames` does, and when an index lies past the end.
-    """
-    indices = list(indices)
-    if not indices:
-        return []
-    if min(indices) < 0:
-        raise ValueError(f"frame index {min(indices)} is negative; count from 0")
-    wanted, found, last = set(indices), {}, -1
-    for shot in Film(source, threads=threads).shots():
-        last = shot.index
-        if last in wanted:
-            found[last] = shot.image(short_side)
-            if len(found) == len(wanted):
-                return [found[index] for index in indices]
-    raise VideoError(source, f"has no frame {max(indices)}; counting from 0 the last is {last}")
 
 
 def _progress(count: int, expected: int, missing: int) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from jax_irkd.data.synthetic import actors, gestures, hands
 from jax_irkd.tfds_builders.folder_ir import clips
-from jax_irkd.video.decoding import iterate_frames
+from tests.helpers.films import iterate_frames
 
 
 def acted(name, seed=0):

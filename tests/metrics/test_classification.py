@@ -1,6 +1,5 @@
 """Metrics against scikit-learn and against values a reader can redo."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -137,24 +136,3 @@ def test_errors_say_what_is_wrong(logits, labels, message):
 def test_class_count_must_agree():
     with pytest.raises(ValueError, match="logits have 3 classes, the dataset has 4"):
         classification.summarize(np.zeros((2, 3)), np.array([0, 1]), 4)
-
-
-def test_batch_sums_count_padding_as_zero():
-    logits, labels = _random(n=20, k=7)
-    whole = classification.summarize(logits, labels, 7)
-    padded = np.concatenate([logits, np.full((4, 7), np.nan)]).astype(np.float32)
-    labels = np.concatenate([labels, [-1, 99, 0, 0]]).astype(np.int32)
-    mask = np.r_[np.ones(20), np.zeros(4)].astype(np.float32)
-    sums = jax.jit(classification.batch_sums)(jnp.array(padded), jnp.array(labels), jnp.array(mask))
-    assert sums["count"] == 20
-    np.testing.assert_allclose(sums["correct"] / 20, whole["top1"], rtol=1e-6)
-    np.testing.assert_allclose(sums["correct5"] / 20, whole["top5"], rtol=1e-6)
-    np.testing.assert_allclose(sums["loss"] / 20, whole["nll"], rtol=1e-5)
-
-
-def test_batch_sums_of_an_impossible_label():
-    ones = jnp.ones(1, jnp.float32)
-    sums = classification.batch_sums(jnp.zeros((1, 3)), jnp.array([7]), ones)
-    assert sums["correct"] == 0 and np.isnan(sums["loss"])
-    sums = classification.batch_sums(jnp.full((1, 3), jnp.nan), jnp.array([0]), ones)
-    assert sums["correct"] == 0 and sums["correct5"] == 0

@@ -18,6 +18,7 @@ from jax_irkd.data.synthetic.raw_ntu import (
 from jax_irkd.tfds_builders._shared import encoding
 from jax_irkd.video import decoding, faults, pixels
 from jax_irkd.video.archives import Member, find_files
+from tests.helpers import films
 
 
 def _numbers(frames):
@@ -37,16 +38,16 @@ def clip(tmp_path_factory):
 def test_frames_come_in_decode_order(tmp_path, codec):
     # H.264 has B-frames and one keyframe: its packets lie in another order than its frames.
     path = write_video(tmp_path / "a.avi", 30, codec=codec)
-    frames = list(decoding.iterate_frames(path))
+    frames = list(films.iterate_frames(path))
     assert _numbers(frames) == list(range(30))
     assert frames[0].shape == (48, 64, 3) and frames[0].dtype == np.uint8
     red, _, blue = frames[3][30, 10].astype(int)
     assert red > blue + 60  # RGB, not BGR: the square is red.
-    assert decoding.count_frames(path) == len(decoding.Film(path).timing.times) == 30
+    assert films.count_frames(path) == len(decoding.Film(path).timing.times) == 30
 
 
 def test_iterate_frames_holds_one_frame_at_a_time(clip):
-    frames = decoding.iterate_frames(clip)
+    frames = films.iterate_frames(clip)
     assert number_of(next(frames)) == 0
     frames.close()
 
@@ -64,14 +65,14 @@ def test_evenly_spaced(total, count):
 
 
 def test_read_frames_picks_by_index(clip):
-    frames = decoding.read_frames(clip, [39, 0, 7, 7], short_side=40)
+    frames = films.read_frames(clip, [39, 0, 7, 7], short_side=40)
     assert _numbers(frames) == [39, 0, 7, 7]
     assert frames[0].shape == (40, 56, 3)
-    assert decoding.read_frames(clip, []) == []
+    assert films.read_frames(clip, []) == []
     with pytest.raises(faults.VideoError, match=r"has no frame 40; counting from 0 the last is 39"):
-        decoding.read_frames(clip, [1, 40])
+        films.read_frames(clip, [1, 40])
     with pytest.raises(ValueError, match="frame index -1 is negative"):
-        decoding.read_frames(clip, [-1])
+        films.read_frames(clip, [-1])
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_infrared_is_stored_in_one_channel(tmp_path, codec):
     images = [_decoded(frame) for frame in encoded.frames]
     assert {image.shape for image in images} == {(48, 64)}
     assert _numbers(images) == list(range(9))
-    channel = np.array(list(decoding.iterate_frames(path))).mean(axis=-1)
+    channel = np.array(list(films.iterate_frames(path))).mean(axis=-1)
     np.testing.assert_allclose(np.array(images), channel, atol=24)
     assert abs(np.mean(images) - channel.mean()) < 1.5  # MJPEG tints a little
 
@@ -184,9 +185,9 @@ def test_faults_name_the_file_and_the_reason(tmp_path, spoil, reason):
     path = tmp_path / "S001C001P001R001A001_rgb.avi"
     spoil(path)
     for read in (
-        decoding.count_frames,
+        films.count_frames,
         encoding.encode_clip,
-        lambda p: list(decoding.iterate_frames(p)),
+        lambda p: list(films.iterate_frames(p)),
     ):
         with pytest.raises(faults.VideoError, match=rf"{path.name}.*{reason}"):
             read(path)
@@ -242,10 +243,10 @@ def test_dropped_frames_of_a_recorder_are_told_from_lost_ones(clip, tmp_path, dr
     path = tmp_path / "a.avi"
     path.write_bytes(data)
     if dropped == announced:
-        assert decoding.count_frames(path) == 40
+        assert films.count_frames(path) == 40
     else:
         with pytest.raises(faults.VideoError, match="is damaged: 40 of 46 frames are readable"):
-            decoding.count_frames(path)
+            films.count_frames(path)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -272,7 +273,7 @@ def test_damaged_zip_members_are_named(tmp_path, clip):
     with pytest.raises(faults.VideoError, match=r"a\.zip/a_rgb\.avi: "):
         encoding.encode_clip(Member(str(archive), "a_rgb.avi"))
     with pytest.raises(faults.VideoError, match=r"no item named .b\.avi"):
-        decoding.count_frames(Member(str(archive), "b.avi"))
+        films.count_frames(Member(str(archive), "b.avi"))
 
 
 def test_crop_maps_infrared_pixels_to_rgb_pixels():

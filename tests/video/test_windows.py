@@ -9,7 +9,8 @@ from jax_irkd.data.synthetic.raw_ntu import number_of, truncate, write_video
 from jax_irkd.data.synthetic.raw_pku import pku_tree, video_path
 from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders.pku_mmd_ir import untrimmed
-from jax_irkd.video import decoding, faults, windows
+from jax_irkd.video import faults, windows
+from tests.helpers import films
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_windows_hold_the_centres_of_their_segments(long):
         (86, 150),
     ]
     assert {window.frames.shape for window in found} == {(8, 96, 96, 1)}
-    originals = np.array(list(decoding.iterate_frames(long)))[..., 0]
+    originals = np.array(list(films.iterate_frames(long)))[..., 0]
     for window in found:
         indices = [window.start + 4 + 8 * i for i in range(8)]
         np.testing.assert_allclose(window.frames[..., 0], originals[indices, :, 8:104], atol=3)
