@@ -35,6 +35,7 @@ def fonts_for(text: str) -> tuple[list[str], set[str]]:
     return fonts, missing
 
 
+@functools.lru_cache(maxsize=4096)
 def lettered(text: str) -> tuple[str, str]:
     """The font that writes most of `text`, and the text with codes for what it has not."""
     letters = _letters(text)
@@ -46,18 +47,25 @@ def lettered(text: str) -> tuple[str, str]:
 
 
 def spelled(text: str, missing: Iterable[str]) -> str:
-    """`text` with codes for the `missing` letters, which is said."""
-    missing = set(missing)
-    if not missing & set(text):
-        return text
-    once(
-        f"no font of this machine writes {text!r}; pictures show codes instead. Install a font "
-        "with these letters, for example one of the Noto family"
-    )
+    """`text` with codes for the `missing` letters, which is said once for every script."""
+    missing = set(missing) & set(text)
+    for script in sorted({script_of(letter) for letter in missing}):
+        once(
+            f"no font of this machine writes {script}; pictures show codes instead. Install a font "
+            "that does, for example one of the Noto family"
+        )
     return "".join(
         letter.encode("ascii", "backslashreplace").decode() if letter in missing else letter
         for letter in text
     )
+
+
+def script_of(letter: str) -> str:
+    """What the writing is called that a letter belongs to, as Unicode names it."""
+    if unicodedata.category(letter).startswith("S"):
+        return "these symbols"
+    name = unicodedata.name(letter, "these").split()[0]
+    return name if name == "CJK" else name.capitalize()
 
 
 @functools.cache

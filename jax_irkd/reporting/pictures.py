@@ -15,7 +15,7 @@ from PIL import Image
 
 from jax_irkd.host import lettering
 
-LONGEST = 24  # letters of a label that is written in codes
+LONGEST = 15  # letters of a label that is written in codes
 _TEXT = re.compile(r">([^<>]*)</text>")
 _VARIABLE = re.compile(r"var\(--(\w+)\)")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jax_irkd import build
+from jax_irkd import build, errors
 from jax_irkd.data import loading
 from jax_irkd.data.synthetic.raw_ntu import ntu_tree, write_video
 from jax_irkd.deployment import annotate, prediction
@@ -136,6 +136,8 @@ def boxed(font_path: str, text: str) -> bool:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_name_becomes_boxes(name, capsys):
+    errors.once.cache_clear()
+    lettering.lettered.cache_clear()
     path, text = lettering.lettered(name)
     assert text and not boxed(path, text)
     fonts, missing = lettering.fonts_for(name)
@@ -147,6 +149,7 @@ def test_no_name_becomes_boxes(name, capsys):
 
 def test_names_in_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(lettering, "system_fonts", lambda: ())  # A slim machine.
+    lettering.lettered.cache_clear()
     shares = np.eye(len(NAMES))
     chart = charts.confusion_chart(shares, NAMES, colour="ours", label="x")
     drawn = pictures.pixels(chart)
