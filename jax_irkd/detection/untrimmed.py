@@ -72,12 +72,6 @@ def check(config: ConfigDict) -> None:
         _evaluate({"": []}, {"": []}, chosen, num_classes=1)
     except ValueError as error:
         raise UserError(f"config.eval: {error}") from error
-    wrong = [value for value in chosen.thresholds if not 0 < value <= 1]
-    if wrong or not chosen.thresholds:
-        raise UserError(
-            f"config.eval.thresholds is {tuple(chosen.thresholds)}; give one or more "
-            "probabilities, above 0 and at most 1"
-        )
     if jax.process_index() == 0:
         find_footage(config)
 

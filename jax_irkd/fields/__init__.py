@@ -97,7 +97,7 @@ RULES = {
     "tstdd.resolution": SIDE,
     "tstdd.stack": _whole(1, 1024),
     "tstdd.stride": _whole(1),
-    "tstdd.decay": SHARE,
+    "tstdd.decay": RATE,
     "tstdd.width": _whole(1, 4096),
     "tstdd.dropout": RATE,
     "tstdd.layers": Words(several=True),

@@ -22,23 +22,15 @@ class LabelledClip(NamedTuple):
 
 
 def check(section: ConfigDict) -> None:
-    """Raises UserError for a tstdd section that cannot work, naming the field."""
-    for name in ("stack", "stride", "tube", "components", "words", "neighbours", "samples"):
-        if section[name] < 1:
-            raise UserError(f"tstdd.{name}={section[name]} should be at least 1")
-    if section.resolution > min(section.size) or section.resolution < 16:
+    """Raises UserError for fields of tstdd that do not fit each other (`fields` has the ranges)."""
+    if section.resolution > min(section.size):
         raise UserError(
-            f"tstdd.resolution={section.resolution} should lie between 16 and the shorter side of "
-            f"tstdd.size={tuple(section.size)}"
+            f"tstdd.resolution is {section.resolution}; it must be at most the shorter side of "
+            f"tstdd.size, {tuple(section.size)}"
         )
     unknown = [layer for layer in section.layers if layer not in LAYERS]
     if unknown or not section.layers:
         raise UserError(f"unknown tstdd.layers {unknown}; choose from {list(LAYERS)}")
-    if not 0 <= section.decay < 1 or section.bound <= 0:
-        raise UserError(
-            f"tstdd.decay={section.decay} should be at least 0 and below 1, and "
-            f"tstdd.bound={section.bound} above 0"
-        )
 
 
 def channels(stream: str, stack: int) -> int:

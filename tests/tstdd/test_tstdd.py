@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 
@@ -13,6 +12,7 @@ from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.runs.identity import identity_of
+from jax_irkd.training.logs import read_log
 from jax_irkd.training.setup import make_reader
 from jax_irkd.tstdd import encoding, flow, network, pictures, pipeline, training
 from tests.helpers import fakes
@@ -263,7 +263,7 @@ def test_from_frames_to_results(tmp_path, data, monkeypatch):
     assert set(results["streams"]) == {"local", "history", "difference"}
     assert results["steps"] == 36 and results["num_clips"] == 12
     folder = tmp_path / "runs" / "tstdd"
-    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").open()]
+    steps = [line["step"] for line in read_log(folder)]
     assert steps == list(range(1, 37))
     with np.load(folder / "scores.npz") as scores:
         assert scores["logits"].shape == (12, 3) and len(set(scores["clip_id"])) == 12
@@ -304,10 +304,10 @@ def test_nothing_is_learned_from_test_clips(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("resolution", 65, r"tstdd.resolution=65 should lie between 16 and the shorter side"),
-        ("words", 0, r"tstdd.words=0 should be at least 1"),
-        ("decay", 1.0, r"tstdd.decay=1.0 should be at least 0 and below 1"),
-        ("flow", "brox", r"unknown flow 'brox'; choose one of \['dis', 'tvl1'\]"),
+        ("resolution", 65, r"tstdd\.resolution is 65; it must be at most the shorter side"),
+        ("words", 0, r"tstdd\.words is 0; it must be a whole number of 1 or more"),
+        ("decay", 1.0, r"tstdd\.decay is 1\.0; it must be a number of 0 or more and below 1"),
+        ("flow", "brox", r"tstdd\.flow is 'brox'; it must be one of dis, tvl1"),
         ("layers", ("conv9",), r"unknown tstdd.layers \['conv9'\]; choose from \['conv1'"),
     ],
 )
