@@ -317,15 +317,18 @@ def _everywhere(pair: dict, values: dict, rule: _Rule) -> tuple[dict, dict]:
     joined = pair, per_clip
     if rule.relational:
         joined = jax.tree.map(replicated, joined)
+    elif rule.shape == "b h w c":  # positions are pooled and flattened
+        joined = jax.tree.map(functools.partial(replicated, kept=1), joined)
     pair, per_clip = gather(joined, values.get("axis_name"))
     values.update(per_clip)
     return pair, values
 
 
-def replicated(array: Array) -> Array:
-    """The array whole on every device of an explicit mesh; elsewhere the array itself."""
+def replicated(array: Array, kept: int = 0) -> Array:
+    """The array whole on every device of an explicit mesh but for its first `kept` axes; elsewhere
+    the array itself."""
     sharding = jax.typeof(array).sharding
-    if all(axis is None for axis in sharding.spec):
+    if all(axis is None for axis in sharding.spec[kept:]):
         return array
-    whole = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
-    return jax.sharding.reshard(array, whole)
+    whole = jax.sharding.PartitionSpec(*sharding.spec[:kept])
+    return jax.sharding.reshard(array, jax.sharding.NamedSharding(sharding.mesh, whole))

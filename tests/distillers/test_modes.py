@@ -17,6 +17,8 @@ from tests.helpers.quick_compile import quick_compile  # noqa: F401
 PARTS = ("rkd_distance_loss", "rkd_angle_loss", "cc_loss bilinear", "simkd_loss")
 RELATIONAL = [title for title in ROWS if ROWS[title].relational and title not in PARTS]
 every_loss = pytest.mark.parametrize("title", [title for title in ROWS if title not in PARTS])
+# Its name before jax 0.8.
+enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 FLAGS = {
     "jax_numpy_rank_promotion": "raise",
     "jax_numpy_dtype_promotion": "strict",
@@ -124,7 +126,7 @@ def test_no_intermediate_is_infinite(title, strict):
 def test_double_precision_forward_mode_and_second_order(title):
     """Slopes against differences of values that only float64 can resolve."""
     loss, step = known(title), 1e-5
-    with jax.enable_x64(True):
+    with enable_x64(True):
         student, teacher = draw(title, dtype="float64")
         along = draw(title, dtype="float64", seed=1)[0]
 
@@ -150,14 +152,16 @@ def test_double_precision_forward_mode_and_second_order(title):
 
 
 def placed(title, mesh):
-    """The arrays of `draw` on a mesh: clips over its first axis, classes over its second."""
+    """The arrays of `draw` on a mesh: clips over its first axis, classes or rows of maps over its
+    second."""
     row = ROWS[title]
 
     def place(array):
-        parts = mesh.shape.get("model", 1)
-        last = "model" if row.logits and parts > 1 and array.shape[-1] % parts == 0 else None
-        spec = PartitionSpec("data", *[None] * (array.ndim - 2), last)
-        return jax.device_put(array, NamedSharding(mesh, spec))
+        parts, spec = mesh.shape.get("model", 1), ["data"] + [None] * (array.ndim - 1)
+        axis = -1 if row.logits else 1 if array.ndim == 4 else 0
+        if axis and parts > 1 and array.shape[axis] % parts == 0:
+            spec[axis] = "model"
+        return jax.device_put(array, NamedSharding(mesh, PartitionSpec(*spec)))
 
     return jax.tree.map(place, draw(title))
 
@@ -223,7 +227,7 @@ def test_export_with_a_symbolic_batch(title):
 @every_loss
 def test_a_carry_of_float32_stays(title):
     """`lax.scan` refuses a sum whose type changes; under x64 Python's numbers are float64."""
-    with jax.enable_x64(True):
+    with enable_x64(True):
         pair = draw(title)
 
         def carry(total, _):
