@@ -210,3 +210,11 @@ def test_batches_show_different_clips():
     means = batch["infrared"].mean((1, 2, 3, 4))
     assert abs(means[0] - means[1]) > 1
     assert jax.tree.leaves(_distillation.as_step_input(batch))[0].shape[0] == 1
+
+
+def test_relations_keep_no_matrix_of_all_triplets():
+    """A count of the compiler, which compiles only."""
+    from benchmarks import losses
+
+    figure = losses._relations_memory(64, losses.RELATIONS[64])
+    assert 0 < figure.value <= 2
