@@ -5,9 +5,10 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jax_irkd import rkd_loss
+from jax_irkd import crd_loss, ft_loss, rkd_loss
 from tests.helpers import ROOT
 from tests.helpers.quick_compile import quick_compile  # noqa: F401
 
@@ -54,6 +55,19 @@ def test_recipes(title, code):
         expected = jax.value_and_grad(lambda w, x, t: rkd_loss(x @ w, t))(*arrays)
         np.testing.assert_allclose(names["loss"], expected[0], rtol=1e-5)
         np.testing.assert_allclose(names["gradients"], expected[1], rtol=1e-3, atol=1e-5)
+
+
+def test_what_the_page_says_of_tunix():
+    """Its cosine distance and its InfoNCE, as Optax has them."""
+    student, teacher = given()["student_logits"], given()["teacher_logits"]
+    distance = jnp.mean(optax.cosine_distance(student, teacher))
+    ours = 10 / 2 * ft_loss(student, teacher, power=2)
+    np.testing.assert_allclose(ours, distance, rtol=1e-5)
+    rows = [x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (student, teacher)]
+    scores = rows[0] @ rows[1].T / 0.2
+    entropy = optax.softmax_cross_entropy_with_integer_labels(scores, jnp.arange(8)).mean()
+    ours = crd_loss(student, teacher, temperature=0.2, symmetric=False)
+    np.testing.assert_allclose(ours, entropy, rtol=1e-5)
 
 
 def test_no_recipe_is_left_out():
