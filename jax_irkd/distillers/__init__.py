@@ -3,8 +3,8 @@
 `get("sp")` finds `sp.py` in this folder; a leading underscore hides a helper. A name
 with a dot is a module of your own, anywhere on `sys.path`: `get("my_package.my_method")`.
 A new method is one new file; nothing is registered. Its `Distiller` derives from `_method.Method`,
-which makes the teacher a constant, and writes `terms` (or `StageMethod` and `stage`); its loss is prepared by `_inputs.takes`
-and ended by `_reduction.reduce`.
+which makes the teacher a constant, and writes `terms` (or from `StageMethod`, and writes `stage`);
+its loss is prepared by `_inputs.takes` and ended by `_reduction.reduce`.
 
 Every `Distiller` has hyper-parameters as fields (`weight` and, where clips are compared
 with each other, `axis_name` included) and one call:
