@@ -13,16 +13,14 @@ from jax_irkd.tfds_builders._shared.finding import Finds, duplicate, film_name, 
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders._shared.pairs import film_notes
 from jax_irkd.tfds_builders._shared.report import NO_COLOUR
-from jax_irkd.tfds_builders.pku_mmd_ir.annotations import (
-    CLASSES,
-    Instance,
-    Labels,
-    looks_like_labels,
-    parse_labels,
-    parse_split,
-    read_actions,
+from jax_irkd.tfds_builders.pku_mmd_ir.annotations import Instance, Labels
+from jax_irkd.tfds_builders.pku_mmd_ir.texts import (
+    SPLIT_FILES,
+    compare_actions,
+    read_labels,
+    read_splits,
 )
-from jax_irkd.video.archives import Found, base_name, held, name_of, open_source
+from jax_irkd.video.archives import Found, base_name, held, name_of
 from jax_irkd.video.decoding import Film
 from jax_irkd.video.faults import VideoError
 from jax_irkd.video.pixels import COLOURLESS
@@ -30,7 +28,6 @@ from jax_irkd.video.timing import SAME_CLOCK, Timing, place_of, span_of, time_of
 
 VIDEO = re.compile(r"^(\d{4}-[LMR])(-infrared)?$", re.IGNORECASE)
 LABEL = re.compile(r"^(\d{4}-[LMR])\.(txt|label)$", re.IGNORECASE)
-SPLIT_FILES = ("cross-subject.txt", "cross-view.txt")
 CAMERAS = {"L": 1, "M": 2, "R": 3}
 SPLITS = (
     "train_subjects_train_views",
@@ -79,7 +76,7 @@ def scan(folder: Path) -> PkuScan:
         match = LABEL.match(name)
         (texts[match[1].upper()] if match else others[name.lower()]).append(other)
     _refuse_wrong_folder(folder, videos, found, others)
-    labels, stamps, unlabelled = _read_labels(texts, notes)
+    labels, stamps, unlabelled = read_labels(texts, notes)
     if not labels:
         hint = _missing("0002-L.txt", others, found.unreadable)
         raise UserError(f"no label files in {folder}: {next(iter(unlabelled.values()), hint)}")
@@ -87,8 +84,8 @@ def scan(folder: Path) -> PkuScan:
         if name not in others:
             hint = _missing(name, others, found.unreadable)
             raise UserError(f"no {name} in {folder}: {hint}")
-    splits, listed = _read_splits(others, notes)
-    _compare_actions(others, notes)
+    splits, listed = read_splits(others, notes)
+    compare_actions(others, notes)
     return PkuScan(
         *(videos, labels, stamps, splits, listed, notes, unlabelled),
         *(found.skipped, found.unreadable, found.archives),
@@ -121,104 +118,6 @@ def _missing(name: str, others: dict[str, list[Found]], unreadable: list[Skip]) 
     hint = f"; unpack {', '.join(packed)} first, these are not read in place" if packed else ""
     hint += "".join(f"; {one.name}: {one.detail}" for one in unreadable[:3])
     return f"looked for {name} at any depth{hint}"
-
-
-def _text(found: Found) -> str:
-    with open_source(found.source) as file:
-        return file.read().decode("utf-8", errors="replace")
-
-
-def _read_labels(
-    texts: dict[str, list[Found]], notes: list[Skip]
-) -> tuple[dict[str, Labels], dict[str, str], dict[str, str]]:
-    """Rows and stamps by video, and why there are none where there is a file."""
-    labels, stamps, unlabelled = {}, {}, {}
-    for video in sorted(texts):
-        # Skeleton files have the same names; folders called Label come first.
-        candidates = sorted(texts[video], key=lambda f: "label" not in name_of(f.source).lower())
-        held: dict[str, str] = {}
-        for found in candidates:
-            name = name_of(found.source)
-            try:
-                text = _text(found)
-            except (OSError, ValueError) as error:
-                notes.append(Skip(name, "unreadable label file", str(error)))
-                unlabelled.setdefault(video, f"{name} cannot be read ({error})")
-                continue
-            if not looks_like_labels(text):
-                unlabelled.setdefault(video, f"{name} has no rows label,start,end,confidence")
-                continue
-            if video not in labels:
-                labels[video], stamps[video] = parse_labels(text), found.stamp
-                if not text.strip():
-                    notes.append(Skip(name, "empty label file", "no action of its video is used"))
-            elif text not in held.values():
-                detail = f"{next(iter(held))} used, {name} with other rows not"
-                notes.append(Skip(video, "two label files", detail))
-            held[name] = text
-    return labels, stamps, {video: why for video, why in unlabelled.items() if video not in labels}
-
-
-def _only(name: str, found: list[Found]) -> tuple[str, Found]:
-    """The content of a file of which there may be copies. Raises UserError when they differ."""
-    contents: dict[str, Found] = {}
-    for one in found:
-        try:
-            contents.setdefault(_text(one), one)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{name_of(one.source)} cannot be read ({error}); repair, unpack or remove it"
-            ) from error
-    if len(contents) > 1:
-        first, second = list(contents.values())[:2]
-        raise UserError(
-            f"two different files {name}: {name_of(first.source)} and {name_of(second.source)}; "
-            "keep the one that counts"
-        )
-    return next(iter(contents.items()))
-
-
-def _read_splits(
-    others: dict[str, list[Found]], notes: list[Skip]
-) -> tuple[dict[str, str], list[str]]:
-    """The physical split of each video that both files name, and all names in the files."""
-    members = []
-    for file_name in SPLIT_FILES:
-        split = parse_split(_only(file_name, others[file_name])[0])
-        both = sorted(set(split.train) & set(split.validation))
-        if both:
-            raise UserError(f"{file_name} names {both[0]} for training and for validation")
-        if not split.train or not split.validation:
-            raise UserError(
-                f"{file_name} has {len(split.train)} training and {len(split.validation)} "
-                "validation videos; expected a 'Training videos:' and a 'Validation videos:' line, "
-                "each followed by a line of names such as 0002-L"
-            )
-        notes += [Skip(entry, "odd entry in a split file", file_name) for entry in split.odd]
-        members.append(
-            dict.fromkeys(split.train, "train") | dict.fromkeys(split.validation, "test")
-        )
-    subjects, views = members
-    splits = {
-        name: f"{subjects[name]}_subjects_{views[name]}_views" for name in subjects if name in views
-    }
-    return splits, sorted({*subjects, *views})
-
-
-def _compare_actions(others: dict[str, list[Found]], notes: list[Skip]) -> None:
-    if "actions.xlsx" not in others:
-        return
-    try:
-        with open_source(others["actions.xlsx"][0].source) as file:
-            actions = read_actions(file)
-    except (OSError, ValueError) as error:
-        notes.append(Skip("Actions.xlsx", "unreadable class names", str(error)))
-        return
-    for label, name in enumerate(CLASSES, start=1):
-        given = actions.get(label, "")
-        if given.lower() != name:
-            detail = f"label {label} is {given!r} there and {name!r} here"
-            notes.append(Skip("Actions.xlsx", "class name differs", detail))
 
 
 def tasks_of(found: PkuScan, options: BuildOptions) -> tuple[list[EncodingTask], list[Skip]]:
