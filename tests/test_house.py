@@ -256,6 +256,17 @@ def test_private_names_stay_in_their_room(folder):
     assert not reached, "\n".join(reached)
 
 
+def test_modules_are_few_at_the_top_and_none_is_long():
+    assert len([*ROOT.glob("jax_irkd/*.py")]) <= 16
+    files = [
+        path
+        for name in ("jax_irkd", "configs", "tfds_builders")
+        for path in ROOT.glob(f"{name}/**/*.py")
+    ]
+    assert len(files) > 100
+    assert not {path.name for path in files if path.read_text().count("\n") > 350}
+
+
 # What is written down about the house
 
 

@@ -11,8 +11,9 @@ from jax_irkd.models.tsn import TSN
 from jax_irkd.runs.identity import digest
 from jax_irkd.runs.results import RESULTS, finished
 from jax_irkd.training import setup
-from jax_irkd.training.checkpoints import Checkpoints, DamagedCheckpoint, select
+from jax_irkd.training.checkpoints import Checkpoints, DamagedCheckpoint
 from jax_irkd.training.evaluation import Network
+from jax_irkd.training.leaves import select
 
 
 def load_network(folder: str | Path, which: str = "last") -> tuple[Network, dict]:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from jax_irkd.errors import UserError
-from jax_irkd.training.checkpoints import Checkpoints, flatten, select, unflatten
+from jax_irkd.training.checkpoints import Checkpoints
+from jax_irkd.training.leaves import flatten, select, unflatten
 from jax_irkd.training.steps import TrainState
 
 META = {"class_names": ["sit", "stand"], "config": {"seed": 3}}
