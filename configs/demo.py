@@ -4,8 +4,8 @@ make demo, or: python -m jax_irkd.main --config=configs/demo.py:method=ours --wo
 
 `data=demo` has 600 training and 210 test clips; `data=large` (make large-data) as many training
 clips and 1,200 test clips of other people, for comparing methods; `data=gestures` (make
-gesture-data) is of another kind, 480 and 480 clips of eight generated hand gestures. Nothing was
-tuned on the last two.
+gesture-data) is of another kind, 480 and 480 clips of eight generated hand gestures. The films
+were tuned on the demo's people, the teacher's epochs also with one seed of `large`.
 The teacher starts from a small file that comes with the package, as RGB films are plentiful and
 infrared ones are not: a ResNet-18 that `data=start` (make start-weights) trains from nothing on
 other generated people. The students start from nothing.

@@ -10,7 +10,7 @@ from jax_irkd.errors import UserError
 from jax_irkd.host.files import write_whole
 from jax_irkd.reporting import charts, pictures, write
 from jax_irkd.runs import results
-from jax_irkd.runs.results import Run, is_finished
+from jax_irkd.runs.results import Run, data_of, is_finished
 from jax_irkd.studies import analysis, processes, tables
 from jax_irkd.studies.processes import DONE, FAILED, WAITING, Key, Status
 
@@ -41,7 +41,7 @@ def write_outputs(workdir: Path, plan: Mapping[str, Any], status: Mapping[Key, S
     write_whole(workdir / "study.md", tables.markdown(summary))
     drawn = tables.chart(summary)
     if drawn is not None:
-        title = f"{summary['dataset']}: gain over infrared only"
+        title = f"{data_of(summary)}: gain over infrared only"
         picture = charts.sheet([(title, drawn)], label=title)
         write_whole(workdir / tables.PICTURE, pictures.png(picture))
     made = tables.sections(summary)
