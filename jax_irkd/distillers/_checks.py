@@ -91,6 +91,11 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     return value
 
 
+def choice(choices: Iterable[str]) -> Callable[[str, Any], str]:
+    """`check_choice` with its choices, as `takes` wants it."""
+    return functools.partial(check_choice, choices=choices)
+
+
 def unknown(name: str) -> str:
     """`unknown x`, or `loss: unknown x` for a name that begins with its loss."""
     loss, colon, option = name.rpartition(": ")

@@ -150,7 +150,7 @@ def _arrays(name: str, value: object, rule: _Rule, maps: bool) -> tuple[Array, .
     """One array, or one per stage."""
     if not maps:
         return (_array(name, value, rule.shape),)
-    if not isinstance(value, Sequence):
+    if not isinstance(value, Sequence) or isinstance(value, str):
         raise ValueError(f"{name} must be a list of maps, one per stage; got {type(value)}")
     return tuple(_array(f"{name}[{i}]", item, rule.shape) for i, item in enumerate(value))
 

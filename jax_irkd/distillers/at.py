@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Mask, Number, Weights, check_choice, whole
+from jax_irkd.distillers._checks import Mask, Number, Weights, choice, whole
 from jax_irkd.distillers._common import (
     EPSILON,
     adaptive_average_pool,
@@ -30,7 +30,7 @@ SAFE = 1e-25, 1e25
 FORMS = ("code", "paper")
 
 
-@takes("b h w c", power=whole(1))
+@takes("b h w c", power=whole(1), form=choice(FORMS))
 def at_loss(
     student_map: Float[Array, "b h w c"],
     teacher_map: Float[Array, "b h2 w2 c2"],
@@ -67,7 +67,6 @@ def at_loss(
         >>> print(f"{at_loss(student, teacher):.4f}")
         0.2929
     """
-    check_choice("at_loss: form", form, FORMS)
     size = smaller_size(student_map, teacher_map)
     student = attention_vector(adaptive_average_pool(student_map, size), power)
     teacher = attention_vector(adaptive_average_pool(teacher_map, size), power)

@@ -7,7 +7,7 @@ networks and compares neighbours in the batch. `form="embedding_kernel"` (torchd
 weight 0.003) compares the kernels of such embeddings.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -19,10 +19,9 @@ from jax_irkd.distillers._checks import (
     Mask,
     Number,
     Weights,
-    check_choice,
     check_not_negative,
     check_whole,
-    whole,
+    choice,
 )
 from jax_irkd.distillers._common import (
     magnitude,
@@ -41,7 +40,21 @@ LARGEST = 1e30
 """Bound of a power of an inner product of embeddings, so that kernels stay finite."""
 
 
-@takes("b *f", gamma=check_not_negative, order=whole(0))
+def check_order(name: str, value: object) -> int:
+    """The value. Raises ValueError unless it is a whole number of at least 0, and static."""
+    if isinstance(value, jax.core.Tracer):
+        raise ValueError(f"{name} decides how many terms there are; make it static under jit")
+    return int(check_whole(name, value, 0))
+
+
+KERNEL: dict[str, Any] = {
+    "kernel": choice(KERNELS),
+    "gamma": check_not_negative,
+    "order": check_order,
+}
+
+
+@takes("b *f", **KERNEL)
 def cc_loss(
     student_features: Float[Array, "b *s"],
     teacher_features: Float[Array, "b *t"],
@@ -88,10 +101,8 @@ def _kernel(
     products: Float[Array, "b b"], kernel: str, gamma: Number, order: Number
 ) -> Float[Array, "b b"]:
     """The products, or sum over p of e^(-2 gamma) (2 gamma)^p / p! products^p."""
-    if check_choice("kernel", kernel, KERNELS) == "bilinear":
+    if kernel == "bilinear":
         return products
-    if isinstance(order, jax.core.Tracer):
-        raise ValueError("order decides how many terms there are; make it static under jit")
     total = term = jnp.ones_like(products)
     for p in range(1, int(order) + 1):
         term = term * products * (2 * gamma / p)
@@ -125,7 +136,7 @@ def cc_embedding_loss(
     return mean(jnp.sum(error[:-1] * error[1:], axis=1), both)
 
 
-@takes("b d", relational=True, gamma=check_not_negative, order=whole(0))
+@takes("b d", relational=True, **KERNEL)
 def cc_embedding_kernel_loss(
     student_embedding: Float[Array, "b d"],
     teacher_embedding: Float[Array, "b e"],

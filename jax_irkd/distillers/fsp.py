@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_choice
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, choice
 from jax_irkd.distillers._common import (
     adaptive_average_pool,
     compute_dtype,
@@ -24,7 +24,7 @@ from jax_irkd.distillers._reduction import reduce
 from jax_irkd.models.outputs import Outputs
 
 
-@takes_maps(largest=squared_twice)
+@takes_maps(largest=squared_twice, reduce_pairs=choice(REDUCE))
 def fsp_loss(
     student_maps: Sequence[Float[Array, "b _ _ _"]],
     teacher_maps: Sequence[Float[Array, "b _ _ _"]],
@@ -61,7 +61,6 @@ def fsp_loss(
             f"fsp_loss: the student's maps have {channels[0]} channels and the teacher's "
             f"{channels[1]}; they must be equal, and at least two stages"
         )
-    check_choice("fsp_loss: reduce_pairs", reduce_pairs, REDUCE)
     pairs = []
     for i in range(len(student_maps) - 1):
         flows = [fsp_matrix(maps[i], maps[i + 1]) for maps in (student_maps, teacher_maps)]

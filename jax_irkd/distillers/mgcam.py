@@ -22,6 +22,7 @@ from jax_irkd.distillers._checks import (
     Weights,
     check_choice,
     check_positive,
+    choice,
     optional,
 )
 from jax_irkd.distillers._common import (
@@ -50,10 +51,20 @@ PAIRS = ("all", "same")
 ACTIVATIONS = ("mean", "mean_sq", "l2", "minmax", "conv1x1")
 NORMALISATIONS = ("none", "l2", "minmax")
 CHOICES = {"distance": DISTANCES, "pairs": PAIRS, "attention": ATTENTIONS}
-GRAPH = {"sigma": check_sigma, "temperature": optional(check_positive)}
+GRAPH = {
+    "sigma": check_sigma,
+    "temperature": optional(check_positive),
+    "attention": choice(ATTENTIONS),
+    "distance": choice(DISTANCES),
+}
+MAPS = {
+    "pairs": choice(PAIRS),
+    "activation": choice(ACTIVATIONS),
+    "normalisation": choice(NORMALISATIONS),
+}
 
 
-@takes_maps(relational=True, largest=squared, **GRAPH)
+@takes_maps(relational=True, largest=squared, **GRAPH, **MAPS)
 def mgcam_loss(
     student_maps: Maps,
     teacher_maps: Maps,
@@ -143,8 +154,6 @@ def attention_matrices(
 
     i counts student stages, j teacher stages. Every row sums to 1.
     """
-    check_choice("attention", attention, ATTENTIONS)
-    check_choice("distance", distance, DISTANCES)
     batch = student_maps[0].shape[0]
     dtype, shape = student_maps[0].dtype, (len(student_maps), len(student_maps), batch, batch)
     counted = jnp.ones((batch,), bool) if where is None else where

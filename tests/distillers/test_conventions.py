@@ -1,6 +1,7 @@
 """What all losses take alike: masks, weights, reductions, axes, labels, scalar hyper-parameters."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +71,9 @@ def test_messages_name_the_loss(title):
         ]
     if ROWS[title].logits:
         wrong += [({"axis": 2}, "axis must be one of the 2 axes, got 2")]
+    for key, parameter in inspect.signature(getattr(jax_irkd, title)).parameters.items():
+        if isinstance(parameter.default, str):
+            wrong += [({key: "?"}, rf"unknown {key} '\?'; choose one of ")]
     for key in ROWS[title].numbers:
         shapes = jnp.ones(1), jnp.ones(CLIPS), np.ones((1, 1))
         scalar = f"{key} must be a number, got an array of shape"
