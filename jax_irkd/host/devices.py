@@ -15,7 +15,7 @@ from jax_irkd.errors import UserError, once, one_line
 from jax_irkd.host.memory import keep_freed_memory
 
 # A process that is gone ends the others after so long.
-_LOST = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 60}
+_LOST = {"heartbeat_timeout_seconds": 50, "shutdown_timeout_seconds": 60}
 INSTALL = "pip install 'jax-irkd[cuda12]' (or cuda13)"
 NO_DEVICE = (
     f"check the driver with nvidia-smi and the wheels with {INSTALL}, or compute on the CPU with "
