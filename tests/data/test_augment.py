@@ -129,6 +129,7 @@ def test_grey_share_is_the_share_of_clips_without_colour():
     np.testing.assert_allclose(always[..., 0], noise @ np.array([0.299, 0.587, 0.114]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_hue_varies_and_infrared_is_left_alone():
     rng = np.random.default_rng(4)
     rgb = jnp.asarray(rng.integers(60, 190, (30, 1, 16, 16, 3), dtype=np.uint8))

@@ -50,6 +50,7 @@ def test_colours_do_not_name_the_gesture():
     assert max(hues.values()) - min(hues.values()) < 0.15
 
 
+@pytest.mark.slow
 def test_the_files_are_pairs_of_people_that_train_or_test(tmp_path, capsys):
     arguments = [f"--out={tmp_path}", "--people=2", "--takes=1", "--seed=4"]
     assert gestures.main(arguments) == 0

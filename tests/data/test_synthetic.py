@@ -248,6 +248,7 @@ def test_neither_colour_nor_reflectance_of_a_thing_names_its_class():
     assert stats.f_oneway(*groups).pvalue > 0.001
 
 
+@pytest.mark.slow
 def test_infrared_shows_things_too(monkeypatch):
     # The same films without the things held: what changes is more than the sensor's noise.
     def films(action):

@@ -67,6 +67,7 @@ def test_no_windows_have_no_scores():
         assert result.probabilities.shape == (0, 0) and result.spans.shape == (0, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temporal", ["none", "shift"])
 def test_a_network_gives_what_it_gives_for_whole_windows(temporal, monkeypatch):
     monkeypatch.setitem(resnet.BLOCKS, 10, (resnet.BasicBlock, (1, 1, 1, 1)))

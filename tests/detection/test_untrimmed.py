@@ -58,6 +58,7 @@ def config(raw, built, protocol="cross_subject", method="baseline", detect=True)
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", VIDEOS)
 def test_from_raw_files_to_both_figures(raw, built, protocol, tmp_path):
     """Both protocols from one build; each figure against a library or the files that were left."""
@@ -85,6 +86,7 @@ def test_from_raw_files_to_both_figures(raw, built, protocol, tmp_path):
     assert "mAP of trimmed clips (mean class AP)" in page and "2D-AP" in page
 
 
+@pytest.mark.slow
 def test_detection_asked_for_later_trains_nothing(raw, built, tmp_path, monkeypatch):
     alone = algorithm.run(config(raw, built, detect=False), tmp_path)
     assert "detection" not in alone
@@ -105,11 +107,13 @@ def test_detection_asked_for_later_trains_nothing(raw, built, tmp_path, monkeypa
     assert (tmp_path / "baseline" / "report.html").read_text().count("mAP of trimmed") == 1
 
 
+@pytest.mark.slow
 def test_an_rgb_network_watches_the_rgb_videos(raw, built, tmp_path):
     results = algorithm.run(config(raw, built, "cross_view", "teacher"), tmp_path)
     assert results["modality"] == "rgb" and results["detection"]["videos"] == 2
 
 
+@pytest.mark.slow
 def test_window_scores_are_those_of_a_test_clip(raw, built):
     """Five windows in batches of four, each as the network alone scores it."""
     chosen, network = config(raw, built), fakes.teacher()

@@ -169,6 +169,7 @@ def test_codes_of_hard_cases():
     np.testing.assert_allclose(same, np.full((2, 5), 0.2))
 
 
+@pytest.mark.slow
 def test_codebooks_whiten():
     rng = np.random.default_rng(2)
     descriptors = rng.normal(size=(500, 8)) * [9, 5, 3, 1, 1, 1, 0, 0] + 4
@@ -241,6 +242,7 @@ def data(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_from_frames_to_results(tmp_path, data, monkeypatch):
     """Interrupted in the first stream and continued: as good as in one go, and beats chance."""
     made = config()
@@ -276,6 +278,7 @@ def test_from_frames_to_results(tmp_path, data, monkeypatch):
     assert "Streams" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_nothing_is_learned_from_test_clips(tmp_path, monkeypatch):
     """Labels at random give chance; other test clips change no decision, labels none at all."""
     monkeypatch.setattr(pipeline, "STREAMS", ("difference",))

@@ -188,6 +188,7 @@ sys.exit(predict.main(["--run=any", "--stream=" + sys.argv[1], "--stride=4"]))
 """
 
 
+@pytest.mark.slow
 def test_control_c_ends_cleanly(tmp_path):
     path = write_video(tmp_path / "a.avi", 400, infrared=True, rate=20)
     process = subprocess.Popen(
