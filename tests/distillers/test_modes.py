@@ -122,6 +122,7 @@ def test_no_intermediate_is_infinite(title, strict):
     assert_close(run(*draw(title)), plain(title))
 
 
+@pytest.mark.slow
 @every_loss
 def test_double_precision_forward_mode_and_second_order(title):
     """Slopes against differences of values that only float64 can resolve."""
@@ -166,6 +167,7 @@ def placed(title, mesh):
     return jax.tree.map(place, draw(title))
 
 
+@pytest.mark.slow
 @every_loss
 def test_explicit_mesh(title):
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
@@ -194,6 +196,7 @@ def test_explicit_mesh_outside_jit():
             assert_close(known(title)(*placed(title, mesh)), plain(title)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", ["dkd_loss", *RELATIONAL])
 def test_shard_map_and_checkpoint(title):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))

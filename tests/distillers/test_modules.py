@@ -127,6 +127,7 @@ def test_a_new_method_is_one_new_file(tmp_path, monkeypatch):
             distillers.get(missing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_terms_are_float32_scalars_that_scale_with_the_weight(name):
     terms = default_terms(name)
@@ -138,6 +139,7 @@ def test_terms_are_float32_scalars_that_scale_with_the_weight(name):
     assert sum(terms.values()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_outputs_give_float32_terms(name):
     half = [
@@ -151,6 +153,7 @@ def test_bfloat16_outputs_give_float32_terms(name):
         np.testing.assert_allclose(term, whole[key], rtol=0.1, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_the_teacher_gets_no_gradient():
     chosen = ("at", "cc", "ccskd", "dkd", "mgcam", "ofd", "rkd", "sp", "st")  # read every feature
     made = {name: distillers.get(name)() for name in chosen}
@@ -173,6 +176,7 @@ def test_the_teacher_gets_no_gradient():
         assert np.abs(leaf).max() > 0
 
 
+@pytest.mark.slow
 def test_defaults_and_presets():
     def value(name, **fields):
         terms = apply(distillers.get(name)(**fields)) if fields else default_terms(name)

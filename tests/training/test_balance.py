@@ -110,6 +110,7 @@ def test_the_steps_between_use_what_was_measured():
     assert "fitnet/pull" not in terms
 
 
+@pytest.mark.slow
 def test_measuring_changes_no_update():
     measuring, state, teacher = setting(["dkd"], measure=True)
     plain, *_ = setting(["dkd"])

@@ -46,6 +46,7 @@ def convolved_types(text: str) -> list[str]:
     return [kind for pair in found for kind in pair]
 
 
+@pytest.mark.slow
 def test_updates_for_cuda_convolve_in_bfloat16_and_give_the_state_away():
     config = small(ema_decay=0.9, accumulation=2)
     config.student_model.update(remat=True, sync_bn=True, temporal="shift")
@@ -84,6 +85,7 @@ LEARNED = {"ccskd", "fitnet", "fsp", "ofd", "reviewkd", "simkd", "vid"}  # with 
 PACKS = [{name: {}} for name in distillers.names()] + gpu_cases.packs()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", PACKS, ids=str)
 def test_every_method_and_option_exports_for_cuda_and_learns_in_bfloat16(pack):
     student, teacher = outputs(4), outputs(16)

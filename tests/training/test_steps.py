@@ -149,6 +149,7 @@ def test_accumulation_gives_what_the_big_batch_gives():
         np.testing.assert_allclose(small_terms[name], big_terms[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_an_update_that_is_not_finite_is_not_applied(count):
     step, state, teacher = setting(ema_decay=0.9)
@@ -187,6 +188,7 @@ def test_the_teacher_gets_no_gradient_and_stays_in_evaluation_mode():
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_evaluation_gathers_every_clip():
     model = fakes.TinyModel()
     batch = batch_of() | {"index": np.arange(8, dtype=np.int32)}
