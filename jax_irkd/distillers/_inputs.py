@@ -301,7 +301,8 @@ def _check_range(
 ) -> None:
     """Outside of jit and grad, where the values are known."""
     for key, arrays in pair.items():
-        sizes = [jnp.max(jnp.abs(x)) for x in arrays]  # traced under jit, also of a constant
+        values = [x for x in arrays if not isinstance(x, jax.core.Tracer)]
+        sizes = [jnp.max(jnp.abs(x)) for x in values]  # traced under jit, also of a constant
         known = [float(size) for size in sizes if not isinstance(size, jax.core.Tracer)]
         reached = max(known, default=0.0)
         if reached > largest:
