@@ -21,7 +21,8 @@ from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment.classifier import Classifier, open_classifier
 from jax_irkd.errors import UserError
 from jax_irkd.video.depth import AUTO, parse_range
-from jax_irkd.video.playback import clip_of, prepare_frame
+from jax_irkd.video.playback import prepare_frame
+from jax_irkd.video.windows import clip_of
 
 
 class Prediction(NamedTuple):
@@ -118,7 +119,8 @@ class Recognizer:
         moments = times[0] + self._positions * (times[-1] - times[0] + step)
         # A frame shows the moments from its own time on, until the next one.
         indices = np.maximum(np.searchsorted(times, moments + step * 1e-3, side="right") - 1, 0)
-        return clip_of([self._ring[index][1] for index in indices], self.spec, self.levels)
+        frames = [self._ring[index][1] for index in indices]
+        return clip_of(frames, self.spec.channels, self.levels)
 
 
 def spec_of(classifier: Classifier) -> InputSpec:

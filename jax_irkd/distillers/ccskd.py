@@ -11,7 +11,6 @@ from typing import ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_irkd.distillers._checks import (
@@ -25,9 +24,9 @@ from jax_irkd.distillers._checks import (
     one_hot,
 )
 from jax_irkd.distillers._common import (
+    Adapter,
     compute_dtype,
     current_epoch,
-    pointwise,
     pooled_features,
     stage_maps,
 )
@@ -150,20 +149,6 @@ def schedule_factors(
     return factors
 
 
-class Connector(nn.Module):
-    """1x1 convolution without bias, batch norm, ReLU: student to teacher channels."""
-
-    channels: int
-    dtype: DTypeLike = jnp.float32
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        x = pointwise(self.channels, use_bias=False, dtype=self.dtype)(maps)  # a 1x1 convolution
-        norm = nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name)
-        return nn.relu(norm(x))
-
-
 class Distiller(Method):
     """Applies the four parts: connectors and losses on the clip maps of `layers`.
 
@@ -227,8 +212,9 @@ class Distiller(Method):
             target = pooled_features(teacher, layer)
             dtype = compute_dtype(student, layer)
             name = f"connector_{layer}"
-            connector = Connector(target.shape[-1], dtype, self.axis_name, name=name)
-            pooled = jnp.mean(connector(stage_maps(student, layer)), axis=(1, 2)), target
+            connector = Adapter(target.shape[-1], dtype, self.axis_name, name=name)
+            maps = nn.relu(connector(stage_maps(student, layer)))
+            pooled = jnp.mean(maps, axis=(1, 2)), target
             channel += ccskd_channel_loss(*pooled)
             relation += rkd_loss(
                 *pooled,

@@ -56,14 +56,12 @@ def _gap_interval(cast: Cast) -> Interval | None:
     """Over the clips that teacher, baseline and student were all tested on."""
     if cast.teacher is None or cast.baseline is None:
         return None
-    found = []
-    for run in (cast.teacher, cast.baseline):
-        pair = paired(cast.focus, run)
-        if pair is None or len(pair[0][1]) != len(cast.focus.labels):
-            return None
-        found.append((pair[1][0].argmax(1) == pair[1][1])[None])
-        own = (pair[0][0].argmax(1) == pair[0][1])[None]
-    return significance.gap_interval(*found, own, replicates=REPLICATES)
+    pairs = [paired(cast.focus, run) for run in (cast.teacher, cast.baseline)]
+    if None in pairs:
+        return None
+    own, theirs = pairs[0][0], [pair[1] for pair in pairs]
+    right = [(logits.argmax(1) == labels)[None] for logits, labels in (*theirs, own)]
+    return significance.gap_interval(*right, replicates=REPLICATES)
 
 
 def gap_text(gap: Interval | None) -> str:

@@ -35,7 +35,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
     parts = [f"# Study: {data_of(summary) or 'no finished run'}", ""]
     parts += [*_facts(summary), ""]
     if summary["methods"]:
-        if chart(summary) is not None:
+        if _estimates(summary):
             parts += [f"![differences to infrared only]({PICTURE})", ""]
         parts += [_markdown_table(*headline(summary)), "", _READING, ""]
         seeds = over_seeds(summary)
@@ -110,18 +110,18 @@ def headline(summary: Mapping[str, Any]) -> Table:
 
 def chart(summary: Mapping[str, Any]) -> Markup | None:
     """Every method's difference to infrared only with its interval."""
-    rows = [
-        Estimate(
-            row["title"], *(100 * row["difference"][key] for key in ("difference", "low", "high"))
-        )
-        for row in summary["methods"].values()
-        if row.get("difference")
-    ]
+    rows = _estimates(summary)
     if not rows:
         return None
     seeds = max(len(row["seeds"]) for row in summary["methods"].values())
     unit = f"points of top-1 over infrared only, 95 %, {seeds} seeds, {summary['clips']} clips"
     return interval_chart(rows, unit=unit, label="differences to infrared only, with intervals")
+
+
+def _estimates(summary: Mapping[str, Any]) -> list[Estimate]:
+    compared = [row for row in summary["methods"].values() if row.get("difference")]
+    ends = ("difference", "low", "high")
+    return [Estimate(r["title"], *(100 * r["difference"][end] for end in ends)) for r in compared]
 
 
 def over_seeds(summary: Mapping[str, Any]) -> Table | None:

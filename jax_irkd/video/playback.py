@@ -23,7 +23,7 @@ from jax_irkd.video.decoding import STILLS_RATE, Film, Shot
 from jax_irkd.video.depth import Range, flat_warning
 from jax_irkd.video.pixels import COLOURED, COLOURLESS, colourfulness, resize
 from jax_irkd.video.timing import Timing
-from jax_irkd.video.windows import Window, spans, walk
+from jax_irkd.video.windows import Window, clip_of, spans, walk
 
 SHORT_SIDE = 256  # as the builders store frames
 COLOURS_EVERY = 16  # frames that a network reads, one is looked at for colours
@@ -104,12 +104,6 @@ def fitted(image: np.ndarray, spec: InputSpec) -> np.ndarray:
     elif spec.modality == "rgb" and grey and image.dtype == np.uint8:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     return fit(image, spec.size).reshape(*spec.size, -1)
-
-
-def clip_of(frames: Sequence[np.ndarray], spec: InputSpec, levels: Range) -> np.ndarray:
-    """Prepared frames as the uint8 clip `t h w c` that a network reads."""
-    clip = levels.levels(np.stack(frames))
-    return np.repeat(clip, spec.channels // clip.shape[-1], axis=-1)
 
 
 class Pictures:
@@ -200,7 +194,7 @@ def windows(
         return timing.at(begin + positions * (ends[stop - 1] - begin))
 
     def join(frames: list[np.ndarray]) -> np.ndarray:
-        return clip_of(frames, spec, levels)
+        return clip_of(frames, spec.channels, levels)
 
     needed = [frames_of(*span) for span in planned]
     # Decoding goes on in a thread of its own while frames are converted here.

@@ -68,8 +68,7 @@ def windows(
         return (start + frame_indices(positions, stop - start)).tolist()
 
     def join(frames: list[np.ndarray]) -> np.ndarray:
-        joined = levels.levels(np.stack(frames))
-        return joined if infrared else np.repeat(joined, 3 // joined.shape[-1], axis=-1)
+        return clip_of(frames, 1 if infrared else 3, levels)
 
     def prepared(shot: Shot) -> np.ndarray:
         return fit(shot.image(short_side, grey=infrared), size).reshape(*size, -1)
@@ -83,6 +82,12 @@ def windows(
         if announced - rest.seen > 2 or not rest.kept:
             raise VideoError(source, f"ends at frame {rest.seen}, {announced} were announced")
         yield from rest.cut_off(rest.seen, centres, join)
+
+
+def clip_of(frames: Sequence[np.ndarray], channels: int, levels: Range) -> np.ndarray:
+    """Prepared frames as the uint8 clip `t h w c` that a network of so many channels reads."""
+    clip = levels.levels(np.stack(frames))
+    return np.repeat(clip, channels // clip.shape[-1], axis=-1)
 
 
 Join = Callable[[list[np.ndarray]], np.ndarray]

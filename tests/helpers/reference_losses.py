@@ -169,3 +169,14 @@ def mgcam(
 def slope(loss, x, direction, step=1e-5):
     """Derivative of a float64 loss along a direction, by central differences."""
     return (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)
+
+
+def check_gradients(gradients, loss, pair, directions):
+    """Our gradients to both arguments along `directions` against the slopes of a float64 loss."""
+    student, teacher = pair
+    slopes = [
+        slope(lambda x: loss(x, teacher), student, directions[0]),
+        slope(lambda x: loss(student, x), teacher, directions[1]),
+    ]
+    ours = [np.sum(np.asarray(g, np.float64) * d) for g, d in zip(gradients, directions)]
+    np.testing.assert_allclose(ours, slopes, rtol=1e-3, atol=1e-5)

@@ -18,7 +18,7 @@ from jax_irkd.tfds_builders._shared.cache import Cache, EncodingTask
 from jax_irkd.tfds_builders._shared.lock import locked
 from jax_irkd.training import parallel
 from tests.deployment.test_predict import Reader
-from tests.surprises.crashing import crash_on_b
+from tests.helpers.crashing import crash_on_b
 
 CONFIG = ("ntu_rgbd_ir", "ten")
 BUILDER = "jax_irkd.tfds_builders._shared.builder.PairedBuilder"

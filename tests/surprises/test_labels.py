@@ -11,7 +11,7 @@ from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders.pku_mmd_ir import inventory, videos
 from jax_irkd.tfds_builders.pku_mmd_ir.annotations import looks_like_labels, parse_labels
-from tests.surprises import films
+from tests.helpers import made_films as films
 from tests.surprises.test_archives import encrypted
 
 

@@ -16,7 +16,7 @@ from jax_irkd.tfds_builders._shared.finding import find
 from jax_irkd.tfds_builders.pku_mmd_ir.annotations import looks_like_labels, parse_labels
 from jax_irkd.video.decoding import Film
 from jax_irkd.video.faults import VideoError
-from tests.surprises import films
+from tests.helpers import made_films as films
 from tests.test_fuzz import mutate
 
 TIMES = 2000 if os.environ.get("CHAOS") else 100

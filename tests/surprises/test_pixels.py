@@ -23,7 +23,7 @@ from jax_irkd.video.decoding import Film
 from jax_irkd.video.faults import VideoError
 from jax_irkd.video.stills import films_of
 from tests.deployment.test_predict import Reader, turned
-from tests.surprises import films
+from tests.helpers import made_films as films
 
 WANTED = InputSpec("infrared", 4, (48, 64))
 

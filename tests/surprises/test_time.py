@@ -17,7 +17,7 @@ from jax_irkd.video.decoding import Film
 from jax_irkd.video.faults import VideoError
 from jax_irkd.video.streams import Stream
 from tests.deployment.test_predict import Reader
-from tests.surprises import films
+from tests.helpers import made_films as films
 
 # 100 frames of 10 s, then 100 of 4 s: a rate that changes, as phones write it in the dark.
 CHANGING = [0.1 * i for i in range(100)] + [10 + 0.04 * i for i in range(100)]

@@ -2,11 +2,11 @@
 
 import re
 import zipfile
-import zlib
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+from jax_irkd.video.archives import DAMAGED_ZIP
+
 VIDEO_NAME = re.compile(r"^\d{4}-[LMR]$")
 LONG_ROW = 20  # numbers, from which on a row is none of an annotation
 LAST_FRAME = 10_000_000  # four days of 30 frames per second
@@ -177,7 +177,7 @@ def read_actions(file) -> dict[int, str]:
             sheet = ElementTree.fromstring(book.read(sheets[0]))
         rows = [element for element in sheet.iter() if element.tag.endswith("}row")]
         cells = [[_cell(cell, strings) for cell in row] for row in rows]
-    except (*DAMAGED_ZIP, KeyError, IndexError, ValueError, ElementTree.ParseError) as error:
+    except (*DAMAGED_ZIP, IndexError, ElementTree.ParseError) as error:
         raise ValueError(f"not a workbook ({error})") from error
     return {
         int(float(values[0])): values[1].strip()
