@@ -41,7 +41,7 @@ def write_outputs(workdir: Path, plan: Mapping[str, Any], status: Mapping[Key, S
     write_whole(workdir / "study.md", tables.markdown(summary))
     drawn = tables.chart(summary)
     if drawn is not None:
-        title = f"{data_of(summary)}: gain over infrared only"
+        title = data_of(summary)
         picture = charts.sheet([(title, drawn)], label=title)
         write_whole(workdir / tables.PICTURE, pictures.png(picture))
     made = tables.sections(summary)

@@ -35,7 +35,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
     parts = [f"# Study: {data_of(summary) or 'no finished run'}", ""]
     parts += [*_facts(summary), ""]
     if summary["methods"]:
-        if _estimates(summary):
+        if _compared(summary):
             parts += [f"![differences to infrared only]({PICTURE})", ""]
         parts += [_markdown_table(*headline(summary)), "", _READING, ""]
         seeds = over_seeds(summary)
@@ -110,18 +110,19 @@ def headline(summary: Mapping[str, Any]) -> Table:
 
 def chart(summary: Mapping[str, Any]) -> Markup | None:
     """Every method's difference to infrared only with its interval."""
-    rows = _estimates(summary)
-    if not rows:
+    compared = _compared(summary)
+    if not compared:
         return None
-    seeds = max(len(row["seeds"]) for row in summary["methods"].values())
+    ends = ("difference", "low", "high")
+    rows = [Estimate(r["title"], *(100 * r["difference"][end] for end in ends)) for r in compared]
+    counts = sorted({len(row["difference"]["seeds"]) for row in compared})
+    seeds = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
     unit = f"points of top-1 over infrared only, 95 %, {seeds} seeds, {summary['clips']} clips"
     return interval_chart(rows, unit=unit, label="differences to infrared only, with intervals")
 
 
-def _estimates(summary: Mapping[str, Any]) -> list[Estimate]:
-    compared = [row for row in summary["methods"].values() if row.get("difference")]
-    ends = ("difference", "low", "high")
-    return [Estimate(r["title"], *(100 * r["difference"][end] for end in ends)) for r in compared]
+def _compared(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [row for row in summary["methods"].values() if row.get("difference")]
 
 
 def over_seeds(summary: Mapping[str, Any]) -> Table | None:

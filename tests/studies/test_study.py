@@ -175,6 +175,16 @@ def test_the_picture_shows_every_interval(tmp_path):
     assert (float(dot) - float(x)) / float(width) == pytest.approx(share, abs=0.01)
 
 
+def test_the_picture_says_how_many_seeds_its_methods_have(tmp_path):
+    predictions = PREDICTIONS | {(0, "at"): PREDICTIONS[0, "teacher"]}
+    generated(tmp_path, predictions, LABELS)
+    methods = ("baseline", "ours", "at")
+    found = outputs.write_outputs(tmp_path, plan(tmp_path, methods), done(predictions))
+    assert "1 to 2 seeds, 10 clips" in str(tables.chart(found))
+    only = found | {"methods": {k: v for k, v in found["methods"].items() if k != "at"}}
+    assert "95 %, 2 seeds, 10 clips" in str(tables.chart(only))
+
+
 def test_the_gap_has_an_interval_where_the_teacher_always_leads(tmp_path):
     never = [2, 2, 2, 2, 2, 2, 2, 2, 2, 0]  # one right
     predictions = PREDICTIONS | {(s, "baseline"): never for s in (0, 1)}
