@@ -305,12 +305,9 @@ class Film:
         if self.promised - packets <= HEADER_SLACK:
             return
         with named_faults(self.source):
-            empty, indexed = count_empty_chunks(self.source), self._indexed()
+            empty, indexed = count_empty_chunks(self.source), count_indexed(self.source)
         if (self.promised if indexed is None else indexed) - packets > HEADER_SLACK + empty:
             raise VideoError(self.source, _progress(self.read, self.promised, missing))
-
-    def _indexed(self) -> int | None:
-        return count_indexed(self.source)
 
     def _missing(self) -> int:
         if self._is_stills():

@@ -21,7 +21,7 @@ from jax_irkd.video import formats, stills
 from jax_irkd.video.archives import Source, Stills
 from jax_irkd.video.decoding import STILLS_RATE, Film, Shot
 from jax_irkd.video.depth import Range, flat_warning
-from jax_irkd.video.pixels import COLOURED, COLOURLESS, colourfulness, resize
+from jax_irkd.video.pixels import COLOURED, COLOURLESS, coarse_sample, colourfulness, resize
 from jax_irkd.video.timing import Timing
 from jax_irkd.video.windows import Window, clip_of, spans, walk
 
@@ -122,8 +122,7 @@ class Pictures:
         """One picture, as the network gets it and in the colours that the film has."""
         self._colours.append(colourfulness(coloured))
         if len(self._samples) < LOOKED_AT:
-            coarse = image[::8, ::8]
-            self._samples.append(coarse[..., 1] if coarse.ndim == 3 else coarse)
+            self._samples.append(coarse_sample(image))
 
     def warnings(self, modality: str, levels: Range) -> list[str]:
         """Colours that the network does not expect, and pictures in which nothing can be seen."""

@@ -10,7 +10,7 @@ from jax_irkd.video.archives import Source, held
 from jax_irkd.video.decoding import Film, Shot
 from jax_irkd.video.depth import Range, flat_warning
 from jax_irkd.video.faults import VideoError, named_faults
-from jax_irkd.video.pixels import COLOURED, colourfulness, resize
+from jax_irkd.video.pixels import COLOURED, coarse_sample, colourfulness, resize
 from jax_irkd.video.timing import spread
 
 COLOURS_EVERY = 16  # frames that are kept, one is looked at for colours
@@ -227,8 +227,7 @@ def _keep(
     colour = None
     if look:
         colour = colourfulness(shot.image(storage.short_side) if infrared else image)
-    sample = image[::8, ::8]
-    sample = sample[..., 1] if sample.ndim == 3 else sample
+    sample = coarse_sample(image)
     if image.dtype != np.uint8:
         return _Kept(image, sample, colour)
     return _Kept(_jpeg(image, infrared, storage), sample.copy(), colour)
@@ -257,7 +256,7 @@ def _clip(
     if any(deep):
         levels = storage.range.of([one.stored for one in own])
         frames = [_jpeg(image, infrared, storage) for image in levels]
-        seen = np.concatenate([image[::8, ::8].reshape(-1) for image in levels])
+        seen = np.concatenate([coarse_sample(image).reshape(-1) for image in levels])
     else:
         frames, seen = [one.stored for one in own], samples
     return EncodedClip(frames, indices, 0, colour, flat_warning(samples, seen))
