@@ -279,7 +279,7 @@ def paper_setup(
     config.student_training = get_training()
 
     config.checkpoints = ConfigDict({"every": 500, "latest": 2, "best": 1})  # every: in steps
-    config.log_every = 10
+    config.log_every = 10  # steps: their mean is a line of the log
     config.num_devices = 0  # local devices to use; 0: all
     config.max_rejected = 10  # updates in a row that are not finite before the run stops
     config.eval = get_evaluation()

@@ -35,6 +35,7 @@ from jax_irkd.training.phase import Network, Phase
 from jax_irkd.training.profiling import Clock, StepTrace
 from jax_irkd.training.programs import bind_update, fresh_state
 from jax_irkd.training.setup import make_reader
+from jax_irkd.training.window import Window, measured
 
 
 class Trainer:
@@ -108,7 +109,8 @@ class Trainer:
                 raise UserError(str(error).splitlines()[0]) from error
             # Older checkpoints know no balance: it is measured anew.
             restored = self.checkpoints.restore(state, fresh="balance")
-            state = restored[0] if restored else state
+            state, meta = restored or (state, {})
+            self._window = Window(meta.get("window"))
             first = int(state.step)
             if first < self.num_steps:
                 state = self._train(state, first)
@@ -224,10 +226,14 @@ class Trainer:
         warnings = self._watch.see(step, terms)
         for warning in warnings or () if self.log else ():
             console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
-        told = step % self.config.log_every == 0 or terms["rejected"] or warnings is not None
-        if self.log and told:
-            self.log.write(step, "train", terms)
-        shown = "  ".join(f"{k} {v:.3f}" for k, v in terms.items() if k in self._shown(terms))
+        self._window.add(terms)
+        if step % self.config.log_every == 0 or step == self.num_steps:
+            line = self._window.close(terms)
+        else:  # what was rejected or measured is told at once
+            line = terms if terms["rejected"] else measured(terms)
+        if self.log and line:
+            self.log.write(step, "train", line)
+        shown = "  ".join(_worded(k, v) for k, v in terms.items() if k in self._shown(terms))
         self.progress.update(step, shown)
         if terms["rejected"] >= self.config.max_rejected:
             self._give_up(step, int(terms["rejected"]))
@@ -289,7 +295,8 @@ class Trainer:
             return  # A checkpoint newer than the log would leave a gap in it.
         with self.clock.timed("checkpoints"):
             state = jax.device_get(state)
-            self.checkpoints.save(step, state, self.meta | {"step": step}, figures)
+            meta = self.meta | {"step": step, "window": self._window.saved}
+            self.checkpoints.save(step, state, meta, figures)
 
     def _give_up(self, step: int, rejected: int) -> None:
         dump = self.folder / f"rejected_batches_{step}.json"
@@ -320,3 +327,7 @@ class Trainer:
             f"{asked}: saved step {newest} of {self.num_steps} in {self.folder}{lost}; "
             "run the same command again to continue"
         )
+
+
+def _worded(name: str, value: float) -> str:
+    return f"{name} {100 * value:.0f} %" if name == "accuracy" else f"{name} {value:.3f}"

@@ -17,10 +17,12 @@ from ml_collections import ConfigDict
 from jax_irkd.errors import UserError
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress
+from jax_irkd.reporting.wording import percent
 from jax_irkd.training import steps
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.logs import RunLog
 from jax_irkd.training.optimizers import make_optimizer
+from jax_irkd.training.window import Window
 from jax_irkd.tstdd import pictures
 from jax_irkd.tstdd.flow import FlowCache
 from jax_irkd.tstdd.network import StreamNet, tube_descriptors
@@ -86,7 +88,8 @@ class StreamTrainer:
         folder = self.folder / "streams" / self.name / "checkpoints"
         with Checkpoints(folder, latest=1) as self.checkpoints:
             restored = self.checkpoints.restore(state)
-            state = restored[0] if restored else state
+            state, meta = restored or (state, {})
+            self._window, self._unseen = Window(meta.get("window")), []
             if int(state.step) < self.num_steps:
                 state = self._train(state, stop)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -114,11 +117,14 @@ class StreamTrainer:
         ):
             for step, batch in enumerate(self._batches(first, pool), first + 1):
                 state, terms = update(state, *batch)
-                if step == 1 or step % self.config.log_every == 0 or step == self.num_steps:
-                    self._observe(log, before, step, terms, progress)
+                self._unseen.append(terms)
+                if step % self.config.log_every == 0 or step == self.num_steps:
+                    self._observe(log, before, step, progress)
                 asked = stop.requested and step < self.num_steps
                 if asked or step % self.per_epoch == 0 or step == self.num_steps:
-                    self.checkpoints.save(step, jax.device_get(state), {"stream": self.name})
+                    self._fetch()
+                    meta = {"stream": self.name, "window": self._window.saved}
+                    self.checkpoints.save(step, jax.device_get(state), meta)
                 if asked:
                     self.checkpoints.wait()
                     raise Interrupted(
@@ -152,12 +158,22 @@ class StreamTrainer:
             images = np.stack([future.result() for future in futures])
             yield images, np.array([self.clips[i].label for i in chosen], np.int32), self.key
 
-    def _observe(self, log: RunLog, before: int, step: int, terms, progress: Progress) -> None:
-        values = {key: float(value) for key, value in jax.device_get(terms).items()}
+    def _fetch(self) -> dict[str, float]:
+        """Count the terms of all steps so far; those of the last."""
+        values: dict[str, float] = {}
+        for terms in jax.device_get(self._unseen):
+            values = {key: float(value) for key, value in terms.items()}
+            self._window.add(values)
+        self._unseen = []
+        return values
+
+    def _observe(self, log: RunLog, before: int, step: int, progress: Progress) -> None:
+        values = self._window.close(self._fetch())
         scalars = {f"{self.name}_{key}": value for key, value in values.items()}
         rate = float(self.schedule(step - 1))
         log.write(before + step, "train", scalars | {"learning_rate": rate})
-        progress.update(step, f"loss {values['loss']:.3f}  accuracy {values['accuracy']:.2f}")
+        accuracy = percent(values["accuracy"], 0)
+        progress.update(step, f"loss {values['loss']:.3f}  accuracy {accuracy}")
 
 
 def _update(state: _State, images, labels, key, *, model: StreamNet, tx):

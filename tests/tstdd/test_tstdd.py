@@ -249,8 +249,8 @@ def test_from_frames_to_results(tmp_path, data, monkeypatch):
     made.dataset.data_dir = str(tmp_path / "data")
     observe = training.StreamTrainer._observe
 
-    def stop_once(self, log, before, step, terms, progress):
-        observe(self, log, before, step, terms, progress)
+    def stop_once(self, log, before, step, progress):
+        observe(self, log, before, step, progress)
         if (self.name, step) == ("local", 4):
             os.kill(os.getpid(), signal.SIGTERM)
 
