@@ -2,7 +2,7 @@
 
     python -m jax_irkd.predict --run=runs/ntu/ours video.avi folder 'clips/*.mp4'
     python -m jax_irkd.predict --run=student.irkd long.mp4 --out=results --annotate=seen.mp4
-    python -m jax_irkd.predict --run=student.irkd --stream=0
+    python -m jax_irkd.predict --run=student.irkd --stream=0 --serve
 
 A video of at most 15 seconds is taken as one action and gets the most probable classes; a longer
 one gets a timeline of actions (--trimmed and --untrimmed decide it). `--run` is a run's folder, an
@@ -27,7 +27,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--json", action="store_true", help="one JSON object per line")
     add("--topk", type=_positive(int), default=5, help="classes that are named")
     add("--out", help="folder for JSON, rows in PKU-MMD's format and timeline pictures")
-    add("--annotate", help="a video to write, or a folder when there are several")
+    add("--annotate", help="a video to write, or a folder when there are several; records a stream")
+    add("--serve", nargs="?", const="", metavar="HOST:PORT", help="a page that shows the stream")
+    add("--token", default="", help="of the page; drawn where others than this machine reach it")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--trimmed", action="store_true", default=None, help="one action per video")
     kind.add_argument("--untrimmed", dest="trimmed", action="store_false", help="a timeline")
@@ -56,8 +58,12 @@ def predict(argv: list[str]) -> int:
     flags = parse(argv)
     if bool(flags.videos) == bool(flags.stream):
         raise UserError("give videos (files, folders, globs) or one --stream, not both or none")
-    if flags.stream and (flags.annotate or flags.out):
-        raise UserError("--annotate and --out are for video files, not for --stream")
+    if flags.stream and flags.out:
+        raise UserError("--out is for video files; --json prints the answers of a --stream")
+    if flags.serve is not None and not flags.stream:
+        raise UserError("--serve shows a --stream; a video file can be one: --stream=clip.mp4")
+    if flags.token and flags.serve is None:
+        raise UserError("--token is for the page of --serve")
     with commands.importing():
         from jax_irkd.deployment import live, videos
         from jax_irkd.host import devices

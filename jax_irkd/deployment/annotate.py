@@ -44,9 +44,10 @@ def annotate(result: Any, names: Sequence[str], target: Path) -> None:
     writer, complete = None, False
     try:
         for shot in film.shots():
-            image = _sized(in_colour(shot.image()))
+            image = sized(in_colour(shot.image()))
             if writer is None:
-                writer = _Writer(target, image.shape, film.timing)
+                timing = film.timing
+                writer = FilmWriter(target, image.shape, timing.rate, steady=timing.steady)
             scores = result.probabilities[np.searchsorted(nearest, shot.index)]
             draw(image, scores, names)
             if not result.trimmed:
@@ -109,7 +110,7 @@ def in_colour(image: np.ndarray) -> np.ndarray:
     return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
 
 
-def _sized(image: np.ndarray) -> np.ndarray:
+def sized(image: np.ndarray) -> np.ndarray:
     """Not larger than codecs like, and of even sides, as yuv420p needs."""
     height, width = image.shape[:2]
     scale = min(1.0, LONGEST_SIDE / max(height, width))
@@ -119,18 +120,32 @@ def _sized(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-class _Writer:
-    """H.264, or MPEG-4 where FFmpeg lacks it; frames are shown as long as those they come from."""
+class FilmWriter:
+    """H.264, or MPEG-4 where FFmpeg lacks it; frames are shown as long as those they come from.
 
-    def __init__(self, path: Path, shape: tuple[int, ...], timing: Timing):
-        self._container = av.open(str(path), "w")
+    `live` writes what can be played although the end is missing, and takes little time a frame.
+    Raises OSError.
+    """
+
+    def __init__(
+        self, path: Path, shape: tuple[int, ...], rate: float, *, steady: bool, live: bool = False
+    ):
+        options = {"flush_packets": "1"} if live else {}
+        if live and path.suffix.lower() in (".mp4", ".m4v", ".mov"):
+            options["movflags"] = "frag_keyframe+empty_moov"
+        self._container = av.open(str(path), "w", options=options)
         try:
             codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-            rate = Fraction(min(max(timing.rate, 1), 240)).limit_denominator(1001)
-            self._stream = self._container.add_stream(codec, rate=rate)
+            rate = Fraction(min(max(rate, 1), 240)).limit_denominator(1001)
+            quick = (
+                {"preset": "veryfast", "tune": "zerolatency"} if live and codec == "libx264" else {}
+            )
+            self._stream = self._container.add_stream(codec, rate=rate, options=quick)
             self._stream.height, self._stream.width = shape[:2]
             self._stream.pix_fmt = "yuv420p"
-            self._steady = timing.steady
+            self._steady, self._last = steady, -1
+            if live:
+                self._stream.codec_context.gop_size = 60
             if not self._steady:
                 if path.suffix.lower() == ".avi":
                     raise OSError("AVI cannot hold a changing frame rate")
@@ -140,9 +155,11 @@ class _Writer:
             raise OSError(str(error)) from error
 
     def add(self, image: np.ndarray, moment: float) -> None:
+        """The next RGB frame, shown from `moment` on (seconds; used where the rate changes)."""
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         if not self._steady:
-            frame.pts, frame.time_base = round(moment / TICK), TICK
+            self._last = max(round(moment / TICK), self._last + 1)
+            frame.pts, frame.time_base = self._last, TICK
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:

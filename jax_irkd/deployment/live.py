@@ -1,79 +1,110 @@
 """Predictions of a live source: a camera, a network stream, a file played in real time."""
 
 import argparse
+import contextlib
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment.answers import clock_time, top
-from jax_irkd.deployment.recognizer import Recognizer
+from jax_irkd.deployment.recognizer import Prediction, Recognizer
+from jax_irkd.errors import UserError
 from jax_irkd.video import playback
 from jax_irkd.video.pixels import colourfulness
-from jax_irkd.video.streams import Stream, kind_of
+from jax_irkd.video.streams import Stream, kind_of, name_of
+
+
+class Frame(NamedTuple):
+    """One frame at the network's size, and the picture it was made from."""
+
+    prepared: np.ndarray
+    image: np.ndarray
+
+
+class Answer(NamedTuple):
+    """A prediction, when its newest frame came (seconds from the first), and its JSON line."""
+
+    prediction: Prediction
+    moment: float
+    latency: float
+    line: dict[str, Any]
 
 
 def stream(flags: argparse.Namespace) -> int:
     """Predictions of a live source until it ends or Ctrl-C."""
     kind_of(flags.stream)
-    recognizer = Recognizer(
-        flags.run,
-        seconds=flags.seconds,
-        stride=flags.stride,
-        which=flags.which,
-        range=flags.range,
-    )
-    took = recognizer.warm_up()
-    print(f"ready after {took:.1f} s; Ctrl-C ends", file=sys.stderr)
-    prepare = _preparer(recognizer.spec)
-    made, latencies = 0, []
-    with Stream(flags.stream, prepare, capacity=flags.stride, patience=flags.patience) as source:
-        try:
-            for said in _spoken(recognizer, source, flags):
-                made += 1
-                latencies.append(said)
-        except KeyboardInterrupt:
-            print("", file=sys.stderr)
-        delay = f", median latency {1e3 * np.median(latencies):.0f} ms" if latencies else ""
-        print(
-            f"{made} predictions from {source.received} frames, {source.drop_rate:.1%} dropped"
-            f"{delay}",
-            file=sys.stderr,
+    with contextlib.ExitStack() as stack:
+        board = _board(flags, stack)
+        target = _target(flags.annotate)
+        recognizer = Recognizer(
+            flags.run,
+            seconds=flags.seconds,
+            stride=flags.stride,
+            which=flags.which,
+            range=flags.range,
         )
+        took = recognizer.warm_up()
+        recorder = target and stack.enter_context(_recorder(target, recognizer))
+        print(f"ready after {took:.1f} s; Ctrl-C ends", file=sys.stderr)
+        source = Stream(
+            flags.stream,
+            _preparer(recognizer.spec, board),
+            capacity=flags.stride,
+            patience=flags.patience,
+            notify=_notifier(board),
+        )
+        with source:
+            if board:
+                board.follow(lambda: (source.received, source.drop_rate))
+            _answer_all(recognizer, source, flags, board, recorder)
     return 0
 
 
-def _preparer(spec: InputSpec) -> Callable[[np.ndarray], np.ndarray]:
-    """`prepare_frame`, which says once when the stream has the wrong colours."""
-    seen = False
+def _answer_all(recognizer: Recognizer, source: Any, flags, board, recorder) -> None:
+    """Answers to where they are wanted, until the source ends; then a line about all of them."""
+    latencies = []
+    try:
+        for answer in _answers(recognizer, source, flags.topk, recorder):
+            latencies.append(answer.latency)
+            print(json.dumps(answer.line) if flags.json else _as_text(answer), flush=True)
+            if board:
+                board.answer(answer.line)
+        if board:
+            board.tell("ended", "the source has ended")
+    except KeyboardInterrupt:
+        print("", file=sys.stderr)
+    except UserError as error:
+        if board:
+            board.tell("ended", str(error))
+        raise
+    finally:
+        if board and not board.closed:
+            board.tell("ended", "it was stopped")
+    delay = f", median latency {1e3 * np.median(latencies):.0f} ms" if latencies else ""
+    print(
+        f"{len(latencies)} predictions from {source.received} frames, {source.drop_rate:.1%} "
+        f"dropped{delay}",
+        file=sys.stderr,
+    )
 
-    def prepare(image: np.ndarray) -> np.ndarray:
-        nonlocal seen
-        if not seen:
-            seen = True
-            for text in playback.modality_warning(colourfulness(image), spec.modality):
-                print(f"warning: the stream {text}", file=sys.stderr)
-        return playback.prepare_frame(image, spec)
 
-    return prepare
-
-
-def _spoken(recognizer: Recognizer, source: Any, flags: argparse.Namespace) -> Iterator[float]:
-    """Print predictions; yields the latency of each, from the newest frame to the answer."""
-    start = None
+def _answers(recognizer: Recognizer, source: Any, topk: int, recorder) -> Iterator[Answer]:
+    """What is said of the stream, as it comes; with a recorder every frame is recorded."""
+    start, scores = None, None
     for moment, frame in source:
         start = moment if start is None else start
-        prediction = recognizer.push_prepared(frame, moment)
-        if prediction is None:
-            continue
-        latency = time.monotonic() - moment
-        best = top(prediction.probabilities, flags.topk)
-        names = recognizer.classifier.class_names
-        if flags.json:
+        prediction = recognizer.push_prepared(frame.prepared, moment)
+        if prediction is not None:
+            scores = prediction.probabilities
+            latency = time.monotonic() - moment
+            names = recognizer.classifier.class_names
+            best = top(prediction.probabilities, topk)
             line = {
                 "time": round(moment - start, 3),
                 "latency": round(latency, 4),
@@ -82,11 +113,73 @@ def _spoken(recognizer: Recognizer, source: Any, flags: argparse.Namespace) -> I
                     {"label": i + 1, "class": names[i], "probability": round(p, 6)} for i, p in best
                 ],
             }
-            print(json.dumps(line), flush=True)
-        else:
-            print(
-                f"{clock_time(moment - start)}  {prediction.probability:6.1%}  {prediction.label}"
-                f"  ({1e3 * latency:.0f} ms, {source.drop_rate:.1%} dropped)",
-                flush=True,
-            )
-        yield latency
+            yield Answer(prediction, moment - start, latency, line)
+        if recorder:
+            recorder.add(frame.image, moment - start, scores)
+
+
+def _as_text(answer: Answer) -> str:
+    prediction, dropped = answer.prediction, answer.line["dropped"]
+    return (
+        f"{clock_time(answer.moment)}  {prediction.probability:6.1%}  {prediction.label}"
+        f"  ({1e3 * answer.latency:.0f} ms, {dropped:.1%} dropped)"
+    )
+
+
+def _preparer(spec: InputSpec, board: Any) -> Callable[[np.ndarray], Frame]:
+    """`prepare_frame`, which says once when the stream has the wrong colours, and shows the
+    picture to who looks at the board."""
+    seen = False
+
+    def prepare(image: np.ndarray) -> Frame:
+        nonlocal seen
+        if not seen:
+            seen = True
+            for text in playback.modality_warning(colourfulness(image), spec.modality):
+                print(f"warning: the stream {text}", file=sys.stderr)
+        if board:
+            board.show(image)
+        return Frame(playback.prepare_frame(image, spec), image)
+
+    return prepare
+
+
+def _notifier(board: Any) -> Callable[[str], None]:
+    def notify(text: str) -> None:
+        print(text, file=sys.stderr)
+        if board:
+            board.tell("lost", text)
+
+    return notify
+
+
+def _board(flags: argparse.Namespace, stack: contextlib.ExitStack) -> Any:
+    """What the page of --serve shows, None without one. It can be opened before the network is
+    loaded."""
+    if flags.serve is None:
+        return None
+    from jax_irkd.deployment.board import Board
+    from jax_irkd.deployment.serving import Server, parse_address
+
+    server = stack.enter_context(
+        contextlib.closing(Server(parse_address(flags.serve), flags.token))
+    )
+    board = Board(name_of(flags.stream), Path(flags.run).name)
+    server.start(board)
+    print(f"watch it at {server.url}", file=sys.stderr)
+    return board
+
+
+def _target(annotate: str | None) -> Path | None:
+    if not annotate:
+        return None
+    from jax_irkd.deployment.recording import recording_path
+
+    return recording_path(annotate)
+
+
+def _recorder(target: Path, recognizer: Recognizer):
+    from jax_irkd.deployment.recording import Recorder
+
+    print(f"recording to {target}", file=sys.stderr)
+    return Recorder(target, recognizer.classifier.class_names)

@@ -6,6 +6,7 @@ import functools
 import sys
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class Stream:
         notify: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
     ):
         self.source, self.prepare, self.patience, self.notify = source, prepare, patience, notify
-        self.kind = kind_of(source)
+        self.kind, self.name = kind_of(source), name_of(source)
         self.received = self.dropped = self.reopened = 0
         self._frames: collections.deque = collections.deque()
         self._capacity = capacity
@@ -114,11 +115,11 @@ class Stream:
                 return
             if time.monotonic() - last + wait > self.patience:
                 raise UserError(
-                    f"no frame from {self.source} for {self.patience:.0f} s ({reason}); check that "
+                    f"no frame from {self.name} for {self.patience:.0f} s ({reason}); check that "
                     "it is switched on and reachable, or wait longer with --patience"
                 )
             lost = "was lost" if self.received else "cannot be opened"
-            self.notify(f"{self.source} {lost} ({reason}); trying again in {wait:.1f} s")
+            self.notify(f"{self.name} {lost} ({reason}); trying again in {wait:.1f} s")
             self._stop.wait(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
@@ -186,6 +187,15 @@ def kind_of(source: str) -> str:
             "an rtsp:// or http:// URL, or a video file"
         )
     return "file"
+
+
+def name_of(source: str) -> str:
+    """The source as it may be shown to others: a URL without user and password, and without its
+    query, where cameras take passwords too."""
+    if "://" not in source:
+        return source
+    parts = urllib.parse.urlsplit(source)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def _camera(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:

@@ -344,7 +344,7 @@ def test_mistakes_on_the_command_line(folder, command, tmp_path):
         ((folder, f"--annotate={tmp_path / 'a.mp4'}"), "is one file for 3 videos; give a folder"),
         ((folder / "rgb.avi", f"--annotate={folder / 'rgb.avi'}"), "would overwrite the video"),
         ((folder / "rgb.avi", f"--annotate={tmp_path / 'no' / 'a.mp4'}"), "there is no folder"),
-        (("--stream=0", f"--out={tmp_path}"), "are for video files, not for --stream"),
+        (("--stream=0", f"--out={tmp_path}"), "--out is for video files"),
         ((folder, "--range=9,8"), "range is '9,8'; give auto, or the lowest and the highest"),
         ((folder, "--stride=0"), "argument --stride: 0 is not positive"),
     ):
