@@ -55,8 +55,8 @@ start-weights: setup
 	$(FILM) --out=runs/start_data/raw --subjects=1-40 --seed=1
 	$(BUILD) $(PAIRS) --manual_dir=runs/start_data/raw --data_dir=runs/start_data/tfds
 	$(BIN)/python -m jax_irkd.main --config=configs/demo.py:data=start,method=teacher --workdir=runs/start
-	$(BIN)/python -m jax_irkd.pretrained --run=runs/start/teacher \
-		--out=jax_irkd/pretrained/weights/demo_resnet18.safetensors
+	$(BIN)/python -m jax_irkd.weights save --run=runs/start/teacher \
+		--out=jax_irkd/weights/shipped/demo_resnet18.safetensors
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist=worksteal

@@ -1,7 +1,9 @@
 """NTU RGB+D, ten classes (A001-A010), the paper's set-up.
 
 python -m jax_irkd.main --config=configs/ntu.py --config.dataset.data_dir=DATA \\
-    --config.weights.teacher=resnet50.safetensors --config.weights.student=resnet18.safetensors
+    --config.weights.teacher=weights/resnet50-0676ba61.safetensors \\
+    --config.weights.student=weights/resnet18-f37072fd.safetensors
+(python -m jax_irkd.weights fetch resnet50 resnet18 brings them)
 
 The paper reports 80.86 % for `ours` and 71.20 % for `baseline`; it does not name the protocol.
 """

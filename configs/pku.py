@@ -1,8 +1,10 @@
 """PKU-MMD, phase 1: 51 classes, one clip an action instance, the paper's set-up.
 
 python -m jax_irkd.main --config=configs/pku.py:protocol=cross_view \\
-    --config.dataset.data_dir=DATA --config.weights.teacher=resnet50.safetensors \\
-    --config.weights.student=resnet18.safetensors
+    --config.dataset.data_dir=DATA \\
+    --config.weights.teacher=weights/resnet50-0676ba61.safetensors \\
+    --config.weights.student=weights/resnet18-f37072fd.safetensors
+(python -m jax_irkd.weights fetch resnet50 resnet18 brings them)
 
 The paper reports a mAP of 0.588 and 0.586 for `ours`; we report the mean class average precision of
 trimmed clips, and with --config.eval.detection=True the official detection figures beside it.

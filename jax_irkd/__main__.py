@@ -24,14 +24,14 @@ NAMES = (
     "bench_student",
     "data.synthetic",
     "data.synthetic.gestures",
-    "pretrained",
+    "weights",
     "detection",
 )
 
 
 def module(name: str):
     """The module of a command; a package's is its __main__."""
-    packages = ("data.synthetic", "pretrained", "detection")
+    packages = ("data.synthetic", "weights", "detection")
     return importlib.import_module(f"jax_irkd.{name}{'.__main__' if name in packages else ''}")
 
 

@@ -18,8 +18,6 @@ from jax_irkd.errors import UserError
 from jax_irkd.host import devices
 from jax_irkd.host.files import expanded
 from jax_irkd.host.terminal import console
-from jax_irkd.pretrained import start
-from jax_irkd.pretrained.teacher import judge, keep_figures
 from jax_irkd.reporting import examples, write
 from jax_irkd.runs.identity import facts_of, identity_of
 from jax_irkd.runs.lifecycle import carry_out, check_free
@@ -30,6 +28,8 @@ from jax_irkd.training.evaluation import Scores
 from jax_irkd.training.loop import Trainer
 from jax_irkd.training.phase import Network, Phase
 from jax_irkd.tstdd import pipeline
+from jax_irkd.weights import start
+from jax_irkd.weights.teacher import judge, keep_figures
 
 
 class Ways(NamedTuple):

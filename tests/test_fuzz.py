@@ -14,9 +14,9 @@ from jax_irkd.configs import demo, ntu, pku
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.fields import make_shares
-from jax_irkd.pretrained import files
 from jax_irkd.training import setup
 from jax_irkd.training.optimizers import make_optimizer
+from jax_irkd.weights import files
 from tests.helpers import FIXTURES, fakes
 
 

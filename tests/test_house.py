@@ -28,7 +28,7 @@ FLOORS = (
     ["deployment"],
     ["detection"],
     ["reporting"],
-    ["pretrained"],
+    ["weights"],
     ["runs", "command_line"],
     ["training"],
     ["fields"],

@@ -20,7 +20,7 @@ ROOMS = {
     "training": "Training",
     "data": "Data",
     "video": "Video",
-    "pretrained": "Pretrained weights",
+    "weights": "Weights",
     "runs": "Runs",
     "deployment": "Deployment",
     "detection": "Detection",

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ml_collections import ConfigDict
 from packaging.requirements import Requirement
@@ -22,8 +21,8 @@ from rich.console import Console
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.host.files import expanded
+from jax_irkd.inspection.lines import GREEN, RED, YELLOW, Line
 
-GREEN, YELLOW, RED = "green", "yellow", "red"
 # Distributions by the name they are imported under, in the order shown.
 SHOWN = {
     "jax": "jax",
@@ -42,15 +41,6 @@ CODECS = ("h264", "hevc", "mpeg4", "mjpeg")
 MEMORY = (2e9, 6e9)  # Bytes: less than the first is red, less than the second yellow.
 DISK = (5e8, 5e9)
 CLASSES = 60  # their number changes next to nothing
-
-
-class Line(NamedTuple):
-    """One finding: how it is, of what, in words, and what to do about it."""
-
-    colour: str
-    topic: str
-    text: str
-    remedy: str = ""
 
 
 def check_versions() -> list[Line]:
@@ -254,6 +244,13 @@ def check_data(config: ConfigDict | None) -> list[Line]:
     return [Line(GREEN, "data", f"{dataset.name}: {said}, {len(dataset.class_names)} classes")]
 
 
+def check_weights(config: ConfigDict | None) -> list[Line]:
+    """What the config's networks start from."""
+    from jax_irkd.inspection import beginnings
+
+    return beginnings.check(config) if config else []
+
+
 def check_training() -> list[Line]:
     """Two steps of a tiny network on all devices, through the loop that trains the real ones."""
     begin = time.monotonic()
@@ -316,6 +313,7 @@ def examine(
         lambda: check_disk(folders),
         check_cache,
         lambda: check_data(config),
+        lambda: check_weights(config),
         check_training,
     ]
     if config is None:

@@ -151,9 +151,10 @@ BLOCKS = {
     34: (BasicBlock, (3, 4, 6, 3)),
     50: (Bottleneck, (3, 4, 6, 3)),
     101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
 }
 
-LONG_STAGE = 23  # blocks; networks with such a stage shift in every other block
+LONG_STAGE = 23  # blocks; networks with so long a stage shift in every other block
 
 
 def check_depth(depth: int) -> None:
@@ -192,9 +193,9 @@ class ResNet(nn.Module):
         products (`winograd`), for a tenth of a second of compilation or more each; 0 keeps to the
         plain operations that other formats know. Training takes them at any width.
     shift: applied to a block's input before its first convolution, the shortcut left out
-        (`temporal`); at depth 101 to every other block, as in TSM's code.
+        (`temporal`); from depth 101 on to every other block, as in TSM's code.
 
-    Raises ValueError for a depth other than 18, 34, 50 and 101.
+    Raises ValueError for a depth other than 18, 34, 50, 101 and 152.
     """
 
     depth: int = 18

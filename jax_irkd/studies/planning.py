@@ -153,7 +153,7 @@ def _command(arguments: Sequence[str], workdir: Path) -> tuple[str, ...]:
 
 @functools.cache
 def _content(path: str) -> str:
-    from jax_irkd.pretrained import start
+    from jax_irkd.weights import start
 
     return start.content_of(path)
 

@@ -34,7 +34,7 @@ WORKING = {
     "data.synthetic": ["--out=/nowhere"],
     "detection": ["/nowhere/a", "/nowhere/b"],
     "data.synthetic.gestures": ["--out=/nowhere"],
-    "pretrained": ["--run=/nowhere", "--out=/nowhere.safetensors"],
+    "weights": ["save", "--run=/nowhere", "--out=/nowhere.safetensors"],
 }
 WITH_CONFIG = ("main", "study", "inspect", "doctor")
 
@@ -137,7 +137,7 @@ def test_a_word_too_many_is_named(name, capsys):
         ("bench_student", "--batch"),
         ("data.synthetic", "--seed"),
         ("data.synthetic.gestures", "--seed"),
-        ("pretrained", "--out"),
+        ("weights", "--out"),
         ("detection", "--threshold"),
     ],
 )

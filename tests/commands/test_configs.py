@@ -19,8 +19,8 @@ from jax_irkd.config import (
 from jax_irkd.configs import custom, demo, ntu, pku
 from jax_irkd.fields import make_shares
 from jax_irkd.models import temporal
-from jax_irkd.pretrained.start import start_from
 from jax_irkd.training.setup import make_model
+from jax_irkd.weights.start import start_from
 
 
 def test_the_papers_hyper_parameters():

@@ -3,6 +3,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from jax_irkd import doctor
+from jax_irkd.configs import demo, ntu
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.host import devices
@@ -197,3 +198,18 @@ def test_doctor_reckons_as_inspect_does(monkeypatch, times, colour):
     (line,) = checkup.check_needs(config)
     assert line.colour == colour and f"holds up to {largest / 1e9:.1f} GB" in line.text
     assert (f"{times * largest / 1e9:.1f} GB are there" in line.text) == (colour != GREEN)
+
+
+def test_a_paper_set_up_from_scratch_is_worth_knowing():
+    lines = checkup.check_weights(ntu.get_config("method=ours"))
+    assert colours(lines) == [YELLOW, YELLOW]
+    assert [line.topic for line in lines] == ["teacher weights", "student weights"]
+    assert "starts from scratch; the paper starts from ImageNet" in lines[0].text
+    assert lines[0].remedy.startswith("python -m jax_irkd.weights fetch resnet50, then --config.w")
+    config = ntu.get_config("method=baseline")
+    config.weights.student = "/nowhere.safetensors"
+    (line,) = checkup.check_weights(config)
+    assert line.colour == RED and "does not exist" in line.text
+    (line,) = checkup.check_weights(demo.get_config("method=teacher"))
+    assert line.colour == GREEN and "shipped:demo_resnet18 fits" in line.text
+    assert not checkup.check_weights(None)

@@ -37,7 +37,8 @@ def _update(network: ResNet, variables: dict, frames: jax.Array) -> tuple[dict, 
 
 
 @pytest.mark.parametrize(
-    "depth, torchvision", [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160)]
+    "depth, torchvision",
+    [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160), (152, 60_192_808)],
 )
 def test_parameter_count_is_torchvisions(depth, torchvision):
     features, variables = _shapes(ResNet(depth), 1, 64, 64, 3)

@@ -13,9 +13,9 @@ from jax_irkd.models import resnet
 from jax_irkd.models.folding import fold_batch_norm
 from jax_irkd.models.temporal import temporal_shift
 from jax_irkd.models.tsn import TSN
-from jax_irkd.pretrained import torchvision
 from jax_irkd.runs.identity import identity_of
 from jax_irkd.training import setup
+from jax_irkd.weights import torchvision
 from tests.helpers import FIXTURES, fakes, networks
 
 

@@ -10,11 +10,11 @@ import pytest
 from jax_irkd import algorithm
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
-from jax_irkd.pretrained import teacher
 from jax_irkd.runs.identity import facts_of
 from jax_irkd.training import setup
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.evaluation import Scores
+from jax_irkd.weights import teacher
 from tests.helpers import fakes
 
 DATA = fakes.dataset()

@@ -18,17 +18,17 @@ import numpy as np
 from jax_irkd.errors import UserError
 from jax_irkd.host.files import expanded
 from jax_irkd.host.terminal import console
-from jax_irkd.pretrained import files, torchvision
-from jax_irkd.pretrained.torchvision import Variables
 from jax_irkd.runs.network import describe_network, load_network
 from jax_irkd.training import steps
+from jax_irkd.weights import files, torchvision
+from jax_irkd.weights.torchvision import Variables
 
 SHIPPED = "shipped:"
 
 
 def shipped(name: str) -> Path:
     """The file of `shipped:name`. Raises UserError, with the names, for one that does not exist."""
-    folder = Path(str(importlib.resources.files("jax_irkd.pretrained") / "weights"))
+    folder = Path(str(importlib.resources.files("jax_irkd.weights") / "shipped"))
     path = folder / f"{name}.safetensors"
     if not path.is_file():
         names = sorted(file.stem for file in folder.glob("*.safetensors"))
@@ -40,7 +40,7 @@ def content_of(path: str) -> str:
     """A digest of what `start_from` would read; "" without a path. Raises UserError."""
     if not path:
         return ""
-    place = _place(path)
+    place = place_of(path)
     if place.is_dir():
         return describe_network(place)[1]
     files.check(place)
@@ -52,18 +52,23 @@ def check(path: str, model: nn.Module, shape: Sequence[int], class_names: Sequen
     """Raises UserError when `path` cannot fill a `model` of clips of `shape`."""
     if not path:
         return
+    place, empty = place_of(path), blank(model, shape)
+    if place.is_dir():
+        load_run(place, empty, class_names=class_names, quiet=True)
+    else:
+        torchvision.load_pretrained(place, empty)
+
+
+def blank(model: nn.Module, shape: Sequence[int]) -> Variables:
+    """Zeros for the variables of a `model` of clips of `shape`; nothing is computed."""
     init = functools.partial(steps.alone(model).init, train=False)
     clips = jax.ShapeDtypeStruct(tuple(shape), np.float32)
     shapes = jax.eval_shape(init, jax.random.key(0), clips)
-    blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    place = _place(path)
-    if place.is_dir():
-        load_run(place, blank, class_names=class_names, quiet=True)
-    else:
-        torchvision.load_pretrained(place, blank)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def _place(path: str) -> Path:
+def place_of(path: str) -> Path:
+    """The file or folder that a path, or `shipped:NAME`, stands for."""
     if path.startswith(SHIPPED):
         return shipped(path.removeprefix(SHIPPED))
     return expanded(path)
@@ -78,8 +83,8 @@ def start_from(path: str, class_names: Sequence[str]) -> Callable[[Variables], V
     """
     if not path:
         return None
-    if not _place(path).is_dir():
-        return functools.partial(torchvision.load_pretrained, _place(path))
+    if not place_of(path).is_dir():
+        return functools.partial(torchvision.load_pretrained, place_of(path))
     return functools.partial(load_run, path, class_names=class_names)
 
 

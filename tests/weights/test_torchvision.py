@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from jax_irkd.data.pixels import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
-from jax_irkd.pretrained import torchvision
+from jax_irkd.weights import torchvision
 from tests.helpers import FIXTURES, networks
 
 STAGES = ["stem", "stage1", "stage2", "stage3", "stage4"]
@@ -252,12 +252,6 @@ def test_paths_that_are_no_weights_files_are_refused(tmp_path):
     assert "one of .safetensors, .pth" in _refusal(tmp_path / "weights.npz")
 
 
-def test_pth_without_torch_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    (tmp_path / "resnet18.pth").touch()
-    assert "pip install 'jax-irkd[torch]'" in _refusal(tmp_path / "resnet18.pth")
-
-
 def test_saving_needs_the_right_suffix_and_an_existing_folder(tmp_path):
     with pytest.raises(UserError, match=r"must end in \.safetensors"):
         torchvision.save(tmp_path / "student.pth", _variables())
@@ -295,7 +289,7 @@ def test_pth_files_hold_a_state_dict_and_nothing_else(tmp_path):
         np.testing.assert_allclose(kernel, expected, rtol=1e-2 if "half" in name else 0)
 
     torch.save(network, tmp_path / "module.pth")
-    assert "save the bare state_dict()" in _refusal(tmp_path / "module.pth")
+    assert "holds a TorchResNet, not a state dict" in _refusal(tmp_path / "module.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     assert "holds a list, not a state dict" in _refusal(tmp_path / "list.pth")
     torch.save({"lr": 0.1}, tmp_path / "number.pth")

@@ -1,6 +1,5 @@
 """Weights files to named arrays and back, with one clear line for every way a file can be bad."""
 
-import importlib
 import os
 from pathlib import Path
 
@@ -9,13 +8,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jax_irkd.errors import UserError
+from jax_irkd.weights import pickled
 
 SAFETENSORS = (".safetensors",)
 TORCH = (".pth", ".pt", ".bin", ".tar")
+# Under which names checkpoints keep their weights beside other things.
+WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a `.safetensors` file or, with the extra `torch`, of a `.pth` file.
+    """The arrays of a `.safetensors` file or of PyTorch's own (`.pth`); it needs no PyTorch.
 
     Nothing in the file is executed. Raises UserError naming the file and what to do.
     """
@@ -40,14 +42,19 @@ def check(path: Path) -> None:
         raise UserError(f"weights file {path} cannot be read: permission denied")
 
 
-def write(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes a `.safetensors` file that torch reads too; never leaves half a file behind."""
+def write(
+    path: str | Path, arrays: dict[str, np.ndarray], about: dict[str, str] | None = None
+) -> None:
+    """Writes a `.safetensors` file that torch reads too; never leaves half a file behind.
+
+    `about` goes into its header.
+    """
     path = Path(path)
     if path.suffix not in SAFETENSORS:
         raise UserError(f"cannot write weights to {path}; the name must end in .safetensors")
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(arrays, partial, metadata={"format": "pt"})
+        save_file(arrays, partial, metadata={"format": "pt"} | (about or {}))
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write weights to {path}: {_line(error)}") from error
@@ -69,36 +76,27 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
-        torch = importlib.import_module("torch")
-    except ImportError as error:
-        raise UserError(
-            f"reading {path} needs torch: pip install 'jax-irkd[torch]', or convert the file to "
-            ".safetensors where torch is installed"
-        ) from error
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = pickled.read(path)
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file can raise anything on its way through pickle
         raise UserError(
             f"weights file {path} is damaged, or holds more than tensors ({_line(error)}); "
             "save the bare state_dict() and try again"
         ) from error
-    for wrapper in ("state_dict", "model"):
+    for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict):
-        raise UserError(f"weights file {path} holds a {type(content).__name__}, not a state dict")
-    return {str(name): _to_numpy(torch, value, name, path) for name, value in content.items()}
-
-
-def _to_numpy(torch, value, name: str, path: Path) -> np.ndarray:
-    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_quantized:
-        kind = type(value).__name__
-        raise UserError(f"weights file {path}: '{name}' is no plain tensor but a {kind}")
-    value = value.detach()
-    try:
-        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-    except TypeError as error:  # a number type NumPy does not have
-        raise UserError(f"weights file {path}: '{name}' is {value.dtype}") from error
+        raise UserError(
+            f"weights file {path} holds a {type(content).__name__}, not a state dict; save the "
+            "bare state_dict() and try again"
+        )
+    for name, value in content.items():
+        if not isinstance(value, np.ndarray):
+            kind = type(value).__name__
+            raise UserError(f"weights file {path}: '{name}' is no plain tensor but a {kind}")
+    return {str(name): value for name, value in content.items()}
 
 
 def _line(error: Exception) -> str:

@@ -10,10 +10,10 @@ from jax_irkd.config import paper_setup
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
-from jax_irkd.pretrained import __main__ as command
-from jax_irkd.pretrained import start, torchvision
 from jax_irkd.runs.results import json
 from jax_irkd.training.checkpoints import Checkpoints
+from jax_irkd.weights import __main__ as command
+from jax_irkd.weights import start, torchvision
 from tests.helpers import fakes
 
 CLASSES = ("a", "b", "c")
@@ -150,7 +150,7 @@ def test_a_run_becomes_a_small_file_that_starts_an_infrared_network(tmp_path, ca
     learnt = variables(channels=3)
     save_run(tmp_path / "run", learnt, modality="rgb")
     out = tmp_path / "start.safetensors"
-    assert command.main([f"--run={tmp_path / 'run'}", f"--out={out}"]) == 0
+    assert command.main(["save", f"--run={tmp_path / 'run'}", f"--out={out}"]) == 0
     assert "start.safetensors" in capsys.readouterr().out
     fresh = variables(classes=7, input_offset=True, seed=1)
     filled = start.start_from(str(out), "abcdefg")(fresh)
@@ -162,7 +162,7 @@ def test_a_run_becomes_a_small_file_that_starts_an_infrared_network(tmp_path, ca
 
 
 def test_a_run_that_is_not_there_is_one_line(tmp_path, capsys):
-    assert command.main([f"--run={tmp_path}", f"--out={tmp_path / 'a.safetensors'}"]) == 2
+    assert command.main(["save", f"--run={tmp_path}", f"--out={tmp_path / 'a.safetensors'}"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
 

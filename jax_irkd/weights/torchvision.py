@@ -2,11 +2,10 @@
 
     variables = load_pretrained("resnet18.safetensors", variables)
 
-Reads `.safetensors` without torch, and `.pth`, `.pt`, `.bin` or `.tar` with the extra `torch`
-(`weights_only=True`: nothing in the file is executed). Every key must fit. `num_batches_tracked`
-is ignored, the prefixes `module.`, `backbone.` and `base_model.` are dropped, TSN's `new_fc`
-counts as `fc`, and the classifier `fc` is taken over only if its shape agrees (a file for 1000
-classes leaves a head for 60 as it is).
+Reads `.safetensors` and PyTorch's `.pth`, `.pt`, `.bin` or `.tar`; nothing in a file is executed.
+The names may be torchvision's or those of another library (`jax_irkd.weights.names`). Every key
+must fit. `num_batches_tracked` is ignored, and the classifier `fc` is taken over only if its shape
+agrees (a file for 1000 classes leaves a head for 60 as it is).
 
 A one-channel network gets from a three-channel file what the file's network computes on the
 replicated channel, both with their own pixel normalisation: the kernels summed over the
@@ -24,12 +23,11 @@ import numpy as np
 
 from jax_irkd.data.pixels import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD, replicated_channel
 from jax_irkd.errors import UserError
-from jax_irkd.pretrained import files
+from jax_irkd.weights import files, names
 
 Variables = dict[str, Any]
 State = dict[str, np.ndarray]
 
-_PREFIX = re.compile(r"^(module\.|backbone\.|base_model\.)+")
 _DTYPES = ["float16", "bfloat16", "float32", "float64"]
 HEAD = ("fc.weight", "fc.bias")
 _INPUT, _OFFSET = "conv1.weight", "conv1.offset"
@@ -101,6 +99,23 @@ def to_torchvision(variables: Variables) -> State:
     return {_name(keys): _to_torch(_name(keys), np.asarray(leaf)) for keys, leaf in leaves}
 
 
+def recognised(state: State, source: str) -> tuple[State, str]:
+    """The ResNet in `state` under torchvision's names, float32, and what it is in words.
+
+    Raises UserError, which calls the state `source`, for what no network of this package is.
+    """
+    state = _clean(state, source)
+    shapes = {name: value.shape for name, value in state.items()}
+    other = names.relative(shapes)
+    if other or depth_of(shapes) is None:
+        raise UserError(f"{source} {f'holds {other}' if other else _describe(state)}")
+    classes = shapes.get(HEAD[0])
+    return (
+        state,
+        f"{_describe_network(shapes)}, {f'{classes[0]} classes' if classes else 'no head'}",
+    )
+
+
 def save(path: str | Path, variables: Variables) -> None:
     """Writes `to_torchvision(variables)` as a `.safetensors` file."""
     files.write(path, to_torchvision(variables))
@@ -140,7 +155,7 @@ def _clean(state: State, source: str) -> State:
     """Without prefixes and counters, as float32; every value a finite number."""
     cleaned: State = {}
     for key, value in state.items():
-        name = _PREFIX.sub("", key).replace("new_fc.", "fc.")
+        name = names.plain(key)
         if name.endswith("num_batches_tracked"):
             continue
         if name in cleaned:
@@ -197,11 +212,14 @@ def _check(state: State, expected: dict[str, tuple[int, ...]], source: str) -> N
         if name in state and state[name].shape != shape
     ]
     problems = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("missing", missing), ("unknown", extra), ("of another shape", shapes))
-        if names
+        f"{len(found)} {what} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
+        for what, found in (("missing", missing), ("unknown", extra), ("of another shape", shapes))
+        if found
     ]
     if problems:
+        other = names.relative({name: value.shape for name, value in state.items()})
+        if other:
+            raise UserError(f"{source} holds {other}")
         raise UserError(
             f"{source} {_describe(state)} and does not fit "
             f"{_describe_network(expected)}: keys {'; '.join(problems)}"
@@ -215,6 +233,14 @@ def _describe(state: State) -> str:
 
 def _describe_network(shapes: dict[str, tuple[int, ...]]) -> str:
     """`a ResNet-50 of width 64 for 3 channels`, as far as names and shapes tell."""
+    depth, kernel = depth_of(shapes), shapes.get(_INPUT, ())
+    if depth is None or len(kernel) != 4:
+        return "a network"
+    return f"a ResNet-{depth} of width {kernel[0]} for {kernel[1]} channel(s)"
+
+
+def depth_of(shapes: dict[str, tuple[int, ...]]) -> int | None:
+    """The depth of the ResNet with these shapes, by torchvision's names; None for no ResNet."""
     blocks = tuple(
         sum(re.fullmatch(rf"layer{stage}\.\d+\.conv1\.weight", name) is not None for name in shapes)
         for stage in (1, 2, 3, 4)
@@ -225,8 +251,6 @@ def _describe_network(shapes: dict[str, tuple[int, ...]]) -> str:
         ((3, 4, 6, 3), True): 34,
         ((3, 4, 6, 3), False): 50,
         ((3, 4, 23, 3), False): 101,
+        ((3, 8, 36, 3), False): 152,
     }
-    depth, kernel = depths.get((blocks, basic)), shapes.get(_INPUT, ())
-    if depth is None or len(kernel) != 4:
-        return "a network"
-    return f"a ResNet-{depth} of width {kernel[0]} for {kernel[1]} channel(s)"
+    return depths.get((blocks, basic))
