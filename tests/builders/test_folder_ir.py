@@ -125,6 +125,8 @@ def test_paths():
     assert place == clips.Place("train", "wave", "x.y", "rgb")
     assert place.key == "train/wave/x.y" and place.subject == ""
     assert parse("ir/wave/anna__a__1.avi").subject == "anna"
+    for name in ("infrared", "ir", "Thermal", "NIR", "lwir"):
+        assert parse(f"{name}/wave/1.mp4").modality == "infrared" and name.lower() in clips.LAYOUT
     for path in ("rgb/x.mp4", "rgb/wave/x.txt", "rgb/wave/deeper/x.mp4", "depth/wave/x.mp4"):
         assert parse(path) is None, path
 

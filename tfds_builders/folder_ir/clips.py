@@ -16,11 +16,16 @@ from jax_irkd.video.archives import ARCHIVE_SUFFIX, Found, Source, name_of
 from jax_irkd.video.formats import composed
 
 SPLITS = ("train", "test")
-MODALITIES = {"rgb": "rgb", "infrared": "infrared", "ir": "infrared"}
+# What the folder of infrared films may be called.
+INFRARED = ("infrared", "ir", "thermal", "nir", "lwir")
+MODALITIES = {"rgb": "rgb", **dict.fromkeys(INFRARED, "infrared")}
 SUBJECT = "__"  # What precedes it in a clip's name is the subject.
 TEST_SHARE = 5  # One in so many is kept for testing when there are no train and test folders.
 CAMERA = "1"  # Of the crop file: a folder of clips is one rig.
-LAYOUT = "rgb/CLASS/NAME.mp4 and infrared/CLASS/NAME.mp4, both also under train/ and test/"
+LAYOUT = (
+    "rgb/CLASS/NAME.mp4 and infrared/CLASS/NAME.mp4, both also under train/ and test/ (infrared "
+    f"may be called {', '.join(INFRARED[1:])} too)"
+)
 
 
 class Place(NamedTuple):
@@ -62,7 +67,7 @@ class FolderScan(NamedTuple):
 
 
 def parse(path: str, name: str) -> Place | None:
-    """The place of a film called `name` at `[train|test/]rgb|infrared/CLASS/NAME.SUFFIX`, or None.
+    """The place of a film called `name` at `[train|test/]MODALITY/CLASS/NAME.SUFFIX`, or None.
 
     `name` is without suffix and empty for what is no film.
     """
