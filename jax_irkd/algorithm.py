@@ -242,12 +242,13 @@ def train(
         )
     _, scores = trainer.run()
     return scores, facts_of(config, dataset, phase.name, phase.modality) | {
-        "steps": trainer.num_steps,
+        "steps": trainer.last,
+        **trainer.examiner.facts,
         "batch": {"global": size, "per_device": size // total},
         "wall_time_s": time.monotonic() - begun,
         "seconds": trainer.clock.seconds,
         "data_wait_share": trainer.clock.data_share(),
-        "broken_clips": dict(trainer.reader.faults.clips | trainer.test.faults.clips),
+        "broken_clips": dict(trainer.reader.faults.clips | trainer.examiner.test.faults.clips),
     }
 
 

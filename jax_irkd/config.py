@@ -167,6 +167,7 @@ def get_training() -> ConfigDict:
     training.ema_decay = 0.0  # 0: no running mean of the parameters
     training.label_smoothing = 0.0
     training.eval_every = 10.0  # epochs
+    training.patience = 0  # evaluations without a better one before training ends; 0: to its end
     return training
 
 
@@ -261,6 +262,9 @@ def paper_setup(
     config.input.eval_batch_size = 16
     config.input.threads = 8
     config.input.max_broken = 0.01
+    # The share of the training subjects that is kept aside: for the best checkpoint, patience and
+    # calibration. 0: the paper's protocols train on all of them.
+    config.input.validation = 0.0
 
     config.weights = ConfigDict({"teacher": "", "student": ""})  # torchvision ImageNet files
     config.teacher_model = ConfigDict({"depth": 50, "width": 64, "dropout": 0.8})

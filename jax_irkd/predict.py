@@ -23,7 +23,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--run", required=True, help="a run's folder, an .irkd file or an .onnx file")
     add("videos", nargs="*", help="files, folders and globs")
     add("--stream", help="a camera's number, a device, a URL, or a file played in real time")
-    add("--which", choices=["last", "best", "ema"], default="last", help="a run's checkpoint")
+    add(
+        "--which",
+        choices=["last", "best", "ema"],
+        default="last",
+        help="a run's checkpoint; best: on validation",
+    )
     add("--json", action="store_true", help="one JSON object per line")
     add("--topk", type=_positive(int), default=5, help="classes that are named")
     add("--out", help="folder for JSON, rows in PKU-MMD's format and timeline pictures")

@@ -5,12 +5,14 @@ that step s of a run reads the same clips wherever, and in however many pieces, 
 """
 
 import collections
+import concurrent.futures
 import dataclasses
+import functools
 import logging
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 import cv2
 import grain
@@ -23,6 +25,9 @@ from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.host.files import expanded
+
+# What a record that is damaged, or not as it should be, makes its readers raise.
+UNREADABLE = (ValueError, LookupError, TypeError, cv2.error, OSError, RuntimeError)
 
 
 class Clip(TypedDict):
@@ -73,6 +78,7 @@ class Dataset:
     fingerprint: str
     generated: str = ""
     range: str = "auto"
+    _catalogues: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def records(self, splits: Sequence[str]) -> Sequence:
         """The clips of `splits`, one after the other. One that was not built is named and left out.
@@ -88,6 +94,48 @@ class Dataset:
         if missing:
             logging.warning("dataset %s has no clips for the splits %s", self.name, missing)
         return _Concatenation([self.splits[name] for name in splits if name in self.splits])
+
+    def catalogue(self, splits: Sequence[str], threads: int = 8) -> "Catalogue":
+        """Names and labels of the clips of `splits`, in the order of `records`.
+
+        Every record is read for it, once for each data set that is opened.
+        """
+        wanted = tuple(splits)
+        if wanted not in self._catalogues:
+            records = self.records(wanted)
+            read = functools.partial(_name_and_label, records)
+            with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+                rows = list(pool.map(read, range(len(records))))
+            self._catalogues[wanted] = Catalogue([row[0] for row in rows], [row[1] for row in rows])
+        return self._catalogues[wanted]
+
+
+class Catalogue(NamedTuple):
+    """The names and labels of clips; a record that cannot be read has its number and -1."""
+
+    clip_ids: list[str]
+    labels: list[int]
+
+
+def _name_and_label(records: Sequence, index: int) -> tuple[str, int]:
+    try:
+        record = records[index]
+        return text(record["clip_id"]), int(record["label"])
+    except UNREADABLE:  # counted and named when it is its turn
+        return f"record {index}", -1
+
+
+class Chosen(Sequence):
+    """The records at some places of others."""
+
+    def __init__(self, records: Sequence, places: Sequence[int]):
+        self._records, self._places = records, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> dict:
+        return self._records[self._places[index]]
 
 
 class _Concatenation(Sequence):
@@ -198,7 +246,7 @@ class ClipReader:
             identity = text(record["clip_id"])
             label = self._label(record["label"], identity)
             clip = {name: self._decode(record[name], positions, name) for name in self.modalities}
-        except (ValueError, LookupError, TypeError, cv2.error, OSError, RuntimeError) as error:
+        except UNREADABLE as error:
             self.faults.count(identity, f"{type(error).__name__}: {error}")
             return None
         self.faults.count()

@@ -55,6 +55,7 @@ RULES = {
     "input.eval_batch_size": _whole(1, 65536),
     "input.threads": _whole(1, 1024),
     "input.max_broken": SHARE,
+    "input.validation": Number(0, 0.5),
     "weights.*": Words(),
     "*_model.depth": Choice((18, 34, 50, 101, 152)),
     "*_model.width": _whole(1, 4096),
@@ -76,6 +77,7 @@ RULES = {
     "*training.ema_decay": RATE,
     "*training.label_smoothing": RATE,
     "*training.eval_every": POSITIVE,
+    "*training.patience": _whole(0),
     "checkpoints.every": _whole(1),
     "checkpoints.latest": _whole(1, 10_000),
     "checkpoints.best": _whole(0, 10_000),
@@ -198,6 +200,7 @@ def _check_together(config: ConfigDict) -> None:
                 f"{name}.accumulation is {section.accumulation}, which does not divide the batch "
                 f"of {section.batch_size} clips ({name}.batch_size)"
             )
+    _check_patience(config)
     for name in ("teacher_model", "student_model"):
         model = config.get(name, {})
         if model.get("temporal") == "shift" and model.temporal_share > 0.5:
@@ -212,6 +215,17 @@ def _check_together(config: ConfigDict) -> None:
         raise UserError(
             f"unknown protocol {config.protocol!r}{nearest(config.protocol, protocols)}"
         )
+
+
+def _check_patience(config: ConfigDict) -> None:
+    """Raises UserError where training should end early, with nothing to tell when."""
+    for name in ("teacher_training", "student_training"):
+        patience = config.get(name, {}).get("patience", 0)
+        if patience and not config.input.validation:
+            raise UserError(
+                f"{name}.patience is {patience}, which needs validation subjects: the test split "
+                "must not decide when training ends; add --config.input.validation=0.1"
+            )
 
 
 def _check_method(config: ConfigDict, usual: ConfigDict | None) -> None:

@@ -274,8 +274,8 @@ def _train_two_steps(folder: Path) -> list[float]:
     losses = [line["loss"] for line in logs.read_log(folder) if line["kind"] == "train"]
     if len(losses) != 2 or None in losses:
         raise RuntimeError(f"the losses of two steps are {losses}")
-    if len(scores.labels) != len(trainer.test.records):
-        raise RuntimeError(f"{len(scores.labels)} of {len(trainer.test.records)} clips were tested")
+    if (tested := len(scores.labels)) != (clips := len(trainer.examiner.test.records)):
+        raise RuntimeError(f"{tested} of {clips} clips were tested")
     if trainer.checkpoints.failed_saves:
         raise RuntimeError(f"the checkpoint in {folder} could not be written")
     return losses

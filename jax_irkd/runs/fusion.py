@@ -5,7 +5,6 @@ given, or tuned: those that make one half of the subjects likeliest. Every figur
 the other half.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import log_softmax, logsumexp
 
+from jax_irkd.data.groups import grouped
 from jax_irkd.errors import UserError
 from jax_irkd.metrics import classification
 from jax_irkd.runs.results import Run, read_run, read_scores
-
-# What clips have in common that must not be split between tuning and measuring, by clip id.
-_GROUPS = {
-    "subjects": re.compile(r"S\d{3}C\d{3}(?P<group>P\d{3})R\d{3}A\d{3}"),
-    "recordings": re.compile(r"(?P<group>\d{4})-[LMR]\b"),
-    "named subjects": re.compile(r"(?:.*/)?(?P<group>[^/]+?)__"),
-}
 
 
 def read_scored(folder: str | Path) -> Run:
@@ -99,16 +92,10 @@ def tune(
 def halves(clip_ids: Sequence[str]) -> tuple[str, Bool[np.ndarray, " n"], list[str]]:
     """What clips are grouped by, which clips are for tuning, and the groups these come from.
 
-    NTU RGB+D's clips are grouped by subject, PKU-MMD's by recording (its three views are the same
-    people), names like `anna__3` by what precedes `__`, and others one by one. Every other group
-    tunes. Raises UserError when there are fewer than two groups of clips.
+    Groups are those of `data.groups`; every other one tunes. Raises UserError when there are fewer
+    than two groups of clips.
     """
-    kind, groups = "clips", [str(name) for name in clip_ids]
-    for name, pattern in _GROUPS.items():
-        found = [pattern.match(clip) for clip in groups]
-        if all(found):
-            kind, groups = name, [match["group"] for match in found]
-            break
+    kind, groups = grouped(list(map(str, clip_ids)))
     known = sorted(set(groups))
     if len(known) < 2:
         raise UserError(

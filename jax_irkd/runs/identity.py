@@ -11,6 +11,8 @@ from jax_irkd.data.loading import Dataset
 
 # Fields that change where or how fast a run computes, not what.
 _CIRCUMSTANCES = ("data_dir", "cache_dir", "threads", "eval_batch_size", "eval_every", "remat")
+# Fields that came later, with the value at which a run is the same as before they were there.
+_LATER = {"input.validation": 0.0, "training.patience": 0}
 
 
 def identity_of(
@@ -36,7 +38,10 @@ def identity_of(
     if flat.get("model.temporal") == "none":
         # Nothing is shifted: the same run as before these two fields were there.
         flat = {k: v for k, v in flat.items() if not k.startswith("model.temporal")}
-    return {k: v for k, v in flat.items() if k.rsplit(".", 1)[-1] not in _CIRCUMSTANCES}
+    kept = {k: v for k, v in flat.items() if k not in _LATER or v != _LATER[k]}
+    if "training.patience" in kept:  # then how often it is evaluated decides where it ends
+        kept["training.evaluated"] = kept["training.eval_every"]
+    return {k: v for k, v in kept.items() if k.rsplit(".", 1)[-1] not in _CIRCUMSTANCES}
 
 
 def facts_of(config: ConfigDict, dataset: Dataset, method: str, modality: str) -> dict[str, Any]:

@@ -6,22 +6,25 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, once
+from jax_irkd.host.files import read_json
 from jax_irkd.models.tsn import TSN
 from jax_irkd.runs.identity import digest
-from jax_irkd.runs.results import RESULTS, finished
+from jax_irkd.runs.results import IDENTITY, RESULTS, finished
 from jax_irkd.training import setup
 from jax_irkd.training.checkpoints import Checkpoints, DamagedCheckpoint
 from jax_irkd.training.evaluation import Network
+from jax_irkd.training.examining import AVERAGED, HELD, TESTED
 from jax_irkd.training.leaves import select
 
 
 def load_network(folder: str | Path, which: str = "last") -> tuple[Network, dict]:
     """The trained network in a run's folder and what was saved beside it.
 
-    `which` is last, best (by top-1 on the test split) or ema. The meta data hold `class_names`,
-    `modality`, `config`, `step`, and under `figures` what this network reached on the test split,
-    empty where it was not tested. Raises UserError when there is nothing to load, and where the
+    `which` is last, best (by top-1 on the validation subjects; said where there were none and it is
+    the best on the test split) or ema. The meta data hold `class_names`, `modality`, `config`,
+    `step`, and under `figures` what this network reached on the test split, empty where it was not
+    tested. Raises UserError when there is nothing to load, and where the
     checkpoint of a finished run is damaged: its results are not those of an older one.
     """
     folder = Path(folder)
@@ -29,6 +32,11 @@ def load_network(folder: str | Path, which: str = "last") -> tuple[Network, dict
         steps = checkpoints.steps()[::-1]
         if which == "best" and checkpoints.best_step() is not None:
             steps.insert(0, checkpoints.best_step())
+            if checkpoints.metric == TESTED:
+                once(
+                    f"{folder} kept no validation subjects aside (input.validation): its best "
+                    "checkpoint is the best on the test split, so its figures are too good"
+                )
         for step in steps:
             try:
                 leaves, meta = checkpoints.read(step)
@@ -48,11 +56,12 @@ def load_network(folder: str | Path, which: str = "last") -> tuple[Network, dict
             f"--config.{_role(meta)}_training.ema_decay=0.999 or another share above 0"
         )
     variables = {"params": params, "batch_stats": select(leaves, "batch_stats/model")}
+    figures = {k: v for k, v in figures.items() if not k.startswith(HELD)}
+    averaged = {k: v for k, v in figures.items() if k.startswith(AVERAGED)}
     if which == "ema":
-        averaged = {k: v for k, v in figures.items() if k.startswith("ema_")}
-        figures = {name.removeprefix("ema_"): value for name, value in averaged.items()}
+        figures = {name.removeprefix(AVERAGED): value for name, value in averaged.items()}
     else:
-        figures = {k: v for k, v in figures.items() if not k.startswith("ema_")}
+        figures = {k: v for k, v in figures.items() if k not in averaged}
     return Network(_saved_model(meta), variables), meta | {"figures": figures}
 
 
@@ -81,7 +90,13 @@ def _checkpoints(folder: Path) -> Checkpoints:
         raise UserError(
             f"{folder} holds no run (no checkpoints folder); train one, or check the path"
         )
-    return Checkpoints(folder / "checkpoints", read_only=True)
+    try:
+        identity = read_json(folder / IDENTITY)
+    except UserError:
+        identity = {}
+    held = isinstance(identity, dict) and identity.get("input.validation")
+    metric = f"{HELD}{TESTED}" if held else TESTED
+    return Checkpoints(folder / "checkpoints", read_only=True, metric=metric)
 
 
 def _refuse_older(folder: Path, step: int, steps: list[int], error: DamagedCheckpoint) -> None:

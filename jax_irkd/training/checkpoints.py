@@ -82,7 +82,7 @@ class Checkpoints:
                 ),
             ]
         )
-        self._metric = metric
+        self.metric = metric
         self.failed_saves = 0
         self._manager = self._open()
         self._quiet = contextlib.ExitStack()
@@ -101,13 +101,13 @@ class Checkpoints:
                 shutil.rmtree(leftover, ignore_errors=True)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
-            best_fn=lambda metrics: metrics[self._metric],
+            best_fn=lambda metrics: metrics[self.metric],
             best_mode="max",
             enable_async_checkpointing=True,
             create=not self._read_only,
             read_only=self._read_only,
         )
-        return _Manager(self._metric, self.folder, options=options, item_names=("state", "meta"))
+        return _Manager(self.metric, self.folder, options=options, item_names=("state", "meta"))
 
     def save(
         self, step: int, state: PyTree, meta: Mapping, metrics: dict[str, float] | None = None
@@ -136,7 +136,7 @@ class Checkpoints:
             state=ocp.args.StandardSave(leaves), meta=ocp.args.JsonSave(content)
         )
         good = self.wait()
-        scores = metrics or {self._metric: _UNSCORED}
+        scores = metrics or {self.metric: _UNSCORED}
         try:
             self._manager.save(step, args=arguments, metrics=scores, force=True)
         except (OSError, ValueError, RuntimeError) as error:
@@ -194,12 +194,12 @@ class Checkpoints:
 
     def is_scored(self, step: int) -> bool:
         """Whether `step` was saved with metrics."""
-        return self._manager.metrics(step)[self._metric] != _UNSCORED
+        return self._manager.metrics(step)[self.metric] != _UNSCORED
 
     def figures(self, step: int) -> dict[str, float]:
         """The metrics saved with `step`; none where it was not evaluated."""
         found = dict(self._manager.metrics(step) or {})
-        return found if found.get(self._metric, _UNSCORED) != _UNSCORED else {}
+        return found if found.get(self.metric, _UNSCORED) != _UNSCORED else {}
 
     def describe(self, step: int) -> tuple[Meta, dict[str, int]]:
         """The JSON part of `step` and the checksums of its leaves, without reading these.

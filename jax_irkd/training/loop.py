@@ -6,7 +6,6 @@ with distillers a student learns from a frozen teacher.
 
 import collections
 import contextlib
-import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,11 +22,11 @@ from jax_irkd.host import memory
 from jax_irkd.host.files import write_whole
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress, console
-from jax_irkd.metrics import classification
 from jax_irkd.models.folding import without_norms
 from jax_irkd.training import balance, failures, steps
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.evaluation import Scores, Stopped, evaluate
+from jax_irkd.training.examining import Examiner
 from jax_irkd.training.logs import RunLog
 from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.parallel import devices_of, on_devices, replicate, split
@@ -55,8 +54,10 @@ class Trainer:
         self.phase, self.config, self.folder = phase, config, Path(folder)
         self.profile, training = profile, phase.training
         self.reader = make_reader(config, dataset, "train", phase.modalities)
-        self.test = make_reader(config, dataset, "test", (phase.modality,))
-        self.num_classes = len(dataset.class_names)
+        self.clock, self._stop = Clock(), StopRequest()
+        self.examiner = Examiner(
+            config, dataset, phase.modality, training.patience, asked=self._asked
+        )
         self.devices = devices_of(config, training.batch_size)
         self.steps_per_epoch = max(len(self.reader.records) // training.batch_size, 1)
         self.num_steps = max(round(training.num_epochs * self.steps_per_epoch), 1)
@@ -77,8 +78,7 @@ class Trainer:
             "generated": dataset.generated,
             "config": json.loads(config.to_json_best_effort()),
         }
-        self.clock, self._stop = Clock(), StopRequest()
-        self._scores: Scores | None = None
+        self.last = 0  # the step after which training ended
         self._watch = balance.Watch(list(phase.distillers), phase.shares)
         self._recent: collections.deque = collections.deque(maxlen=config.max_rejected + 2)
 
@@ -102,7 +102,10 @@ class Trainer:
         memory.hand_back()  # of an earlier phase
         keep = self.config.checkpoints
         folder = self.folder / "checkpoints"
-        with Checkpoints(folder, latest=keep.latest, best=keep.best) as self.checkpoints:
+        metric = self.examiner.metric
+        with Checkpoints(
+            folder, latest=keep.latest, best=keep.best, metric=metric
+        ) as self.checkpoints:
             try:
                 state = self._initial_state()
             except ValueError as error:  # a distiller's option that does not fit this model
@@ -111,12 +114,15 @@ class Trainer:
             restored = self.checkpoints.restore(state, fresh="balance")
             state, meta = restored or (state, {})
             self._window = Window(meta.get("window"))
-            first = int(state.step)
-            if first < self.num_steps:
-                state = self._train(state, first)
-                self._check_saved()
+            self.examiner.resume(meta)
+            self.last = int(state.step)
+            if self.last < self.num_steps and not self.examiner.is_out_of_patience:
+                state = self._train(state, self.last)
+                self.last = int(state.step)
+                self._check_saved(self.last)
         network = self._network(state)
-        return network, self._scores or evaluate(network, self.config, self.test)
+        test = self.examiner.test
+        return network, self.examiner.scores or evaluate(network, self.config, test)
 
     def _initial_state(self) -> steps.TrainState:
         phase = self.phase
@@ -178,6 +184,8 @@ class Trainer:
             if first and self._is_milestone(first) and not self.checkpoints.is_scored(first):
                 self._save_or_evaluate(first, state)  # stopped before its evaluation
             for step in range(first + 1, self.num_steps + 1):
+                if self.examiner.is_out_of_patience:
+                    break
                 trace.before(step)
                 with jax.profiler.StepTraceAnnotation(self.phase.name, step_num=step):
                     batch = self._next(batches, step)
@@ -208,6 +216,8 @@ class Trainer:
         self.clock.end()
         if writes:
             console.print(self.clock, highlight=False)
+            if self.examiner.is_out_of_patience:
+                console.print(f"training ends early: {self.examiner}", highlight=False)
         return state
 
     def _next(self, batches: Iterator[loading.Batch], step: int) -> loading.Batch:
@@ -273,17 +283,8 @@ class Trainer:
         return self._stop.requested is not None
 
     def _evaluate(self, step: int, state: steps.TrainState) -> dict[str, float]:
-        scored = functools.partial(
-            evaluate, config=self.config, reader=self.test, asked=self._asked
-        )
-        self._scores = scored(self._network(state))
-        figures = classification.summarize(
-            self._scores.logits, self._scores.labels, self.num_classes
-        )
-        if state.ema:
-            scores = scored(self._network(state, ema=True))
-            averaged = classification.summarize(scores.logits, scores.labels, self.num_classes)
-            figures |= {f"ema_{name}": value for name, value in averaged.items()}
+        averaged = self._network(state, ema=True) if state.ema else None
+        figures = self.examiner.examine(step, self._network(state), averaged)
         if self.log:
             self.log.write(step, "eval", figures)
         return figures
@@ -295,8 +296,8 @@ class Trainer:
             return  # A checkpoint newer than the log would leave a gap in it.
         with self.clock.timed("checkpoints"):
             state = jax.device_get(state)
-            meta = self.meta | {"step": step, "window": self._window.saved}
-            self.checkpoints.save(step, state, meta, figures)
+            kept = self.examiner.standing | {"step": step, "window": self._window.saved}
+            self.checkpoints.save(step, state, self.meta | kept, figures)
 
     def _give_up(self, step: int, rejected: int) -> None:
         dump = self.folder / f"rejected_batches_{step}.json"
@@ -308,12 +309,12 @@ class Trainer:
             f"of these batches are in {dump}. Lower the learning rate, or set clip_norm"
         )
 
-    def _check_saved(self) -> None:
+    def _check_saved(self, last: int) -> None:
         self.checkpoints.wait()
         newest = max(self.checkpoints.steps(), default=0)
-        if newest < self.num_steps:
+        if newest < last:
             raise UserError(
-                f"the checkpoint of the last step, {self.num_steps}, could not be written to "
+                f"the checkpoint of the last step, {last}, could not be written to "
                 f"{self.folder}; free space there and run the same command again: it continues "
                 f"after step {newest}"
             )

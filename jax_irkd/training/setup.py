@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from jax_irkd import fields
 from jax_irkd.data import augment, loading
+from jax_irkd.data.groups import grouped, kept_aside
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
@@ -45,13 +46,26 @@ def make_distillers(section: Mapping[str, Mapping[str, Any]]) -> dict:
 def make_reader(
     config: ConfigDict, dataset: loading.Dataset, split: str, modalities: tuple[str, ...]
 ) -> loading.ClipReader:
-    """Reads the clips of the protocol's `split` (train or test)."""
+    """Reads the clips of the protocol's `split`: train, validation or test.
+
+    Validation clips are those of the training subjects that `input.validation` keeps aside (see
+    `divide`); training then reads the others. Raises UserError where there are none.
+    """
     protocols = config.dataset.protocols
     if config.protocol not in protocols:
         raise UserError(f"unknown protocol {config.protocol!r}; choose one of {sorted(protocols)}")
+    share = config.input.get("validation", 0.0)
+    if split == "validation" and not share:
+        raise UserError("no training subjects were kept aside; set input.validation, 0.1 say")
+    splits = protocols[config.protocol]["test" if split == "test" else "train"]
+    records = dataset.records(splits)
+    if share and split != "test":
+        *_, mask = divide(dataset.catalogue(splits, config.input.threads), share)
+        chosen = mask if split == "validation" else [not kept for kept in mask]
+        records = loading.Chosen(records, [i for i, kept in enumerate(chosen) if kept])
     sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
     return loading.ClipReader(
-        records=dataset.records(protocols[config.protocol][split]),
+        records=records,
         modalities=modalities,
         num_segments=config.input.num_segments,
         sizes={name: tuple(sizes[name]) for name in modalities},
@@ -60,11 +74,37 @@ def make_reader(
     )
 
 
+def divide(catalogue: loading.Catalogue, share: float) -> tuple[str, list[str], list[bool]]:
+    """What clips are grouped by, the groups that validate, and whether each clip does.
+
+    Whole subjects are kept aside, the same for every seed and method (`data.groups`). Raises
+    UserError where the clips are all of one, or where a class would be left without training clips.
+    """
+    kind, groups = grouped(catalogue.clip_ids)
+    try:
+        aside = kept_aside(groups, share)
+    except ValueError:
+        raise UserError(
+            f"input.validation is {share:g}, but all training clips are of one group ({kind}: "
+            f"{groups[0]}), which cannot be divided; set input.validation=0"
+        ) from None
+    mask = [group in set(aside) for group in groups]
+    trained = {label for label, kept in zip(catalogue.labels, mask) if not kept}
+    lost = sorted(set(catalogue.labels) - trained - {-1})
+    if lost:
+        raise UserError(
+            f"with input.validation={share:g} ({kind}: {', '.join(aside[:5])}) no training clips "
+            f"of {len(lost)} classes are left, class {lost[0]} first; take a smaller share"
+        )
+    return kind, aside, mask
+
+
 def check_phase(config: ConfigDict, dataset: loading.Dataset, role: str) -> None:
     """Raises UserError for what the phase of `role` could not be trained and tested with."""
     training = config[f"{role}_training"]
     modality = "rgb" if role == "teacher" else "infrared"
-    for split in ("train", "test"):
+    aside = ("validation",) if config.input.validation else ()
+    for split in ("train", *aside, "test"):
         make_reader(config, dataset, split, (modality,))
     devices_of(config, training.batch_size)
     make_optimizer(training, 2, 1)

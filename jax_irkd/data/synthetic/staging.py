@@ -41,11 +41,14 @@ def generator(seed: int, purpose: int, *key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, purpose, *key])))
 
 
-def film(clip: Clip, seed: int) -> tuple[UInt8[np.ndarray, "t h w 3"], UInt8[np.ndarray, "u h w"]]:
+def film(
+    clip: Clip, seed: int, people: bool = True
+) -> tuple[UInt8[np.ndarray, "t h w 3"], UInt8[np.ndarray, "u h w"]]:
     """The RGB frames and the infrared frames of one clip.
 
     The infrared recording starts a little later or earlier and has another frame rate, as the two
-    sensors of a Kinect are not triggered together.
+    sensors of a Kinect are not triggered together. Without `people` the same cameras film the
+    same room with a chair in it, and nobody.
     """
     look = actors.subject(generator(seed, SUBJECT, clip.subject))
     take = generator(seed, TAKE, *clip[2:])
@@ -59,9 +62,10 @@ def film(clip: Clip, seed: int) -> tuple[UInt8[np.ndarray, "t h w 3"], UInt8[np.
         "infrared": np.arange(begin, duration - end, 1 / INFRARED_RATE),
     }
     scenes = {
-        kind: _scene(clip, look, seconds, duration, seed, turn, spot)
+        kind: _scene(clip, look, seconds, duration, seed, turn, spot) if people
+        else _left_alone(clip, len(seconds), seed, turn)
         for kind, seconds in instants.items()
-    }
+    }  # fmt: skip
     panels = rooms.room(generator(seed, ROOM, clip.setup))
     stand = generator(seed, STAND, *clip)
     azimuth = np.deg2rad(AZIMUTHS[clip.camera] + stand.uniform(-5, 5))
@@ -98,6 +102,17 @@ def _scene(
         solids += things.prop(thing, furniture)
     if acted.chair:
         solids += things.chair(*acted.chair, len(seconds), furniture)
+    return _placed(solids, turn, spot)
+
+
+def _left_alone(clip: Clip, frames: int, seed: int, turn: float) -> list[Solid]:
+    """A chair somewhere in the room."""
+    furniture = generator(seed, FURNITURE, *clip)
+    spot = np.array([furniture.uniform(-1, 1), 0.0, furniture.uniform(-1, 0.3)])
+    return _placed(things.chair(0.0, 0.0, frames, furniture), turn, spot)
+
+
+def _placed(solids: list[Solid], turn: float, spot: np.ndarray) -> list[Solid]:
     cos, sin = np.cos(turn), np.sin(turn)
     about_y = np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])
     return [solid._replace(centres=solid.centres @ about_y.T + spot) for solid in solids]

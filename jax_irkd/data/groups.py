@@ -1,0 +1,38 @@
+"""Who is to be seen in which clips, by their names, and which of these people are kept aside."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+
+# What clips have in common that must not be on both sides of a cut, by clip id.
+_GROUPS = {
+    "subjects": re.compile(r"S\d{3}C\d{3}(?P<group>P\d{3})R\d{3}A\d{3}"),
+    "recordings": re.compile(r"(?P<group>\d{4})-[LMR]\b"),
+    "named subjects": re.compile(r"(?:.*/)?(?P<group>[^/]+?)__"),
+}
+
+
+def grouped(clip_ids: Sequence[str]) -> tuple[str, list[str]]:
+    """What clips are grouped by, and the group of each.
+
+    NTU RGB+D's clips are grouped by subject, PKU-MMD's by recording (its three views are the same
+    people), names like `anna__3` by what precedes `__`, and others one by one.
+    """
+    for name, pattern in _GROUPS.items():
+        found = [pattern.match(clip) for clip in clip_ids]
+        if found and all(found):
+            return name, [match["group"] for match in found if match]
+    return "clips", [str(clip) for clip in clip_ids]
+
+
+def kept_aside(groups: Iterable[str], share: float) -> list[str]:
+    """`share` of the distinct groups, at least one and not all; the same ones at every call.
+
+    They are those whose names have the smallest hashes, so that the choice depends on nothing else:
+    not on the seed, the method or the order, and a larger share keeps the groups of a smaller one.
+    Raises ValueError when there are fewer than two.
+    """
+    known = sorted(set(groups), key=lambda group: hashlib.sha256(group.encode()).digest())
+    if len(known) < 2:
+        raise ValueError(f"{len(known)} group cannot be divided")
+    return sorted(known[: min(max(round(share * len(known)), 1), len(known) - 1)])
