@@ -25,6 +25,7 @@ METHODS = {
     "ours": ("dkd", "mgcam"),
 }
 TEMPORAL = ("none", "shift", "causal")  # those of jax_irkd.models.temporal
+FROZEN = ("none", "stem", "stage1", "stage2", "stage3", "stage4")  # those of models.resnet
 
 
 def _protocols(seen: str, unseen: str) -> dict:
@@ -271,6 +272,7 @@ def paper_setup(
     config.student_model = ConfigDict({"depth": 18, "width": 64, "dropout": 0.8})
     for model in (config.teacher_model, config.student_model):
         model.partial_bn = False
+        model.frozen = "none"  # up to and including stem, stage1, … stage4: learns nothing
         model.sync_bn = False
         model.zero_init_residual = False  # True: quicker from scratch
         model.head_std = 0.001

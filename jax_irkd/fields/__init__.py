@@ -63,6 +63,7 @@ RULES = {
     "*_model.head_std": NOT_NEGATIVE,
     "*_model.temporal": Choice(experiment.TEMPORAL),
     "*_model.temporal_share": PART,
+    "*_model.frozen": Choice(experiment.FROZEN),
     "*_model.*": Flag(),  # partial_bn, sync_bn, zero_init_residual, remat
     "*training.batch_size": _whole(1, 1 << 20),
     "*training.num_epochs": Number(0, 1e6, open="("),
@@ -202,7 +203,12 @@ def _check_together(config: ConfigDict) -> None:
             )
     _check_patience(config)
     for name in ("teacher_model", "student_model"):
-        model = config.get(name, {})
+        model, role = config.get(name, {}), name.partition("_")[0]
+        if model.get("frozen", "none") != "none" and not config.weights[role]:
+            raise UserError(
+                f"{name}.frozen is {model.frozen!r}, but this network starts from scratch: what is "
+                f"frozen would stay random; name what it starts from by --config.weights.{role}"
+            )
         if model.get("temporal") == "shift" and model.temporal_share > 0.5:
             raise UserError(
                 f"{name}.temporal_share is {model.temporal_share}; with temporal='shift' it must "

@@ -27,6 +27,7 @@ from jax_irkd.models import convolutions
 
 EPSILON = 1e-5  # of every batch norm
 STAGES = ("stage1", "stage2", "stage3", "stage4")
+FROZEN = ("none", "stem", *STAGES)  # up to and including which part a network can be frozen
 
 
 def _unchanged(x: Array) -> Array:
@@ -163,6 +164,12 @@ def check_depth(depth: int) -> None:
         raise ValueError(f"unknown ResNet depth {depth!r}; choose one of {list(BLOCKS)}")
 
 
+def check_frozen(frozen: str) -> None:
+    """Raises ValueError naming the choices when a network has no such part."""
+    if frozen not in FROZEN:
+        raise ValueError(f"unknown part {frozen!r} to freeze; choose one of {list(FROZEN)}")
+
+
 class StageEnd(nn.Module):
     """The ReLU that ends a stage, by a name that Grad-CAM finds."""
 
@@ -184,6 +191,8 @@ class ResNet(nn.Module):
     axis_name: device axis over which batch statistics are averaged; None keeps them local.
     partial_bn: TSN's partial batch norm. Every norm but the first uses its running
         statistics while training, and its scale and bias get no gradient.
+    frozen: up to and including which part (`FROZEN`) nothing is learnt: no gradient reaches it, and
+        its norms use and keep their running statistics.
     norm: False leaves the batch norms out and gives the convolutions biases (`folding`).
     input_offset: adds the border-aware input offset of `Stem`.
     zero_init_residual: the last norm of every block starts at scale 0, so that a block starts
@@ -195,7 +204,7 @@ class ResNet(nn.Module):
     shift: applied to a block's input before its first convolution, the shortcut left out
         (`temporal`); from depth 101 on to every other block, as in TSM's code.
 
-    Raises ValueError for a depth other than 18, 34, 50, 101 and 152.
+    Raises ValueError for a depth other than 18, 34, 50, 101 and 152, and for an unknown `frozen`.
     """
 
     depth: int = 18
@@ -209,9 +218,11 @@ class ResNet(nn.Module):
     remat: bool = False
     winograd: int = 0
     shift: Callable[[Array], Array] = _unchanged
+    frozen: str = "none"
 
     def __post_init__(self):
         check_depth(self.depth)
+        check_frozen(self.frozen)
         super().__post_init__()
 
     @nn.compact
@@ -231,8 +242,10 @@ class ResNet(nn.Module):
             convolve = functools.partial(convolutions.conv_general_dilated, widest=widest)
             conv = functools.partial(conv, conv_general_dilated=convolve)
         frames = frames.astype(self.dtype)
-        norm = self._norm(train=train, frozen=False)
+        still = FROZEN.index(self.frozen)  # so many parts learn nothing
+        norm = self._norm(train=train and still < 1, frozen=False)
         x = Stem(self.width, conv, norm, self.input_offset, name="stem")(frames)
+        x = jax.lax.stop_gradient(x) if still >= 1 else x
         features = {"stem": x}
         if quick:
             x = _max_pool(x)
@@ -241,11 +254,12 @@ class ResNet(nn.Module):
             x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
             x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
 
-        norm = self._norm(train=train, frozen=self.partial_bn)
         block, counts = BLOCKS[self.depth]
         block = nn.remat(block) if self.remat else block
         every = 2 if max(counts) >= LONG_STAGE else 1
         for level, (stage, count) in enumerate(zip(STAGES, counts, strict=True)):
+            learns = still < level + 2
+            norm = self._norm(train=train and learns, frozen=self.partial_bn)
             for index in range(count):
                 stride = 2 if level > 0 and index == 0 else 1
                 name = f"{stage}_block{index}"
@@ -253,6 +267,7 @@ class ResNet(nn.Module):
                 shift = self.shift if index % every == 0 else _unchanged
                 last = index == count - 1
                 x = block(width, stride, conv, dense, norm, zero, shift, not last, name=name)(x)
+            x = x if learns else jax.lax.stop_gradient(x)
             features[f"{stage}_preact"] = x
             features[stage] = x = StageEnd(name=f"{stage}_end")(x)
         features["pooled"] = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from jax_irkd.models.outputs import Outputs
-from jax_irkd.models.resnet import ResNet, check_depth
+from jax_irkd.models.resnet import ResNet, check_depth, check_frozen
 from jax_irkd.models.temporal import SHARE, check_temporal, temporal_shift
 
 
@@ -48,9 +48,11 @@ class TSN(nn.Module):
     head_std: float = 0.001
     temporal: str = "none"
     temporal_share: float = SHARE
+    frozen: str = "none"
 
     def __post_init__(self):
         check_depth(self.depth)
+        check_frozen(self.frozen)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
         check_temporal(self.temporal, self.temporal_share, self.width)
@@ -79,6 +81,7 @@ class TSN(nn.Module):
             shift=functools.partial(
                 temporal_shift, segments=segments, kind=self.temporal, share=self.temporal_share
             ),
+            frozen=self.frozen,
             name="backbone",
         )
         features = backbone(clips.reshape(batch * segments, *clips.shape[2:]), train=train)

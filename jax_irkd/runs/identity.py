@@ -12,7 +12,7 @@ from jax_irkd.data.loading import Dataset
 # Fields that change where or how fast a run computes, not what.
 _CIRCUMSTANCES = ("data_dir", "cache_dir", "threads", "eval_batch_size", "eval_every", "remat")
 # Fields that came later, with the value at which a run is the same as before they were there.
-_LATER = {"input.validation": 0.0, "training.patience": 0}
+_LATER = {"input.validation": 0.0, "training.patience": 0, "model.frozen": "none"}
 
 
 def identity_of(

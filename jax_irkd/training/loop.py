@@ -67,6 +67,7 @@ class Trainer:
             self.num_steps,
             self.steps_per_epoch,
             getattr(phase.model, "partial_bn", False),
+            getattr(phase.model, "frozen", "none"),
         )
         self.meta = {
             "name": phase.name,

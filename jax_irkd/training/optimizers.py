@@ -1,5 +1,6 @@
 """Optimisers and learning-rate schedules by name, from optax."""
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -8,14 +9,20 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from jax_irkd.errors import UserError
+from jax_irkd.models.resnet import FROZEN
 
 
 def make_optimizer(
-    training: ConfigDict, num_steps: int, steps_per_epoch: int, partial_bn: bool = False
+    training: ConfigDict,
+    num_steps: int,
+    steps_per_epoch: int,
+    partial_bn: bool = False,
+    frozen: str = "none",
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimiser and its learning rate by step. Raises UserError for an unknown name.
 
-    With partial batch norm the frozen norms do not decay either.
+    What learns nothing does not decay either: the norms that partial batch norm freezes, and the
+    parts of a network up to and including `frozen` (`models.resnet.FROZEN`).
     """
     rate, warmup = training.learning_rate, round(training.warmup_epochs * steps_per_epoch)
     after = max(num_steps - warmup, 1)
@@ -28,7 +35,9 @@ def make_optimizer(
     if warmup:
         ramp = optax.linear_schedule(0.0, rate, warmup)
         schedule = optax.join_schedules([ramp, schedule], [warmup])
-    decay, decayed = training.weight_decay, _not_frozen if partial_bn else None
+    decay, decayed = training.weight_decay, None
+    if partial_bn or frozen != "none":
+        decayed = functools.partial(_learning, partial_bn=partial_bn, frozen=frozen)
     optimizers = {
         "sgd": lambda: optax.chain(
             optax.add_decayed_weights(decay, decayed), optax.sgd(schedule, training.momentum)
@@ -41,14 +50,19 @@ def make_optimizer(
     return tx, schedule
 
 
-def _not_frozen(params: PyTree) -> PyTree:
-    """True for every parameter that partial batch norm leaves free: all but the later norms'."""
+def _learning(params: PyTree, partial_bn: bool, frozen: str) -> PyTree:
+    """True for every parameter that learns."""
+    still = FROZEN[1 : FROZEN.index(frozen) + 1]
 
-    def free(path, _) -> bool:
+    def learns(path, _) -> bool:
         names = [getattr(key, "key", "") for key in path]
-        return "stem" in names or not any("norm" in name for name in names)
+        if "backbone" in names:
+            part = names[names.index("backbone") + 1].partition("_")[0]
+            if part in still:
+                return False
+        return not partial_bn or "stem" in names or not any("norm" in name for name in names)
 
-    return jax.tree_util.tree_map_with_path(free, params)
+    return jax.tree_util.tree_map_with_path(learns, params)
 
 
 def _choose(field: str, name: str, choices: Mapping):

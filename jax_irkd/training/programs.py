@@ -132,7 +132,8 @@ def update_program(
         teacher=teacher,
     )
     num_steps = max(round(training.num_epochs * EPOCH), 1)
-    tx, schedule = make_optimizer(training, num_steps, EPOCH, phase.model.partial_bn)
+    frozen = phase.model.partial_bn, phase.model.frozen
+    tx, schedule = make_optimizer(training, num_steps, EPOCH, *frozen)
     folded_model, folded = without_norms(*(teacher or (None, None)))
     update = bind_update(
         config,

@@ -8,6 +8,7 @@ import pytest
 
 from jax_irkd import distillers
 from jax_irkd.config import (
+    FROZEN,
     METHODS,
     NTU_PROTOCOLS,
     PKU_PROTOCOLS,
@@ -18,7 +19,7 @@ from jax_irkd.config import (
 )
 from jax_irkd.configs import custom, demo, ntu, pku
 from jax_irkd.fields import make_shares
-from jax_irkd.models import temporal
+from jax_irkd.models import resnet, temporal
 from jax_irkd.training.setup import make_model
 from jax_irkd.weights.start import start_from
 
@@ -110,7 +111,7 @@ def test_temporal_is_that_of_both_networks_and_the_papers_is_none(module):
         config = module.get_config(arg)
         for model in (config.teacher_model, config.student_model):
             assert (model.temporal, model.temporal_share) == (kind, temporal.SHARE)
-    assert TEMPORAL == temporal.KINDS
+    assert TEMPORAL == temporal.KINDS and FROZEN == resnet.FROZEN
 
 
 @pytest.mark.parametrize("protocols", [NTU_PROTOCOLS, PKU_PROTOCOLS])

@@ -4,11 +4,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jax_irkd.models import resnet
 from jax_irkd.models.resnet import ResNet
-from tests.helpers import networks
+from jax_irkd.training.optimizers import make_optimizer
+from tests.helpers import fakes, networks
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +140,34 @@ def test_partial_bn_trains_the_first_norm_only():
         for name, gradient in layers.items():
             moves = all(np.any(np.asarray(leaf) != 0) for leaf in gradient.values())
             assert moves == ("norm" not in name or block == "stem"), (block, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_what_is_frozen_keeps_its_bits(optimizer):
+    frames, still = networks.normal(2, 48, 48, 3), ("stem", "stage1")
+    network = ResNet(10, width=4, frozen="stage1")
+    variables = networks.draw(network, *frames.shape)
+    training = fakes.config(optimizer=optimizer, weight_decay=0.1).student_training
+    tx, _ = make_optimizer(training, 10, 5, frozen="stage1")
+
+    def moved(gradients, backbone):
+        params = {"model": {"backbone": backbone}}
+        updates, _ = tx.update({"model": {"backbone": gradients}}, tx.init(params), params)
+        return optax.apply_updates(params, updates)["model"]["backbone"]
+
+    gradients, statistics = _update(network, variables, frames)
+    params = networks.jit(moved)(gradients, variables["params"])
+    for before, after in ((variables["params"], params), (variables["batch_stats"], statistics)):
+        for name, block in before.items():
+            pairs = zip(jax.tree.leaves(block), jax.tree.leaves(after[name]))
+            kept = [np.array_equal(old, new) for old, new in pairs]
+            assert all(kept) if name.partition("_")[0] in still else not any(kept), name
+
+
+def test_an_unknown_part_is_not_frozen():
+    with pytest.raises(ValueError, match="unknown part 'stage5' to freeze; choose one of"):
+        ResNet(18, frozen="stage5")
 
 
 @pytest.mark.slow

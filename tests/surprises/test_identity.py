@@ -10,6 +10,7 @@ import pytest
 from jax_irkd import algorithm
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
+from jax_irkd.runs import identity
 from jax_irkd.runs.identity import facts_of
 from jax_irkd.training import setup
 from jax_irkd.training.checkpoints import Checkpoints
@@ -183,6 +184,29 @@ def test_what_a_run_of_before_holds_still_counts(tmp_path, quick):
     identity.write_text(json.dumps(held))
     algorithm.run(fakes.config("baseline"), tmp_path)
     assert quick == ["baseline"]
+
+
+# Fields that came later, each with another value that makes another run.
+LATER = {"model.frozen": "stem"}
+
+
+def test_a_run_without_what_came_later_is_the_run_it_was():
+    config = fakes.config("ours")
+    for role in ("teacher", "student"):
+        phase = "teacher" if role == "teacher" else "ours"
+        known = identity.identity_of(config, phase)
+        assert not set(known) & set(LATER)
+        for path, value in LATER.items():
+            section, name = path.split(".")
+            section = f"{role}_{section}" if section in ("model", "training") else section
+            older, other = (
+                config.copy_and_resolve_references(),
+                config.copy_and_resolve_references(),
+            )
+            del older[section][name]
+            assert identity.identity_of(older, phase) == known, path
+            other[section][name] = value
+            assert identity.identity_of(other, phase) == known | {path: value}, path
 
 
 def test_more_epochs_on_a_finished_run_are_explained(tmp_path):
