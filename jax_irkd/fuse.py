@@ -65,7 +65,7 @@ def show(results: dict[str, Any], console) -> None:
     rows = [(name, results["weights"][name], results["metrics"][name]) for name in results["runs"]]
     for name, weight, figures in [*rows, ("fused", None, results["fused"])]:
         shares = (f"{100 * figures[key]:.1f} %" for key in ("top1", "mean_class_accuracy", "mAP"))
-        cells = (f"{figures['nll']:.3f}", f"{figures['ece']:.3f}")
+        cells = (f"{figures['nll']:.3f}", f"{100 * figures['ece']:.1f} %")
         style = "bold" if weight is None else None
         weight = "" if weight is None else f"{weight:.3f}"
         table.add_row(name, weight, *shares, *cells, style=style)

@@ -3,8 +3,8 @@
 python -m jax_irkd.study --config=configs/demo.py --workdir=runs/study --seeds=3
     --methods=baseline,st,at,sp,cc,rkd,ccskd,dkd,mgcam,ours [--jobs=1] [--report_only]
 
-Run the same command again to continue. Writes study.md and study.json into the workdir, and the
-tables into the report.html of every seed. Exit code: 1 when a run failed, 75 when one was stopped.
+Run the same command again to continue. Writes study.md and study.json into the workdir, the
+tables into the report.html of every seed, and the page of every run for all its seeds. Exit code: 1 when a run failed, 75 when one was stopped.
 """
 
 import sys
@@ -77,7 +77,9 @@ def study(argv: list[str]) -> int:
                 f"cannot write to {workdir}: {error.strerror}; use another --workdir"
             ) from error
         status = run(tasks, workdir, given.jobs, console)
-    return conclude(workdir, outputs.write_outputs(workdir, plan, status), console)
+    summary = outputs.write_outputs(workdir, plan, status)
+    outputs.write_pages(workdir, plan["seeds"])
+    return conclude(workdir, summary, console)
 
 
 def run(tasks: Sequence, workdir, jobs: int, console) -> dict:

@@ -4,11 +4,8 @@ Times are wall-clock, of uint8 frames in to probabilities out, after compilation
 networks take turns, so that a busy moment hits them alike.
 """
 
-import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +16,7 @@ from jax_irkd.deployment.classifier import (
     RunClassifier,
 )
 from jax_irkd.deployment.recognizer import spec_of
+from jax_irkd.runs import provenance
 
 
 class Latency(NamedTuple):
@@ -107,9 +105,6 @@ def machine() -> str:
     import jax
 
     device = jax.devices()[0]
-    name = platform.processor() or platform.machine()
-    with open("/proc/cpuinfo") if Path("/proc/cpuinfo").exists() else open(os.devnull) as file:
-        models = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    kind = device.device_kind if device.platform != "cpu" else (models or [name])[0]
+    kind = device.device_kind if device.platform != "cpu" else provenance.processor()
+    cores = provenance.cores()
     return f"{kind}, {cores} cores, jax {jax.__version__} on {device.platform}"

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from rich import box
+from rich.cells import cell_len
+from rich.markup import escape
 from rich.table import Table
 
 from jax_irkd.errors import UserError
@@ -39,29 +41,79 @@ def read(folders: Sequence[str | Path]) -> list[Run]:
     return [read_run(path, name) for name, path in zip(names, found)]
 
 
-def table(runs: Sequence[Run]) -> Table:
+class Named(NamedTuple):
+    """A column: its name and its cells."""
+
+    name: str
+    cells: list[str]
+
+    @property
+    def width(self) -> int:
+        return max(map(cell_len, [self.name, *self.cells]))
+
+
+_FACTS = ("dataset", "protocol", "seed")
+
+
+def shared_facts(runs: Sequence[Run]) -> list[str]:
+    """What all runs have in common, in a line, if there is anything."""
+    found = {key: _fact(runs[0], key) for key in _FACTS if _is_shared(runs, key)}
+    return [", ".join(f"{key} {value}" for key, value in found.items())] if found else []
+
+
+def _fact(run: Run, key: str) -> str:
+    return str(run.results.get(key, "–"))
+
+
+def _is_shared(runs: Sequence[Run], key: str) -> bool:
+    return len({_fact(run, key) for run in runs}) == 1
+
+
+def tables(runs: Sequence[Run], width: int) -> list[Table]:
     """A row a run: figures of its test split, or the latest of a run that has not ended."""
-    made = Table(box=box.SIMPLE)
-    for name in ("run", "dataset", "protocol"):
-        made.add_column(name, overflow="fold")
-    for name in ("seed", "steps", "top-1", "class acc.", "mAP", "nll", "ece", "time"):
-        made.add_column(name, justify="right", no_wrap=True)
-    for run in runs:
-        results, figures = run.results, latest(run)
-        shares = [_share(figures.get(k)) for k in ("top1", "mean_class_accuracy", "mAP")]
-        plain = [_plain(figures.get(k)) for k in ("nll", "ece")]
-        steps = str(results.get("steps", "")) or f"{last_step(run)}, not ended"
-        wall = number(results.get("wall_time_s"))
-        made.add_row(
-            run.name,
-            str(results.get("dataset", "–")),
-            str(results.get("protocol", "–")),
-            str(results.get("seed", "–")),
-            steps,
-            *shares,
-            *plain,
-            duration(wall) if wall is not None else "–",
-        )
+    columns = [
+        Named(key, [_fact(run, key) for run in runs]) for key in _FACTS if not _is_shared(runs, key)
+    ]
+    columns.append(Named("steps", [_steps(run) for run in runs]))
+    for name, key in _FIGURES.items():
+        values = [latest(run).get(key) for run in runs]
+        columns.append(Named(name, [(_plain if key == "nll" else _share)(v) for v in values]))
+    walls = [number(run.results.get("wall_time_s")) for run in runs]
+    columns.append(Named("time", ["–" if wall is None else duration(wall) for wall in walls]))
+    return side_by_side(Named("run", [run.name for run in runs]), columns, width, "right")
+
+
+_FIGURES = {"top-1": "top1", "class acc.": "mean_class_accuracy", "mAP": "mAP"}
+_FIGURES |= {"nll": "nll", "ece": "ece"}
+
+
+def _steps(run: Run) -> str:
+    return str(run.results.get("steps", "")) or f"{last_step(run)}, not ended"
+
+
+def side_by_side(
+    names: Named, columns: Sequence[Named], width: int, justify: Literal["left", "right"]
+) -> list[Table]:
+    """Tables of as many columns as `width` allows, each with the names of its rows in front."""
+    named = min(names.width, max(width // 3, 12))
+    widest = width - named - 6
+    groups, left = [], 0
+    for column in columns:
+        need = min(column.width, widest - 3) + 3
+        if not groups or need > left:
+            groups.append([])
+            left = widest
+        groups[-1].append(column)
+        left -= need
+    made = []
+    for group in groups:
+        table = Table(box=box.SIMPLE)
+        table.add_column(names.name, overflow="fold", width=named)
+        for column in group:
+            table.add_column(column.name, overflow="fold", justify=justify)
+        for cells in zip(names.cells, *(column.cells for column in group)):
+            table.add_row(*map(escape, cells))
+        made.append(table)
     return made
 
 
@@ -94,15 +146,17 @@ def curve(run: Run, kind: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array([line["step"] for line in lines], float), np.array(values, float)
 
 
-def curves(runs: Sequence[Run]) -> Table:
+def curves(runs: Sequence[Run], width: int) -> Table:
     """Loss and test accuracy of every run as sparklines, with their first and last values."""
     made = Table(box=box.SIMPLE)
     made.add_column("run", overflow="fold")
-    for name in ("loss", "top-1 on the test split"):
+    for name in ("loss", "top-1 on the test split, %"):
         made.add_column(name, no_wrap=True)
+    longest = (32, 16) if width >= 120 else (14, 8)
     for run in runs:
-        cells = [_spark(*curve(run, "train", "loss"), 32), _spark(*curve(run, "eval", "top1"), 16)]
-        made.add_row(run.name, *cells)
+        loss, (steps, top1) = curve(run, "train", "loss"), curve(run, "eval", "top1")
+        cells = [_spark(*loss, longest[0]), _spark(steps, 100 * top1, longest[1])]
+        made.add_row(escape(run.name), *cells)
     return made
 
 
@@ -149,7 +203,10 @@ def draw(runs: Sequence[Run], path: str | Path) -> None:
             for run in runs
         ]
         lines = [line for line in lines if len(line.x)]
-        drawn.append((title, charts.line_chart(lines, label=f"{title} by step")))
+        if name == "top1":
+            lines = [line._replace(y=100 * line.y) for line in lines]
+        unit = "%" if name == "top1" else ""
+        drawn.append((title, charts.line_chart(lines, label=f"{title} by step", unit=unit)))
     key = charts.key_chart([(run.name, shades[run.name]) for run in runs])
     sheet = charts.sheet([("runs", key), *drawn], columns=2, label="runs by step")
     write_whole(path, pictures.png(sheet, zoom=1.6))

@@ -133,7 +133,7 @@ def _draw_rates(plans: Sequence, path: Path) -> None:
         steps = f", {part.num_steps:,} steps" if part.num_steps else ""
         title = f"{part.name}: learning rate by epoch{steps}"
         line = charts.Series(part.name, "teacher", np.asarray(part.epochs), np.asarray(part.rates))
-        panels.append((title, charts.line_chart([line], label=title)))
+        panels.append((title, charts.line_chart([line], label=title, across="epoch")))
     write_whole(path, pictures.png(charts.sheet(panels, label="learning rates")))
 
 
@@ -145,17 +145,21 @@ def inspect_run(arguments: Arguments, console: Console) -> None:
     if not folders:
         raise UserError("which run? python -m jax_irkd.inspect run RUN [RUN ...]")
     runs = comparison.read(folders)
-    console.print(comparison.table(runs))
-    console.print(comparison.curves(runs))
+    for shared in comparison.shared_facts(runs):
+        console.print(shared, highlight=False, markup=False, soft_wrap=True)
+    for table in comparison.tables(runs, console.width):
+        console.print(table)
+    console.print(comparison.curves(runs, console.width))
     rows = comparison.differences(runs)
     if rows:
-        table = Table(title="what their configs differ in", box=box.SIMPLE, title_justify="left")
-        table.add_column("setting", overflow="fold")
-        for run in runs:
-            table.add_column(run.name, overflow="fold")
-        for name, values in rows:
-            table.add_row(name, *values)
-        console.print(table)
+        console.print("what their configs differ in:", highlight=False)
+        names = comparison.Named("setting", [name for name, _ in rows])
+        columns = [
+            comparison.Named(run.name, [values[place] for _, values in rows])
+            for place, run in enumerate(runs)
+        ]
+        for table in comparison.side_by_side(names, columns, console.width, "left"):
+            console.print(table)
     if arguments.flags.out:
         out = _out(arguments.flags.out)
         _save(lambda: comparison.draw(runs, out), out)

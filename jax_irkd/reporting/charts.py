@@ -8,7 +8,7 @@ that browsers show on hover.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,9 +34,20 @@ class Series(NamedTuple):
     dots: bool = False
 
 
-def line_chart(series: Sequence[Series], *, label: str, height: int = 200) -> Markup:
-    """Lines over training steps. `label` says what is seen to those who cannot see it."""
-    left, right, top, bottom = 46, 16, 8, 26
+def line_chart(
+    series: Sequence[Series],
+    *,
+    label: str,
+    unit: str = "",
+    across: str = "training step",
+    height: int = 212,
+) -> Markup:
+    """Lines over training steps, or over what `across` says.
+
+    `label` says what is seen to those who cannot see it, `unit` is that of the values, written
+    above their axis.
+    """
+    left, right, top, bottom = 46, 16, 20, 38
     smooth = [s if s.dots else s._replace(y=moving_average(s.y)) for s in series]
     x_low, x_high = _extent([s.x for s in series])
     y_low, y_high = _extent([s.y for s in smooth])
@@ -57,12 +68,15 @@ def line_chart(series: Sequence[Series], *, label: str, height: int = 200) -> Ma
         parts.append(draw_line(left, y, WIDTH - right, y, "rule"))
         parts.append(draw_text(left - 6, y + 3.5, short(tick), "tick end"))
     for tick in (t for t in ticks(x_low, x_high, 4) if t == round(t)):
-        parts.append(draw_text(place_x(tick), height - bottom + 16, short(tick), "tick middle"))
+        parts.append(draw_text(place_x(tick), height - bottom + 15, short(tick), "tick middle"))
+    middle = (left + WIDTH - right) / 2
+    parts.append(draw_text(middle, height - 6, across, "tick middle"))
+    parts.append(draw_text(0, 10, unit, "tick"))
     for raw, line in zip(series, smooth):
         if not raw.dots and len(raw.x) > 8 and raw.colour == "student":
             parts.append(_path(place_x(raw.x), place_y(raw.y), f"curve faint {raw.colour}", ""))
         final = line.y[np.isfinite(line.y)]
-        title = f"{line.name}: {short(final[-1])} at the end" if len(final) else line.name
+        title = f"{line.name}: {short(final[-1])} {unit} at the end" if len(final) else line.name
         x, y = _thin(line.x, line.y)
         parts.append(_path(place_x(x), place_y(y), f"curve {line.colour}", title))
         if raw.dots:
@@ -82,26 +96,27 @@ def confusion_chart(
     """Row-normalised confusion matrix: percentages for few classes, shades for many."""
     classes = len(class_names)
     named, written = classes <= 30, classes <= 14
-    left, top, right = (110, 78, 30) if named else (24, 20, 4)
+    left, top, right = (110, 92, 30) if named else (24, 34, 4)
     cell = (WIDTH - left - right) / classes
     parts = [draw_frame(WIDTH, top + cell * classes + 1, label)]
     parts.append(
         Markup('<rect x="{}" y="{}" width="{}" height="{}" class="field"/>').format(
-            left, top, _n(cell * classes), _n(cell * classes)
+            left, top, plain(cell * classes), plain(cell * classes)
         )
     )
     for index, name in enumerate(class_names):
         middle = (index + 0.5) * cell
         if named:
-            size = Markup(' style="font-size:{}px"').format(_n(min(10.5, cell * 0.95)))
+            size = Markup(' style="font-size:{}px"').format(plain(min(10.5, cell * 0.95)))
             text = clip_text(name, 18)
             parts.append(draw_text(left - 5, top + middle + 3.5, text, "tick end", size))
-            x, y = _n(left + middle + 3), top - 6
+            x, y = plain(left + middle + 3), top - 6
             turn = Markup(' transform="rotate(-55 {} {})"').format(x, y) + size
             parts.append(draw_text(x, y, clip_text(name, 15), "tick", turn))
         elif index % 10 == 0:
             parts.append(draw_text(left - 4, top + middle + 3.5, str(index + 1), "tick end"))
             parts.append(draw_text(left + middle, top - 5, str(index + 1), "tick middle"))
+    parts.append(draw_text(0, 10, "rows: true class, columns: prediction, % of row", "tick"))
     for row, column in np.argwhere(np.nan_to_num(shares) >= 0.0005):
         share = shares[row, column]
         x, y = left + column * cell, top + row * cell
@@ -110,7 +125,15 @@ def confusion_chart(
             Markup(
                 '<rect x="{}" y="{}" width="{}" height="{}" class="fill {}" fill-opacity="{}">'
                 "<title>{}</title></rect>"
-            ).format(_n(x), _n(y), _n(cell), _n(cell), colour, _n(0.06 + 0.94 * share), title)
+            ).format(
+                plain(x),
+                plain(y),
+                plain(cell),
+                plain(cell),
+                colour,
+                plain(0.06 + 0.94 * share),
+                title,
+            )
         )
         if written and share >= 0.005:
             tone = "cell high" if share > 0.55 else "cell"
@@ -120,8 +143,12 @@ def confusion_chart(
 
 def reliability_chart(table: Reliability, *, colour: str, label: str) -> Markup:
     """Accuracy by confidence; the diagonal is perfect calibration, the feet count the clips."""
-    left, top, size, feet = 34, 8, 232, 34
-    parts = [draw_frame(left + size + 14, top + size + feet + 34, label)]
+    left, top, size, feet = 34, 20, 232, 34
+    parts = [draw_frame(left + size + 14, top + size + feet + 38, label)]
+    parts.append(draw_text(0, 10, "% right", "tick"))
+    parts.append(
+        draw_text(left + size / 2, top + size + feet + 33, "% sure (clips below)", "tick middle")
+    )
     bottom = top + size
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = bottom - share * size
@@ -147,55 +174,6 @@ def reliability_chart(table: Reliability, *, colour: str, label: str) -> Markup:
     return Markup("").join([*parts, Markup("</svg>")])
 
 
-def attention_chart(
-    attention: Mapping[tuple[int, int], Float[np.ndarray, "b b"]], *, label: str
-) -> Markup:
-    """A heat map for every pair of student stage (row) and teacher stage (column), one scale."""
-    rows, columns = (sorted({pair[side] for pair in attention}) for side in (0, 1))
-    values = np.concatenate([np.ravel(matrix) for matrix in attention.values()])
-    low, high = float(values.min()), float(values.max())
-    left, top, gap = 58, 18, 8
-    side = (WIDTH - left) / max(len(columns), 2) - gap
-    height = top + len(rows) * (side + gap) + 30
-    parts = [draw_frame(WIDTH, height, label)]
-    for column, stage in enumerate(columns):
-        x = left + column * (side + gap) + side / 2
-        parts.append(draw_text(x, top - 6, f"teacher {stage}", "tick middle"))
-    for row, stage in enumerate(rows):
-        y = top + row * (side + gap)
-        parts.append(draw_text(left - 5, y + side / 2 + 4, f"student {stage}", "tick end"))
-        for column, other in enumerate(columns):
-            if (stage, other) in attention:
-                x = left + column * (side + gap)
-                parts += _cells(np.asarray(attention[stage, other]), x, y, side, low, high)
-    y = top + len(rows) * (side + gap) + 8
-    steps = np.linspace(low, high, 24)[None]
-    parts.append(draw_text(left - 5, y + 8, f"{low:.3g}", "tick end"))
-    parts += _cells(steps, left, y, 120, low, high, height=10)
-    parts.append(draw_text(left + 126, y + 8, f"{high:.3g}", "tick"))
-    return Markup("").join([*parts, Markup("</svg>")])
-
-
-def _cells(values, x: float, y: float, width: float, low: float, high: float, height=None) -> list:
-    """Rectangles shaded from `low` to `high`, one for each of `values` r c."""
-    rows, columns = values.shape
-    wide, tall = width / columns, (height or width) / rows
-    return [
-        Markup(
-            '<rect x="{}" y="{}" width="{}" height="{}" class="fill student" '
-            'fill-opacity="{}"><title>{}</title></rect>'
-        ).format(
-            _n(x + column * wide),
-            _n(y + row * tall),
-            _n(wide * 1.02),
-            _n(tall * 1.02),
-            _n(0.05 + 0.95 * np.clip((value - low) / ((high - low) or 1.0), 0, 1)),
-            f"{value:.4f}",
-        )
-        for (row, column), value in np.ndenumerate(values)
-    ]
-
-
 def key_chart(names: Sequence[tuple[str, str]]) -> Markup:
     """Names beside their colours (classes of the page), for a sheet of several charts."""
     parts = [draw_frame(WIDTH, 18 * len(names), "colours")]
@@ -219,7 +197,7 @@ def sheet(panels: Sequence[tuple[str, Markup]], *, columns: int = 1, label: str)
             x = gap + place * (WIDTH + gap)
             parts.append(draw_text(x, y + head - 4, clip_text(title, 58), "title"))
             frame = Markup('<svg x="{}" y="{}" width="{}" height="{}" ').format(
-                _n(x), _n(y + head), _n(width), _n(height)
+                plain(x), plain(y + head), plain(width), plain(height)
             )
             parts.append(Markup(str(svg).replace("<svg ", frame, 1)))
         y += head + max(height for _, height in sizes) + gap
@@ -228,18 +206,31 @@ def sheet(panels: Sequence[tuple[str, Markup]], *, columns: int = 1, label: str)
 
 
 def moving_average(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Mean over a window of a twentieth of the curve, shrinking at both ends; nan stays out."""
-    half = len(values) // 40
-    if not half:
+    """Mean over a window of a twentieth of the curve, five points at least; nan stays out.
+
+    Before the middle of the first window and behind that of the last stands the straight line that
+    fits the window best, so that the ends are no single points. Fewer than ten stay as they are.
+    """
+    if len(values) < 10:
         return values
+    half = max(len(values) // 40, 2)
     known = np.isfinite(values)
     total = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
     count = np.concatenate([[0], np.cumsum(known)])
-    index = np.arange(len(values))
-    reach = np.minimum(half, np.minimum(index, len(values) - 1 - index))
-    low, high = index - reach, index + reach + 1
+    width = 2 * half + 1
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (total[high] - total[low]) / (count[high] - count[low])
+        inside = (total[width:] - total[:-width]) / (count[width:] - count[:-width])
+    first, last = (_line(part) for part in (values[:width], values[-width:]))
+    return np.concatenate([first[:half], inside, last[-half:]])
+
+
+def _line(values: np.ndarray) -> np.ndarray:
+    """The straight line nearest to the points that are known; nan where they are too few."""
+    x = np.arange(len(values))
+    known = np.isfinite(values)
+    if known.sum() < 2:
+        return np.full(len(values), np.nan)
+    return np.polyval(np.polyfit(x[known], values[known], 1), x)
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
@@ -281,36 +272,37 @@ def _thin(x: np.ndarray, y: np.ndarray, points: int = 160) -> tuple[np.ndarray, 
     return x[keep], y[keep]
 
 
-def _n(value: float) -> str:
+def plain(value: float) -> str:
+    """A coordinate with two digits at most."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def draw_frame(width: float, height: float, label: str) -> Markup:
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
-        _n(width), _n(height), label
+        plain(width), plain(height), label
     )
 
 
 def draw_line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
     return Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>').format(
-        _n(x1), _n(y1), _n(x2), _n(y2), kind
+        plain(x1), plain(y1), plain(x2), plain(y2), kind
     )
 
 
 def draw_text(x: float, y: float, text: str, kind: str, more: str = "") -> Markup:
-    x, y = (_n(x) if not isinstance(x, str) else x), _n(y)
+    x, y = (plain(x) if not isinstance(x, str) else x), plain(y)
     return Markup('<text x="{}" y="{}" class="{}"{}>{}</text>').format(x, y, kind, more, text)
 
 
 def draw_bar(x: float, y: float, width: float, height: float, colour: str, title: str) -> Markup:
     return Markup(
         '<rect x="{}" y="{}" width="{}" height="{}" class="bar {}"><title>{}</title></rect>'
-    ).format(_n(x), _n(y), _n(width), _n(height), colour, title)
+    ).format(plain(x), plain(y), plain(width), plain(height), colour, title)
 
 
 def draw_dot(x: float, y: float, colour: str, title: str) -> Markup:
     return Markup('<circle cx="{}" cy="{}" r="3" class="dot {}"><title>{}</title></circle>').format(
-        _n(x), _n(y), colour, title
+        plain(x), plain(y), colour, title
     )
 
 
@@ -321,7 +313,7 @@ def _path(x: np.ndarray, y: np.ndarray, kind: str, title: str) -> Markup:
         if not np.isfinite(b):
             pen = "M"
             continue
-        steps.append(f"{pen}{_n(a)} {_n(b)}")
+        steps.append(f"{pen}{plain(a)} {plain(b)}")
         pen = "L"
     path = Markup('<path d="{}" class="{}">').format("".join(steps), kind)
     return path + Markup("<title>{}</title></path>").format(title)

@@ -1,19 +1,25 @@
 """Who is compared with whom."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from jax_irkd.runs.results import Run, number
 
 
 class Cast(NamedTuple):
-    """The run in focus and those it is compared with; figures of an absent teacher may be known."""
+    """The run in focus and those it is compared with; figures of an absent teacher may be known.
+
+    `others` are runs of other seeds, of whatever method.
+    """
 
     focus: Run
     teacher: Run | None
     baseline: Run | None
     metric: str
     teacher_figure: float | None
+    others: tuple[Run, ...] = ()
 
     @property
     def student(self) -> bool:
@@ -25,24 +31,85 @@ class Cast(NamedTuple):
         runs = [self.teacher, self.baseline, self.focus]
         return [r for i, r in enumerate(runs) if r is not None and r not in runs[:i]]
 
+    def seeds(self, run: Run) -> list[Run]:
+        """`run` and the same experiment with other seeds."""
+        return seeds_of(run, self.others)
 
-def cast_of(focus: Run, runs: Sequence[Run]) -> Cast:
+    def together(self, *wanted: Run | None) -> list[list[Run]]:
+        """Of each of `wanted` its runs with the seeds that all of them have; empty if one is not.
+
+        The focus's own seed always comes first.
+        """
+        if None in wanted:
+            return []
+        if len({_seed(run) for run in wanted}) > 1:  # of different seeds: only themselves fit
+            return [[run] for run in wanted]
+        groups = [{_seed(run): run for run in self.seeds(first)} for first in wanted]
+        shared = [seed for seed in groups[0] if all(seed in group for group in groups)]
+        return [[group[seed] for seed in shared] for group in groups]
+
+    def mean(self, run: Run | None, key: str) -> float | None:
+        """The mean of a test figure of `run` over its seeds."""
+        known = [] if run is None else figures(self.seeds(run), key)
+        return float(np.mean(known)) if known else None
+
+
+def cast_of(focus: Run, runs: Sequence[Run], others: Sequence[Run] = ()) -> Cast:
+    """The cast of `focus` among `runs`; `others` lie beside them, with other seeds."""
+
     def find(method):
         same = [r for r in runs if r.method == method and _comparable(r, focus)]
-        seeds = [r for r in same if r.results.get("seed") == focus.results.get("seed")]
+        seeds = [r for r in same if _seed(r) == _seed(focus)]
         return (seeds or same or [None])[0]
 
     metric = focus.metric
     teacher = focus if focus.method == "teacher" else find("teacher")
     baseline = focus if focus.method == "baseline" else find("baseline")
     known = number((focus.results.get("teacher") or {}).get(metric))
-    figure = teacher.figure(metric) if teacher else known
-    return Cast(focus, teacher, baseline, metric, figure)
+    cast = Cast(focus, teacher, baseline, metric, known, tuple(others))
+    return cast._replace(teacher_figure=cast.mean(teacher, metric)) if teacher else cast
+
+
+def seeds_of(run: Run, others: Sequence[Run]) -> list[Run]:
+    """`run` and those of `others` that differ from it in nothing but their seed."""
+    found = {_seed(run): run}
+    for other in others:
+        same = other.method == run.method and _comparable(other, run)
+        if same and _settings(other) == _settings(run):
+            found.setdefault(_seed(other), other)
+    return list(found.values())
+
+
+def figures(runs: Sequence[Run], key: str) -> list[float]:
+    """A test figure of every run that has it."""
+    return [value for run in runs if (value := run.figure(key)) is not None]
+
+
+def pooled(runs: Sequence[Run], count: Callable[[Run], np.ndarray]) -> np.ndarray | None:
+    """Counts added over the runs that have scores; None where none has."""
+    known = [count(run) for run in runs if run.logits is not None]
+    return sum(known[1:], known[0]) if known else None
 
 
 def _comparable(run: Run, focus: Run) -> bool:
     keys = ("dataset", "protocol", "class_names")
     return all(run.results.get(key) == focus.results.get(key) for key in keys)
+
+
+def _seed(run: Run) -> Any:
+    return run.results.get("seed")
+
+
+_SECTIONS = ("distillers", "input", "teacher_training", "student_training")
+_SECTIONS += ("teacher_model", "student_model")
+
+
+def _settings(run: Run) -> Mapping[str, Any]:
+    config = run.results.get("config") or {}
+    kept = {key: dict(config.get(key) or {}) for key in _SECTIONS}
+    for name in ("threads", "eval_batch_size"):  # how fast it ran, not what
+        kept["input"].pop(name, None)
+    return kept
 
 
 def colour_of(run: Run, shown: Sequence[Run]) -> str:

@@ -4,7 +4,7 @@ Gathers from a run's folder and its siblings what `reporting.sections` draws.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -17,6 +17,7 @@ from jax_irkd.distillers import mgcam
 from jax_irkd.errors import UserError
 from jax_irkd.reporting import sections
 from jax_irkd.reporting.gradcam import grad_cam
+from jax_irkd.reporting.wording import plural
 from jax_irkd.runs import results
 from jax_irkd.runs.network import load_network
 from jax_irkd.runs.results import Run, finished, paired
@@ -31,13 +32,14 @@ def closeups(
 ) -> list[sections.Section]:
     """Sections for the page of a finished run of an infrared student, for `report.write_report`.
 
-    The most confident mistakes always; Grad-CAM before and after distillation where a baseline
-    lies beside the run; MGCAM's attention matrices where the run used it and a teacher is given.
+    The most confident mistakes always; Grad-CAM of clips won and lost where a baseline lies beside
+    the run; MGCAM's attention matrices where the run used it and a teacher is given.
     """
     run, names = results.read_run(folder), dataset.class_names
     reader = make_reader(config, dataset, "test", ("rgb", "infrared"))
-    mistakes = [(run.logits, i) for i in most_confident(run.logits, run.labels, COUNT)]
-    found = [sections.mistakes_section([_clip(run, *m, reader, names) for m in mistakes])]
+    wrong = surest_mistakes(run.logits, run.labels)
+    mistakes = [_clip(run, i, reader, names, _repeated(run, i)) for i in wrong[:COUNT]]
+    found = [sections.mistakes_section(mistakes, len(wrong))]
     student = load_network(folder)[0]
     sibling = folder.parent / "baseline"
     if run.method != "baseline" and finished(sibling):
@@ -47,36 +49,53 @@ def closeups(
     return found
 
 
-def most_confident(logits: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
-    """The wrong clips with the largest top probability; each confusion of two classes once."""
-    logits = np.asarray(logits, np.float64)
-    predicted = logits.argmax(axis=1)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    confidence = 1 / np.exp(shifted).sum(axis=1)
-    chosen, seen = [], set()
-    for index in np.argsort(-confidence, kind="stable"):
-        pair = (int(labels[index]), int(predicted[index]))
-        if pair[0] != pair[1] and pair not in seen:
-            seen.add(pair)
-            chosen.append(int(index))
-    return chosen[:count]
+def surest_mistakes(logits: np.ndarray, labels: np.ndarray) -> list[int]:
+    """All wrong clips, that of the largest top probability first."""
+    wrong = np.flatnonzero(np.argmax(logits, axis=1) != labels)
+    confidence = np.array([_confidence(logits[index]) for index in wrong])
+    return wrong[np.argsort(-confidence, kind="stable")].tolist()
+
+
+def _confidence(logits: np.ndarray) -> float:
+    row = np.asarray(logits, np.float64)
+    return float(1 / np.exp(row - row.max()).sum())
+
+
+def _repeated(run: Run, index: int) -> str:
+    """How many clips of this class are taken for the same other one."""
+    own, taken = run.labels == run.labels[index], run.logits.argmax(1)
+    same = int(np.sum(own & (taken == taken[index])))
+    return f"{same} of {plural(int(own.sum()), 'clip')} of this class so"
+
+
+def won_and_lost(kinds: Mapping[str, Sequence[int]], seed: int) -> list[tuple[str, int]]:
+    """Clips of every kind in equal number, each as likely as any other of its kind.
+
+    As many as there are of the rarer kind, and `COUNT` in all at most; where there are none of one
+    kind, of the other alone.
+    """
+    share = min(COUNT // len(kinds), *(len(indices) or COUNT for indices in kinds.values()))
+    found = []
+    for kind, indices in kinds.items():
+        places = np.random.default_rng(seed).permutation(len(indices))[:share]
+        found += [(kind, int(indices[place])) for place in sorted(places)]
+    return found
 
 
 def _clip(
-    run: Run, logits: np.ndarray, index: int, reader: loading.ClipReader, names: Sequence[str]
+    run: Run, index: int, reader: loading.ClipReader, names: Sequence[str], note: str
 ) -> sections.ShownClip:
     """The clip at `index` of the run's scores, with its frames."""
-    row = np.asarray(logits[index], np.float64)
-    confidence = 1 / np.exp(row - row.max()).sum()
     found = _find(reader, index, str(run.clip_ids[index]))
     frames = found["clips"] if found else {"infrared": None, "rgb": None}
     return sections.ShownClip(
         str(run.clip_ids[index]),
         names[int(run.labels[index])],
-        names[int(row.argmax())],
-        float(confidence),
+        names[int(run.logits[index].argmax())],
+        _confidence(run.logits[index]),
         frames["infrared"],
         frames["rgb"],
+        note,
     )
 
 
@@ -97,9 +116,8 @@ def _before_and_after(
     config: ConfigDict,
     names: Sequence[str],
 ) -> list[sections.Section]:
-    """Grad-CAM on clips that the student gets right, those first that the baseline does not."""
-    other = results.read_run(sibling)
-    pair = paired(run, other)
+    """Grad-CAM on clips that one of the two gets right: won and lost in equal number, by lot."""
+    pair = paired(run, results.read_run(sibling))
     try:
         baseline = load_network(sibling)[0]
     except UserError:
@@ -108,14 +126,14 @@ def _before_and_after(
         return []
     (after, labels), (before, _) = pair
     order = np.argsort(run.clip_ids, kind="stable")
-    right = after.argmax(1) == labels
-    won = right & (before.argmax(1) != labels)
-    margin = np.take_along_axis(after, labels[:, None].astype(int), 1)[:, 0] - after.mean(1)
-    ranked = order[_one_of_each(np.lexsort((-margin, ~won, ~right)), labels)[:COUNT]]
-    clips = [_clip(run, run.logits, int(index), reader, names) for index in ranked]
+    right, was_right = (logits.argmax(1) == labels for logits in (after, before))
+    kinds = {"won": order[right & ~was_right], "lost": order[was_right & ~right]}
+    seed = int(run.results.get("seed") or 0)
+    chosen = won_and_lost(kinds, seed)
+    clips = [_clip(run, index, reader, names, kind) for kind, index in chosen]
     clips = [clip for clip in clips if clip.infrared is not None]
     if not clips:
-        return []
+        return [sections.nothing_won_or_lost()]
     layer = "stage4" if config.input.resolution >= 160 else "stage3"  # 5 x 5 places at least
     frames = np.stack([clip.infrared for clip in clips])
     classes = jnp.array([names.index(clip.label) for clip in clips], jnp.int32)
@@ -126,13 +144,8 @@ def _before_and_after(
     ]
     crops = _crops(frames, config)
     clips = [clip._replace(infrared=crop) for clip, crop in zip(clips, crops)]
-    return [sections.gradcam_section(clips, *maps)]
-
-
-def _one_of_each(ranked: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`ranked` with the first clip of every class in front, in their order."""
-    first = np.sort(np.unique(labels[ranked], return_index=True)[1])
-    return np.concatenate([ranked[first], np.delete(ranked, first)])
+    counts = {kind: len(indices) for kind, indices in kinds.items()}
+    return [sections.gradcam_section(clips, *maps, counts=counts, seed=seed)]
 
 
 def _prepare(config: ConfigDict):
@@ -177,4 +190,5 @@ def _attention(
     )
     weights = np.asarray(weights)
     pairs = mgcam.stage_pairs(len(method.layers), method.pairs)
-    return sections.attention_section({(i + 1, j + 1): weights[i, j] for i, j in pairs})
+    names = [layer.replace("stage", "stage ") for layer in method.layers]
+    return sections.attention_section({(names[i], names[j]): weights[i, j] for i, j in pairs})

@@ -7,29 +7,32 @@ infrared-only baseline where those are there. What is missing becomes a sentence
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from jax_irkd.metrics import classification
 from jax_irkd.reporting import analysis, charts, pulls, verdict
-from jax_irkd.reporting.comparison import Cast, cast_of, colour_of
+from jax_irkd.reporting.comparison import Cast, cast_of, colour_of, figures
 from jax_irkd.reporting.paper import paper_rows
-from jax_irkd.reporting.wording import duration, flatten, metric_name, percent
+from jax_irkd.reporting.wording import duration, flatten, metric_name, percent, plural
 from jax_irkd.runs.results import TITLES, Run, data_of, number
 
-COLUMNS = ("top-1", "top-5", "class acc.", "mAP", "NLL", "ECE", "gap closed", "steps")
+COLUMNS = ("seeds", "top-1", "top-5", "class acc.", "mAP", "NLL", "ECE", "gap closed", "steps")
 _KEYS = {"top-1": "top1", "top-5": "top5", "class acc.": "mean_class_accuracy"}
 _KEYS |= {"mAP": "mAP", "NLL": "nll", "ECE": "ece"}
+_SMALLER = ("NLL", "ECE")  # is better
 
 
-def page_of_run(run: Run, runs: Sequence[Run], sections: Sequence) -> dict[str, Any]:
-    """Everything the template shows on the page of one run."""
-    cast = cast_of(run, runs)
+def page_of_run(run: Run, runs: Sequence[Run], sections: Sequence, others=()) -> dict[str, Any]:
+    """Everything the template shows on the page of one run; `others` are runs of other seeds."""
+    cast = cast_of(run, runs, others)
     shown = cast.networks
     return _page(cast, shown, run.title, sections, [cast.focus])
 
 
-def page_of_all(name: str, runs: Sequence[Run], sections: Sequence) -> dict[str, Any]:
+def page_of_all(name: str, runs: Sequence[Run], sections: Sequence, others=()) -> dict[str, Any]:
     """The page of a workdir: every run in the table and the curves, the last student in focus."""
     students = [run for run in runs if run.colour == "student"]
-    cast = cast_of((students or list(runs))[-1], runs)
+    cast = cast_of((students or list(runs))[-1], runs, others)
     return _page(cast, runs, name or "runs", sections, runs)
 
 
@@ -39,39 +42,56 @@ def headline_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _page(cast: Cast, shown: Sequence[Run], title: str, sections: Sequence, made: Sequence[Run]):
-    results, evidence = cast.focus.results, verdict.evidence_of(cast)
+    evidence = verdict.evidence_of(cast)
     return {
         "title": title,
-        "eyebrow": [
-            str(results[key]).replace("_", " ") if key != "dataset" else data_of(results)
-            for key in ("dataset", "protocol")
-            if results.get(key)
-        ]
-        + ([f"seed {results['seed']}"] if results.get("seed") is not None else []),
+        "eyebrow": _eyebrow(cast),
         "verdict": verdict.headline(cast, evidence),
         "explained": verdict.sentences(cast, evidence),
         "track": _track(cast, shown),
-        "columns": COLUMNS,
+        "columns": _columns(cast),
         "rows": _headline(cast, shown),
         "notes": _notes(cast),
-        "paper": paper_rows(cast.focus, shown),
+        "paper": paper_rows(cast.focus, shown, cast.mean),
         "curves": analysis.curves(cast, shown),
         "titles": TITLES,
-        "shown": _metric_cell,
+        "shown": lambda value: percent(value, 2),
         "roles": [(run.title, run.colour) for run in cast.networks if run.logits is not None],
         "legend": [(run.title, colour_of(run, shown)) for run in shown],
         "confusions": analysis.confusions(cast),
         "changes": analysis.changes(cast),
         "classes": analysis.classes(cast),
         "calibration": analysis.calibration(cast),
+        "seeds": len(cast.seeds(cast.focus)),
+        "seed": cast.focus.results.get("seed"),
         "sections": [s._asdict() for s in [*pulls.section(cast.focus), *sections]],
         "made": [_made(run) for run in made],
     }
 
 
+def _eyebrow(cast: Cast) -> list[str]:
+    """Data, protocol, seeds and the number of test clips."""
+    results = cast.focus.results
+    found = [data_of(results)] if results.get("dataset") else []
+    if results.get("protocol"):
+        found.append(str(results["protocol"]).replace("_", " "))
+    seeds = [run.results.get("seed") for run in cast.seeds(cast.focus)]
+    if None not in seeds:
+        found.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))}")
+    clips = results.get("num_clips")
+    return [*found, *([plural(clips, "test clip")] if clips else [])]
+
+
+def _columns(cast: Cast) -> list[str]:
+    """Those with something to say: top-5 of five classes is always right."""
+    left = set() if len(cast.focus.class_names) > 5 else {"top-5"}
+    left |= set() if cast.others else {"seeds"}
+    return [column for column in COLUMNS if column not in left]
+
+
 def _track(cast: Cast, shown: Sequence[Run]) -> dict[str, Any] | None:
     """Positions in percent on a line from below the worst to above the best figure."""
-    marks = [(run.title, run.figure(cast.metric), colour_of(run, shown)) for run in shown]
+    marks = [(run.title, cast.mean(run, cast.metric), colour_of(run, shown)) for run in shown]
     if cast.teacher is None and cast.teacher_figure is not None:
         marks.insert(0, ("RGB teacher", cast.teacher_figure, "teacher"))
     marks = [mark for mark in marks if mark[1] is not None]
@@ -84,9 +104,8 @@ def _track(cast: Cast, shown: Sequence[Run]) -> dict[str, Any] | None:
     def place(value):
         return round(100 * (value - low) / (high - low), 2)
 
-    own, before = cast.focus.figure(cast.metric), None
-    if cast.baseline is not None and cast.student:
-        before = cast.baseline.figure(cast.metric)
+    own = cast.mean(cast.focus, cast.metric)
+    before = cast.mean(cast.baseline, cast.metric) if cast.student else None
     gain = sorted((place(before), place(own))) if None not in (own, before) else None
     return {
         "marks": [
@@ -107,23 +126,48 @@ def _tick(text: str, at: float) -> dict[str, Any]:
 
 
 def _headline(cast: Cast, shown: Sequence[Run]) -> list[dict[str, Any]]:
-    rows = [_row(run, cast_of(run, shown)) for run in shown]
+    rows = [_row(run, cast_of(run, shown, cast.others)) for run in shown]
     for row, run in zip(rows, shown):
         row["colour"], row["focus"] = colour_of(run, shown), run is cast.focus and len(shown) > 1
+    _mark_best([row for row in rows if row["colour"] != "teacher"])
     known = cast.focus.results.get("teacher")
     if cast.teacher is None and known:
         cells = {c: _cell(c, number(known.get(_KEYS[c]))) for c in _KEYS}
-        row = {"title": "RGB teacher", "colour": "teacher", "focus": False}
+        row = {"title": "RGB teacher", "colour": "teacher", "focus": False, "best": ()}
         rows.insert(0, row | {"cells": cells})
     return rows
 
 
 def _row(run: Run, cast: Cast) -> dict[str, Any]:
-    cells = {column: _cell(column, run.figure(key)) for column, key in _KEYS.items()}
+    group = cast.seeds(run)
+    means = {column: cast.mean(run, key) for column, key in _KEYS.items()}
+    cells = {column: _cell(column, *_spread(group, _KEYS[column])) for column in _KEYS}
     cells["gap closed"] = verdict.gap_text(verdict.gap_of(cast))
+    cells["seeds"] = str(len(group))
     steps = run.results.get("steps")
-    cells["steps"] = "" if steps is None else f"{steps:,}".replace(",", " ")
-    return {"title": run.title, "colour": run.colour, "cells": cells}
+    cells["steps"] = "" if steps is None else f"{steps:,}".replace(",", "\N{NO-BREAK SPACE}")
+    row = {"title": run.title, "colour": run.colour, "cells": cells, "best": set()}
+    return row | {"means": {k: v for k, v in means.items() if v is not None}}
+
+
+def _spread(runs: Sequence[Run], key: str) -> tuple[float | None, float | None]:
+    """Mean and, of several seeds, sample standard deviation."""
+    known = figures(runs, key)
+    if not known:
+        return None, None
+    return float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None
+
+
+def _mark_best(rows: Sequence[dict[str, Any]]) -> None:
+    """The best figures of each column, all that read the same as the best, if rows differ."""
+    for column in _KEYS:
+        found = [(row["means"][column], row) for row in rows if column in row["means"]]
+        if len(found) < 2:
+            continue
+        best = (min if column in _SMALLER else max)(value for value, _ in found)
+        leading = [row for value, row in found if _cell(column, value) == _cell(column, best)]
+        for row in leading if len(leading) < len(found) else ():
+            row["best"].add(column)
 
 
 def _notes(cast: Cast) -> list[str]:
@@ -139,7 +183,7 @@ def _notes(cast: Cast) -> list[str]:
         notes.append(
             "The teacher was brought from elsewhere: its figures are known, its clips not."
         )
-    before = cast.baseline.figure(cast.metric) if cast.baseline else None
+    before = cast.mean(cast.baseline, cast.metric)
     if None not in (before, cast.teacher_figure) and cast.teacher_figure <= before:
         notes.append("The teacher is no better than training on infrared only: there is no gap.")
     if cast.focus.labels is not None:
@@ -148,12 +192,14 @@ def _notes(cast: Cast) -> list[str]:
             names = ", ".join(cast.focus.class_names[i] for i in absent[:6])
             more = ", …" if len(absent) > 6 else ""
             notes.append(
-                f"{len(absent)} classes have no test clip and are left out of the mean class "
-                f"accuracy and the mAP: {names}{more}."
+                f"{plural(len(absent), 'class has', 'classes have')} no test clip and "
+                f"{'is' if len(absent) == 1 else 'are'} left out of the mean class accuracy and "
+                f"the mAP: {names}{more}."
             )
     broken = cast.focus.results.get("broken_clips")
     if broken:
-        notes.append(f"{len(broken)} clips could not be decoded and were left out.")
+        said = plural(len(broken), "clip was", "clips were")
+        notes.append(f"{said} left out: they could not be decoded.")
     return notes
 
 
@@ -161,11 +207,18 @@ def _made(run: Run) -> dict[str, Any]:
     """How a run was made: command, facts, versions, config by section."""
     results = run.results
     seconds = results.get("wall_time_s")
+    used = results.get("used") or {}
+    cpu, memory = number(used.get("cpu_time_s")), number(used.get("peak_memory_bytes"))
     facts = {
         "git commit": results.get("git_commit"),
+        "processor": results.get("processor"),
         "devices": _words(results.get("devices")),
         "wall time": None if seconds is None else duration(seconds),
-        "of that": _words({k: duration(v) for k, v in (results.get("seconds") or {}).items()}),
+        "processor time": None if cpu is None else duration(cpu),
+        "most memory of the process": None if memory is None else f"{memory / 2**30:.2f} GiB",
+    }
+    facts |= {f"time for {k}": duration(v) for k, v in (results.get("seconds") or {}).items()}
+    facts |= {
         "test clips": results.get("num_clips"),
         "batch": _words(results.get("batch")),
         "dataset": results.get("fingerprint"),
@@ -180,14 +233,12 @@ def _made(run: Run) -> dict[str, Any]:
     }
 
 
-def _metric_cell(metric: str, value: float) -> str:
-    return f"{value:.3f}" if metric == "mAP" else percent(value, 2)
-
-
-def _cell(column: str, value: float | None) -> str:
+def _cell(column: str, value: float | None, spread: float | None = None) -> str:
     if value is None:
         return ""
-    return f"{value:.3f}" if column in ("mAP", "NLL") else percent(value)
+    if column == "NLL":
+        return f"{value:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+    return percent(value) if spread is None else f"{100 * value:.1f} ± {percent(spread)}"
 
 
 def _words(items: Mapping[str, Any] | None) -> str:

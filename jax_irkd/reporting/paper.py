@@ -1,7 +1,9 @@
 """The paper's figures that a reader may want beside ours, and what they may be compared with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+from jax_irkd.runs.results import Run
 
 
 class PaperFigure(NamedTuple):
@@ -58,8 +60,12 @@ PAPER = (
 )
 
 
-def paper_rows(focus, shown: Sequence) -> dict[str, Any] | None:
+def paper_rows(
+    focus: Run, shown: Sequence[Run], figure: Callable[[Run, str], float | None] = Run.figure
+) -> dict[str, Any] | None:
     """The paper's figures beside ours for the dataset in focus; None where it has none.
+
+    `figure` says what a run reached: its own figure, or a mean over seeds.
 
     Our test set counts as the paper's when its size is within 1 % of the complete one (missing or
     unreadable files); anything else, generated clips for instance, is labelled another dataset.
@@ -77,15 +83,15 @@ def paper_rows(focus, shown: Sequence) -> dict[str, Any] | None:
     clips = results.get("num_clips") or (0 if focus.labels is None else len(focus.labels))
     generated = results.get("generated") or ""
     same = not generated and any(abs(clips - size) <= 0.01 * size for size in test.clips)
-    ours = {run.method: run.figure(test.figures[0].metric) for run in shown}
+    ours = {run.method: figure(run, test.figures[0].metric) for run in shown}
     rows = [
         {
-            "method": figure.method,
-            "metric": figure.metric,
-            "paper": figure.value,
-            "quoted": figure.quoted,
-            "ours": ours.get(figure.method),
+            "method": theirs.method,
+            "metric": theirs.metric,
+            "paper": theirs.value,
+            "quoted": theirs.quoted,
+            "ours": ours.get(theirs.method),
         }
-        for figure in test.figures
+        for theirs in test.figures
     ]
     return {"rows": rows, "test": test.name, "same": same, "clips": clips, "generated": generated}

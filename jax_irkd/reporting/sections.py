@@ -12,8 +12,9 @@ from markupsafe import Markup
 from matplotlib import colormaps
 from PIL import Image
 
-from jax_irkd.reporting import charts, pictures
-from jax_irkd.reporting.wording import percent
+from jax_irkd.reporting import pictures
+from jax_irkd.reporting.attention import Stages, attention_chart
+from jax_irkd.reporting.wording import percent, plural
 
 
 class Section(NamedTuple):
@@ -29,7 +30,10 @@ class Section(NamedTuple):
 
 
 class ShownClip(NamedTuple):
-    """A test clip and what was said of it; frames uint8 as they went into the network, or None."""
+    """A test clip and what was said of it; frames uint8 as they went into the network, or None.
+
+    `note` tells how many clips share its fate, or whether it was won or lost.
+    """
 
     clip_id: str
     label: str
@@ -37,10 +41,11 @@ class ShownClip(NamedTuple):
     confidence: float
     infrared: UInt8[np.ndarray, "t h w 1"] | None
     rgb: UInt8[np.ndarray, "t h w 3"] | None
+    note: str = ""
 
 
-def mistakes_section(clips: Sequence[ShownClip]) -> Section:
-    """The student's most confident mistakes, infrared beside RGB, in the order given."""
+def mistakes_section(clips: Sequence[ShownClip], mistakes: int) -> Section:
+    """The student's most confident of so many mistakes, infrared beside RGB, in the order given."""
     if not clips:
         return Section("Most confident mistakes", _sentence("The student made no mistake."))
     parts, shown = [], []
@@ -50,7 +55,11 @@ def mistakes_section(clips: Sequence[ShownClip]) -> Section:
         parts.append(_filmstrips(_caption(clip), strips))
         said = f"mistake {number}, {clip.label} taken for {clip.predicted}"
         shown += [(f"{said}, {name}", strip) for name, strip in strips]
-    lead = "Clips the student got wrong and was surest about. It sees the infrared strip only."
+    lead = (
+        f"Of {plural(mistakes, 'mistake')} on the test clips those that the student was surest "
+        "about, the surest first, the same confusion as often as it comes. It sees the infrared "
+        "strip only."
+    )
     return Section("Most confident mistakes", Markup("").join(parts), lead, tuple(shown))
 
 
@@ -58,43 +67,59 @@ def gradcam_section(
     clips: Sequence[ShownClip],
     before: Sequence[Float[np.ndarray, "t h w"]],
     after: Sequence[Float[np.ndarray, "t h w"]],
+    *,
+    counts: Mapping[str, int],
+    seed: int,
 ) -> Section:
     """Grad-CAM maps on the infrared frames: infrared-only student above, distilled one below.
 
     Maps as `gradcam.grad_cam` returns them, one entry per clip, any size; each clip's two maps are
-    scaled to their own maximum.
+    scaled to their own maximum. `counts` holds how many clips were won and lost, of which `seed`
+    drew these.
     """
     parts, shown = [], []
     for number, (clip, first, second) in enumerate(zip(clips, before, after, strict=True), 1):
         strips = [
-            ("before: infrared only", pictures.strip(overlay(clip.infrared, first))),
-            ("after: distilled", pictures.strip(overlay(clip.infrared, second))),
+            ("infrared only", pictures.strip(overlay(clip.infrared, first))),
+            ("this student", pictures.strip(overlay(clip.infrared, second))),
         ]
         parts.append(_filmstrips(_caption(clip), strips))
-        said = f"Grad-CAM {number}, {clip.label}"
+        said = f"Grad-CAM {number}, {clip.note} {clip.label}"
         shown += [(f"{said}, {name}", strip) for name, strip in strips]
     lead = (
-        "Grad-CAM of the true class: bright where the frame speaks for it, before and after "
-        "distillation. The colours of a strip span its own range: compare places, not brightness."
+        f"Of the {counts['won']} clips that only this student gets right (won) and the "
+        f"{counts['lost']} that only infrared only does (lost) as many of each as there are, two "
+        f"at most, drawn by lot with the seed {seed}; where there are none of one kind, of the "
+        "other alone. Grad-CAM of the true class: bright where the frame speaks for it. The "
+        "colours of a strip span its own range: compare places, not brightness."
     )
     return Section("Where the student looks", Markup("").join(parts), lead, tuple(shown))
 
 
-def attention_section(attention: Mapping[tuple[int, int], Float[np.ndarray, "b b"]]) -> Section:
-    """MGCAM's attention matrices of one batch, by student stage and teacher stage (from 1).
+def nothing_won_or_lost() -> Section:
+    """In place of Grad-CAM where student and baseline are right on the same clips."""
+    text = "This student and infrared only are right on the same clips: there is none to compare."
+    return Section("Where the student looks", _sentence(text))
+
+
+def attention_section(attention: Mapping[Stages, Float[np.ndarray, "b b"]]) -> Section:
+    """MGCAM's attention matrices of one batch, by stage of student and of teacher.
 
     Of more than 16 clips or frames the first 16 are drawn; the figures are of all.
     """
     values = np.concatenate([np.ravel(matrix) for matrix in attention.values()])
     low, high = float(values.min()), float(values.max())
     batch = next(iter(attention.values())).shape[-1]
+    shown = "" if batch <= 16 else f" The first 16 of {batch} are drawn."
     lead = (
-        f"Rows are the student's clips, columns the teacher's. Weights run from {low:.4f} (faint) "
-        f"to {high:.4f} (strong), a factor of {high / max(low, 1e-12):.3f}; uniform would be "
-        f"{1 / batch:.4f}."
+        f"A map for each pair of stages: rows are the student's clips, columns the teacher's. "
+        f"Weights run from {low:.4f} (faint) to {high:.4f} (strong), a factor of "
+        f"{high / max(low, 1e-12):.3f}; uniform would be {1 / batch:.4f}.{shown}"
     )
-    drawn = charts.attention_chart(
+    drawn = attention_chart(
         {pair: matrix[:16, :16] for pair, matrix in attention.items()},
+        (low, high),
+        1 / batch,
         label="attention between stages of student and teacher",
     )
     html = Markup('<figure class="wide">{}</figure>').format(drawn)
@@ -110,12 +135,12 @@ def table_section(
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
-    """An HTML table in its own scrolling container; the first column is the row's name."""
-    cell = Markup("<td>{}</td>")
+    """An HTML table; the first column is the row's name. On a phone each row becomes a list."""
+    cell = Markup('<td data-label="{}">{}</td>')
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(h) for h in headers)
     body = [
         Markup('<tr><th scope="row">{}</th>{}</tr>').format(
-            row[0], Markup("").join(cell.format(value) for value in row[1:])
+            row[0], Markup("").join(map(cell.format, headers[1:], row[1:]))
         )
         for row in rows
     ]
@@ -145,8 +170,9 @@ def _caption(clip: ShownClip) -> Markup:
         said = Markup("<b>{}</b>, recognised").format(clip.label)
     else:
         said = Markup("<b>{}</b> taken for <b>{}</b>").format(clip.label, clip.predicted)
-    return said + Markup(" <span>{} sure · <code>{}</code></span>").format(
-        percent(clip.confidence, 0), clip.clip_id
+    note = f" · {clip.note}" if clip.note else ""
+    return said + Markup(" <span>{} sure{} · <code>{}</code></span>").format(
+        percent(clip.confidence, 0), note, clip.clip_id
     )
 
 
@@ -157,6 +183,7 @@ def _filmstrips(caption: Markup, strips: Sequence[tuple[str, np.ndarray]]) -> Ma
     )
     return Markup(
         '<figure class="film"><figcaption>{}</figcaption>'
+        '<small class="hint">scrolls sideways</small>'
         '<div class="scroll" tabindex="0">{}</div></figure>'
     ).format(caption, rows)
 

@@ -1,39 +1,51 @@
 """The first lines of a page: what a student gains over infrared only, and how sure that is.
 
-One run of each says nothing about other seeds, so no sentence names a cause; the interval over the
-test clips decides which words the headline may use.
+No sentence names a cause. The interval decides which words the headline may use: over the test
+clips where there is one run of each, over clips and seeds where there are several.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from jax_irkd.metrics import significance
 from jax_irkd.metrics.significance import Interval, McNemar, PairedInterval
-from jax_irkd.reporting.comparison import Cast
-from jax_irkd.reporting.wording import metric_name, percent
-from jax_irkd.runs.results import paired
+from jax_irkd.reporting.comparison import Cast, figures
+from jax_irkd.reporting.wording import metric_name, percent, plural
+from jax_irkd.runs.results import Run, paired, right_or_wrong
 
 REPLICATES = 4000
 
 
 class Evidence(NamedTuple):
-    """What the clips say that both runs were tested on; the difference is of top-1."""
+    """What the clips say that both runs were tested on, with every seed that both have.
+
+    The difference is of top-1; McNemar's test is that of a single seed.
+    """
 
     difference: PairedInterval
-    test: McNemar
+    test: McNemar | None
     clips: int
+    by_seed: tuple[float, ...]
 
 
 def evidence_of(cast: Cast) -> Evidence | None:
     """None where there is no baseline, or it was not tested on the same clips."""
     if not cast.student or cast.baseline is None:
         return None
-    pair = paired(cast.focus, cast.baseline)
-    if pair is None:
+    groups = cast.together(cast.focus, cast.baseline)
+    pairs = [pair for pair in zip(*groups) if paired(*pair) is not None]
+    scores = right_or_wrong(list(zip(*pairs))) if pairs else None
+    if scores is None:
         return None
-    right, before = (logits.argmax(1) == labels for logits, labels in pair)
-    difference = significance.paired_bootstrap(right[None], before[None], replicates=REPLICATES)
-    return Evidence(difference, significance.mcnemar_exact(before, right), len(right))
+    right, before = scores
+    difference = significance.paired_bootstrap(right, before, replicates=REPLICATES)
+    alone = len(right) == 1
+    test = significance.mcnemar_exact(before[0], right[0]) if alone else None
+    by_seed = (right.mean(1) - before.mean(1)).tolist()
+    return Evidence(difference, test, right.shape[1], tuple(by_seed))
 
 
 def gap_of(cast: Cast) -> Interval | None:
@@ -41,27 +53,35 @@ def gap_of(cast: Cast) -> Interval | None:
 
     None where a figure is missing, or the teacher does not lead.
     """
-    after = cast.focus.figure(cast.metric)
-    before = cast.baseline.figure(cast.metric) if cast.baseline else None
-    if not cast.student or after is None or before is None or cast.teacher_figure is None:
+    groups = cast.together(cast.focus, cast.baseline)
+    if not cast.student or not groups:
         return None
-    share = significance.gap_closed(cast.teacher_figure, before, after)
+    after, before = (_mean(group, cast.metric) for group in groups)
+    whole = cast.together(cast.focus, cast.baseline, cast.teacher)
+    above = _mean(whole[2], cast.metric) if whole else cast.teacher_figure
+    if whole:
+        after, before = (_mean(group, cast.metric) for group in whole[:2])
+    if None in (after, before, above):
+        return None
+    share = significance.gap_closed(above, before, after)
     if math.isnan(share):
         return None
-    ends = _gap_interval(cast) if cast.metric == "top1" else None
+    ends = _gap_interval(whole) if cast.metric == "top1" and whole else None
     return Interval(share, *(ends[1:] if ends else (math.nan, math.nan)))
 
 
-def _gap_interval(cast: Cast) -> Interval | None:
-    """Over the clips that teacher, baseline and student were all tested on."""
-    if cast.teacher is None or cast.baseline is None:
-        return None
-    pairs = [paired(cast.focus, run) for run in (cast.teacher, cast.baseline)]
-    if None in pairs:
-        return None
-    own, theirs = pairs[0][0], [pair[1] for pair in pairs]
-    right = [(logits.argmax(1) == labels)[None] for logits, labels in (*theirs, own)]
-    return significance.gap_interval(*right, replicates=REPLICATES)
+def _mean(runs: Sequence[Run], metric: str) -> float | None:
+    known = figures(runs, metric)
+    return float(np.mean(known)) if len(known) == len(runs) > 0 else None
+
+
+def _gap_interval(groups: Sequence[Sequence[Run]]) -> Interval | None:
+    """Over the clips that students, baselines and teachers were all tested on."""
+    for trio in zip(*groups):
+        if None in (paired(trio[0], trio[1]), paired(trio[0], trio[2])):
+            return None
+    scores = right_or_wrong([groups[2], groups[1], groups[0]])
+    return None if scores is None else significance.gap_interval(*scores, replicates=REPLICATES)
 
 
 def gap_text(gap: Interval | None) -> str:
@@ -74,29 +94,33 @@ def gap_text(gap: Interval | None) -> str:
 
 def headline(cast: Cast, evidence: Evidence | None) -> str:
     """One line; it claims a lead or a loss only where the interval leaves out zero."""
-    value, title = cast.focus.figure(cast.metric), cast.focus.title
+    value, title = cast.mean(cast.focus, cast.metric), cast.focus.title
     if value is None:
         return f"{title} has no test figures"
     if evidence is None:
         return f"{title}: {percent(value)} {metric_name(cast.metric)}"
-    found = evidence.difference
+    found, count = evidence.difference, len(evidence.by_seed)
+    over = f" over {plural(count, 'seed')}" if count > 1 else ""
     if found.low <= 0 <= found.high:
-        return f"{title} cannot be told from infrared only"
+        return f"{title} cannot be told from infrared only{over}"
     verb = "leads" if found.difference > 0 else "trails"
-    return f"{title} {verb} infrared only by {abs(100 * found.difference):.1f} points"
+    return f"{title} {verb} infrared only by {abs(100 * found.difference):.1f} points{over}"
 
 
 def sentences(cast: Cast, evidence: Evidence | None) -> list[str]:
     """The figures, the interval, and the share of the gap, in words."""
-    value, metric = cast.focus.figure(cast.metric), metric_name(cast.metric)
-    before = cast.baseline.figure(cast.metric) if cast.baseline else None
-    if not cast.student or value is None or before is None:
+    groups, metric = cast.together(cast.focus, cast.baseline), metric_name(cast.metric)
+    if not cast.student or not groups:
+        return []
+    value, before = (_mean(group, cast.metric) for group in groups)
+    if value is None or before is None:
         return []
     known = f"; the teacher, which sees RGB, {percent(cast.teacher_figure or 0)}"
+    seeds = len(groups[0])
     found = [
         f"Infrared only reaches {percent(before)} {metric}, {cast.focus.title} {percent(value)}"
         + (known if cast.teacher_figure is not None else "")
-        + "."
+        + (f" (means of {seeds} seeds)." if seeds > 1 else ".")
     ]
     if evidence is None:
         missing = (
@@ -116,11 +140,21 @@ def sentences(cast: Cast, evidence: Evidence | None) -> list[str]:
 def _difference(evidence: Evidence) -> str:
     (difference, low, high, *_), test = evidence.difference, evidence.test
     inside = " The interval includes no difference at all." if low <= 0 <= high else ""
-    return (
+    said = (
         f"Top-1 difference {100 * difference:+.1f} points, 95 % interval {100 * low:+.1f} to "
-        f"{100 * high:+.1f} over {evidence.clips} test clips; {test.only_second} clips won, "
-        f"{test.only_first} lost (exact McNemar test, {_p(test.p_value)}).{inside} One seed "
-        "each: another seed moves both figures; only a study over several tells a method's worth."
+        f"{100 * high:+.1f} over "
+    )
+    clips = plural(evidence.clips, "test clip")
+    if test is None:
+        each = ", ".join(f"{100 * gain:+.1f}" for gain in evidence.by_seed)
+        return (
+            f"{said}{len(evidence.by_seed)} seeds and {clips}, both drawn again; seed by seed "
+            f"{each}.{inside}"
+        )
+    return (
+        f"{said}{clips}; {plural(test.only_second, 'clip')} won, {test.only_first} lost (exact "
+        f"McNemar test, {_p(test.p_value)}).{inside} One seed each: another seed moves both "
+        "figures; only a study over several tells a method's worth."
     )
 
 

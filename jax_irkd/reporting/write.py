@@ -41,7 +41,8 @@ def write_report(
     soon as it holds results.json. `runs` names the folders whose `report.html` and
     `confusion_matrix.png` are written (None: all). `sections` adds to the page of a run, by folder
     name, and to the page of all under the name ""; they are kept in `report_sections.json`, so
-    that a later call need not bring them again. Raises FileNotFoundError when there is no
+    that a later call need not bring them again. In a study's `seedN` the pages speak for the runs
+    of all its seeds. Raises FileNotFoundError when there is no
     finished run, or not the one that is named.
     """
     workdir, sections = Path(workdir), sections or {}
@@ -54,15 +55,28 @@ def write_report(
             f"no {wanted} in {workdir.absolute()} (a run is a folder with results.json; there are "
             f"{names}); train one with python -m jax_irkd.main"
         )
-    path = workdir / PAGE
-    _write(path, page.page_of_all(workdir.name, found, _keep_sections(workdir, sections.get(""))))
+    path, others = workdir / PAGE, read_other_seeds(workdir)
+    kept = _keep_sections(workdir, sections.get(""))
+    _write(path, page.page_of_all(workdir.name, found, kept, others))
     for run in found:
         if runs is None or run.name in runs:
             if run.logits is not None:
                 write_whole(run.folder / "confusion_matrix.png", pictures.png(_confusion(run)))
             kept = _keep_sections(run.folder, sections.get(run.name))
-            _write(run.folder / PAGE, page.page_of_run(run, found, kept))
+            _write(run.folder / PAGE, page.page_of_run(run, found, kept, others))
     return path
+
+
+_SEED = re.compile(r"seed\d+")
+
+
+def read_other_seeds(workdir: Path) -> list[Run]:
+    """The finished runs beside `workdir`, where it is the `seedN` of a study."""
+    workdir = workdir.absolute()
+    if not _SEED.fullmatch(workdir.name):
+        return []
+    beside = (path for path in sorted(workdir.parent.glob("seed*")) if _SEED.fullmatch(path.name))
+    return [run for path in beside if path != workdir for run in read_runs(path)]
 
 
 def has_section(folder: str | Path, title: str) -> bool:

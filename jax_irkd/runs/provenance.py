@@ -1,10 +1,12 @@
 """Where a result comes from: versions, devices, commit and command."""
 
 import importlib.metadata
+import os
 import platform
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, devices, commit and command of this process, as far as they can be told."""
+    """Versions, machine, commit and command of this process, as far as they can be told."""
     return {
+        "processor": f"{processor()}, {cores()} cores",
         "versions": {name: _version(name) for name in _PACKAGES}
         | {"python": platform.python_version()},
         "devices": {
@@ -30,6 +33,32 @@ def provenance() -> dict[str, Any]:
         "git_commit": _commit(),
         "command": "python -m jax_irkd.main " + shlex.join(sys.argv[1:]),
     }
+
+
+def processor() -> str:
+    """What the host computes with."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (models or [platform.processor() or platform.machine()])[0]
+
+
+def cores() -> int:
+    """How many of the processor's cores this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def used() -> dict[str, float]:
+    """Processor time of this process so far, in seconds, and the most memory that it has held."""
+    found = {"cpu_time_s": time.process_time()}
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return found
+    scale = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    return found | {"peak_memory_bytes": peak}
 
 
 def _version(name: str) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jax_irkd.errors import UserError, once, one_line
 from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.metrics import classification
-from jax_irkd.runs.provenance import provenance
+from jax_irkd.runs.provenance import provenance, used
 from jax_irkd.training.evaluation import Scores
 from jax_irkd.training.logs import has_log, read_log
 
@@ -63,6 +63,7 @@ def write_results(folder: Path, scores: Scores, results: dict) -> dict:
     num_classes = len(results["class_names"])
     figures = classification.summarize(scores.logits, scores.labels, num_classes)
     results = results | {"metrics": figures, "num_clips": len(scores.labels)} | provenance()
+    results |= {"used": used()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, clip_id=scores.clip_ids, label=scores.labels, logits=scores.logits)
     write_whole(folder / SCORES, buffer.getvalue())
@@ -173,6 +174,25 @@ def paired(first: Run, second: Run):
         return None
     pair = [(run.logits[o], run.labels[o]) for run, o in zip((first, second), orders)]
     return pair if np.array_equal(pair[0][1], pair[1][1]) else None
+
+
+def right_or_wrong(groups: Sequence[Sequence[Run]]) -> list[Bool[np.ndarray, "s n"]] | None:
+    """For every group of runs, one a seed: which clips each got right, of those that all have.
+
+    None where scores are missing or no clip is common.
+    """
+    if any(run.logits is None for runs in groups for run in runs):
+        return None
+    tables = [[_right(run) for run in runs] for runs in groups]
+    ids = sorted(set.intersection(*(set(table) for runs in tables for table in runs)))
+    if not ids:
+        return None
+    return [np.array([[table[i] for i in ids] for table in runs]) for runs in tables]
+
+
+def _right(run: Run) -> dict[str, bool]:
+    right = run.logits.argmax(1) == run.labels
+    return dict(zip(run.clip_ids.tolist(), right.tolist(), strict=True))
 
 
 def number(value: Any) -> float | None:

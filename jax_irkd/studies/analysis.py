@@ -14,7 +14,7 @@ from jax_irkd.errors import UserError
 from jax_irkd.metrics import classification, significance
 from jax_irkd.reporting.paper import paper_rows
 from jax_irkd.reporting.pulls import pulls_of
-from jax_irkd.runs.results import TITLES, Run, paired
+from jax_irkd.runs.results import TITLES, Run, paired, right_or_wrong
 
 METRICS = ("top1", "mean_class_accuracy", "mAP")
 Runs = Mapping[tuple[int, str], Run]
@@ -192,19 +192,7 @@ def _against_baseline(
 
 def _right(groups: Sequence[Mapping[int, Run]], seeds: Sequence[int]) -> list[np.ndarray] | None:
     """Right or wrong, `s n` for every group of runs, over the clips that all of them have."""
-    found = [[group[seed] for seed in seeds] for group in groups]
-    if any(run.logits is None for runs in found for run in runs):
-        return None
-    tables = [[_table(run) for run in runs] for runs in found]
-    ids = sorted(set.intersection(*(set(table) for runs in tables for table in runs)))
-    if not ids:
-        return None
-    return [np.array([[table[i] for i in ids] for table in runs]) for runs in tables]
-
-
-def _table(run: Run) -> dict[str, bool]:
-    right = run.logits.argmax(1) == run.labels
-    return dict(zip(run.clip_ids.tolist(), right.tolist(), strict=True))
+    return right_or_wrong([[group[seed] for seed in seeds] for group in groups])
 
 
 def _gap(own, baselines, runs: Runs, metric: str) -> float | None:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,17 @@ def write_outputs(workdir: Path, plan: Mapping[str, Any], status: Mapping[Key, S
         except Exception as error:  # a page reads all runs beside it, broken ones too
             logging.warning("%s: the report is not written: %s", folder, error)
     return summary
+
+
+def write_pages(workdir: Path, seeds: Sequence[int]) -> None:
+    """The pages of all runs anew, once there are several seeds: each speaks for them all."""
+    folders = [workdir / f"seed{seed}" for seed in seeds]
+    folders = [folder for folder in folders if any(folder.glob(f"*/{results.RESULTS}"))]
+    for folder in folders if len(folders) > 1 else ():
+        try:
+            write.write_report(folder)
+        except Exception as error:  # it reads all runs of the study, broken ones too
+            logging.warning("%s: the pages are not written: %s", folder, error)
 
 
 def read_runs(

@@ -94,7 +94,7 @@ def headline(summary: Mapping[str, Any]) -> Table:
                 str(len(row["seeds"])),
                 _percent(figures["top1"]),
                 _percent(figures["mean_class_accuracy"]),
-                _plain(figures["mAP"]),
+                _percent(figures["mAP"]),
                 _difference(difference),
                 f"{difference['p_holm']:.2g}" if difference else "–",
                 f"± {100 * difference['detectable']:.1f}" if difference else "–",
@@ -142,8 +142,8 @@ def over_seeds(summary: Mapping[str, Any]) -> Table | None:
         rows.append(
             [
                 row["title"],
-                *(_figure(metric, values.get(str(seed))) for seed in seeds),
-                _paired_t(metric, row.get("difference_over_seeds")),
+                *(_figure(values.get(str(seed))) for seed in seeds),
+                _paired_t(row.get("difference_over_seeds")),
                 *(f"{tests[str(s)]['p_value']:.2g}" if str(s) in tests else "–" for s in seeds),
             ]
         )
@@ -183,10 +183,9 @@ def beside_paper(summary: Mapping[str, Any]) -> Table | None:
     rows = []
     for row in paper["rows"]:
         metric, quoted = row["metric"], ", quoted there" if row["quoted"] else ""
-        show = _percent if metric != "mAP" else _plain
-        ours = show({"mean": row["ours"], "std": row["std"]})
+        ours = _percent({"mean": row["ours"], "std": row["std"]})
         title = TITLES.get(row["method"], row["method"].upper())
-        rows.append([title, metric_name(metric), _figure(metric, row["paper"]) + quoted, ours])
+        rows.append([title, metric_name(metric), _figure(row["paper"]) + quoted, ours])
     other = summary.get("generated") or "another dataset"
     ours = "ours" if paper["same"] else f"ours, {other}"
     return ["method", "metric", "paper", ours], rows
@@ -242,17 +241,8 @@ def _percent(figure: Mapping[str, Any]) -> str:
     return f"{100 * figure['mean']:.1f}{spread} %"
 
 
-def _plain(figure: Mapping[str, Any]) -> str:
-    if figure.get("mean") is None:
-        return "–"
-    spread = f" ± {figure['std']:.3f}" if figure.get("std") is not None else ""
-    return f"{figure['mean']:.3f}{spread}"
-
-
-def _figure(metric: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if metric == "mAP" else percent(value, 2)
+def _figure(value: float | None) -> str:
+    return "–" if value is None else percent(value, 2)
 
 
 def _difference(found: Mapping[str, Any] | None) -> str:
@@ -262,9 +252,9 @@ def _difference(found: Mapping[str, Any] | None) -> str:
     return f"{middle} [{low}, {high}]"
 
 
-def _signed(value: float, digits: int = 1) -> str:
+def _signed(value: float) -> str:
     """With its sign, but no minus before a zero."""
-    return f"{round(value, digits) + 0.0:+.{digits}f}"
+    return f"{round(value, 1) + 0.0:+.1f}"
 
 
 def _gap(row: Mapping[str, Any]) -> str:
@@ -274,14 +264,13 @@ def _gap(row: Mapping[str, Any]) -> str:
     return percent(share, 0) + (f" [{percent(ends[0], 0)}, {percent(ends[1], 0)}]" if ends else "")
 
 
-def _paired_t(metric: str, found: Mapping[str, Any] | None) -> str:
+def _paired_t(found: Mapping[str, Any] | None) -> str:
     if not found:
         return "–"
-    scale, digits = (1, 3) if metric == "mAP" else (100, 1)
-    text = _signed(scale * found["mean"], digits)
+    text = _signed(100 * found["mean"])
     if found["p_value"] is None:
         return text
-    low, high = (_signed(scale * found[key], digits) for key in ("low", "high"))
+    low, high = (_signed(100 * found[key]) for key in ("low", "high"))
     return f"{text} [{low}, {high}], p = {found['p_value']:.2g}"
 
 

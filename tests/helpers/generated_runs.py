@@ -20,11 +20,12 @@ def generate_runs(
     clips=600,
     steps=600,
     seed=0,
+    labels=None,
 ) -> Path:
     """Write `workdir/<method>` for every method: results.json, scores.npz and metrics.jsonl."""
     rng = np.random.default_rng(seed)
     classes = len(class_names)
-    labels = rng.integers(0, classes, clips)
+    labels = rng.integers(0, classes, clips) if labels is None else labels
     ids = np.array([f"generated-{index:05d}" for index in range(clips)])
     hardness = rng.normal(0, 1, (clips, classes))
     confusable = rng.normal(0, 1, (classes, classes)) * (rng.random((classes, classes)) < 0.25)

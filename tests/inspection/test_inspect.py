@@ -1,10 +1,13 @@
+import io
 import json
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from jax_irkd import inspect
 from jax_irkd.data import loading
@@ -221,6 +224,38 @@ def test_run_command(tmp_path, capsys):
     assert f"{100 * saved['top1']:.1f} %" in text
     assert "what their configs differ in" in text and "▁" in text
     assert size_of(out)[0] > 1000
+
+
+def test_80_columns_keep_the_names_of_the_rows(tmp_path):
+    generate_runs(
+        tmp_path, ("baseline", "ours", "at", "a_method_of_a_long_name"), clips=20, steps=60
+    )
+    path = tmp_path / "at" / "results.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"dataset": "another/one", "seed": 1})
+    )
+    runs = comparison.read([tmp_path])
+    console = Console(width=80, file=io.StringIO())
+    made = [*comparison.tables(runs, 80), comparison.curves(runs, 80)]
+    for table in made:
+        console.print(table)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80 and len(made) > 2
+    for run in runs:
+        assert len(re.findall(rf"^  {run.name} ", text, re.M)) == len(made)
+    whole = (
+        "dataset",
+        "another/one",
+        "seed",
+        "top-1",
+        "class acc.",
+        "mAP",
+        "nll",
+        "ece",
+        "12 min 34 s",
+    )
+    assert all(word in text for word in whole)
+    assert comparison.shared_facts(runs) == ["protocol cross_subject"]
 
 
 def test_differences_and_terms(tmp_path):

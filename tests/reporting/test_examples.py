@@ -42,6 +42,10 @@ def test_sections_of_a_distilled_student(runs):
     titles = ["Most confident mistakes", "Where the student looks", "What MGCAM attends to"]
     assert [section.title for section in made] == titles
     assert made[2].html.count("<rect") == 16 * 6 * 6 + 24
+    assert "stage 4" in made[2].html and "attention weight" in made[2].html
+    won, lost = (made[1].html.count(f"sure · {kind} ·") for kind in ("won", "lost"))
+    assert (won, lost) == (2, 0) and "drawn by lot with the seed 0" in made[1].lead
+    assert "Of the 6 clips that only" in made[1].lead
     assert (
         any(name in made[0].html for name in fakes.CLASSES) and made[0].html.count("<img") % 2 == 0
     )
@@ -69,17 +73,21 @@ def test_a_baseline_without_checkpoints_is_left_out(runs, monkeypatch):
     assert [section.title for section in made] == ["Most confident mistakes"]
 
 
-def test_most_confident_mistakes_by_hand():
+def test_surest_mistakes_by_hand():
     # Right; wrong and sure; wrong and surer; the same confusion again; wrong and unsure.
     logits = np.array([[9, 0, 0], [0, 5, 0], [0, 0, 7], [0, 6, 0], [0, 0.1, 0]])
     labels = np.array([0, 0, 1, 0, 2])
-    assert examples.most_confident(logits, labels, 4) == [2, 3, 4]
-    assert examples.most_confident(logits, labels, 1) == [2]
+    assert examples.surest_mistakes(logits, labels) == [2, 3, 1, 4]
 
 
-def test_one_clip_of_each_class_comes_first():
-    ranked, labels = np.array([4, 0, 2, 1, 3]), np.array([1, 0, 1, 1, 1])
-    assert examples._one_of_each(ranked, labels).tolist() == [4, 1, 0, 2, 3]
+def test_clips_are_drawn_by_the_seed_in_equal_number():
+    kinds = {"won": range(50), "lost": range(60, 90)}
+    drawn = [examples.won_and_lost(kinds, seed) for seed in range(200)]
+    assert drawn[3] == examples.won_and_lost(kinds, 3)
+    assert all([kind for kind, _ in one] == ["won", "won", "lost", "lost"] for one in drawn)
+    assert len({clip for one in drawn for clip in one}) > 70  # none is preferred
+    assert examples.won_and_lost({"won": [5, 6, 7], "lost": [9]}, 0)[1:] == [("lost", 9)]
+    assert len(examples.won_and_lost({"won": range(9), "lost": []}, 0)) == 2
 
 
 def test_a_clip_is_found_behind_one_that_was_left_out(runs):

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from tensorboardX.proto import event_pb2
 
-from jax_irkd.metrics import classification
+from jax_irkd.metrics import classification, significance
 from jax_irkd.reporting import charts, page, paper, pictures, sections, write
 from jax_irkd.reporting.wording import duration, flatten
 from jax_irkd.runs import results
@@ -42,10 +42,12 @@ def _clip(name="generated-00001", label="drink water", predicted="eat meal/snack
 def _sections():
     rng = np.random.default_rng(0)
     maps = [rng.random((8, 3, 3))]
-    attention = {(i, j): rng.uniform(0.11, 0.14, (8, 8)) for i in (1, 2) for j in (1, 2)}
+    stages = ("stage 1", "stage 2")
+    attention = {(i, j): rng.uniform(0.11, 0.14, (8, 8)) for i in stages for j in stages}
+    won = _clip()._replace(note="won")
     return [
-        sections.mistakes_section([_clip()]),
-        sections.gradcam_section([_clip()], maps, maps),
+        sections.mistakes_section([_clip()], 7),
+        sections.gradcam_section([won], maps, maps, counts={"won": 9, "lost": 1}, seed=3),
         sections.attention_section(attention),
         sections.table_section("Study", ["method", "top-1"], [["ours", 0.5], ["at", "0.4"]]),
     ]
@@ -118,7 +120,7 @@ def test_every_section_is_there(workdir):
         "Figures",
         "Learning curves",
         "What is taken for what",
-        "What distillation changed most",
+        "Where it differs most from infrared only",
         "Class by class",
         "Is it as sure as it should be?",
         "Most confident mistakes",
@@ -189,8 +191,8 @@ def test_tensorboard_shows_the_pictures_of_the_page_once(tmp_path):
         "report/reliability",
         "report/mistake_1_drink_water_taken_for_eat_meal_snack_infrared",
         "report/mistake_1_drink_water_taken_for_eat_meal_snack_RGB",
-        "report/Grad-CAM_1_drink_water_before_infrared_only",
-        "report/Grad-CAM_1_drink_water_after_distilled",
+        "report/Grad-CAM_1_won_drink_water_infrared_only",
+        "report/Grad-CAM_1_won_drink_water_this_student",
         "report/attention_of_MGCAM",
     ]
     assert {step for _, step, _ in found} == {600} and min(width for *_, width in found) > 300
@@ -308,7 +310,7 @@ def test_names_are_escaped(tmp_path):
     generate_runs(tmp_path, class_names=names, clips=80, dataset="<b>data</b>")
     clip = _clip("<i>id</i>", names[0], names[1])
     extra = [
-        sections.mistakes_section([clip]),
+        sections.mistakes_section([clip], 1),
         sections.table_section("<u>t</u>", ["<h>"], [["<r>", "<c>"]], "<l>"),
     ]
     path = write.write_report(tmp_path, sections={"": extra})
@@ -338,7 +340,7 @@ def test_classes_without_clips_are_named(tmp_path):
             arrays = dict(scores)
         np.savez(path, **arrays | {"label": np.minimum(arrays["label"], 2)})
     text = _page(tmp_path)
-    assert "1 classes have no test clip" in text and "never seen" in text
+    assert "1 class has no test clip" in text and "never seen" in text
 
 
 def test_errors_name_the_folder(tmp_path, capsys):
@@ -424,7 +426,77 @@ def test_moving_average_skips_what_is_missing():
     np.testing.assert_allclose(charts.moving_average(values), 1.0)
     assert charts.moving_average(np.arange(9.0)) == pytest.approx(np.arange(9.0))
     line = np.arange(200.0)
-    np.testing.assert_allclose(charts.moving_average(line), line)  # symmetric up to the ends
+    np.testing.assert_allclose(charts.moving_average(line), line, atol=1e-9)  # up to the ends
+    noise = np.random.default_rng(0).normal(size=(500, 200))
+    ends = np.array([charts.moving_average(one)[[0, -1]] for one in noise])
+    assert np.std(ends) < 0.7  # of eleven points; a single one has 1
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "clips"), [(0.02, 0.02, 21), (0.2, 0.1, 21), (0.4, 0.02, 60)]
+)
+def test_a_class_of_few_clips_gets_an_honest_interval(won, lost, clips):
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(clips, [won, lost, 1 - won - lost], size=4000)
+    found = [significance.matched_interval(a, b, clips) for a, b, _ in draws]
+    held = [low <= won - lost <= high for _, low, high in found]
+    assert 0.93 < np.mean(held) <= 1
+    # 3 won, 1 lost of 20 by hand: d = 2/22, half = 1.96 sqrt((5/22 - d^2)/22).
+    low, high = significance.matched_interval(3, 1, 20)[1:]
+    assert (low, high) == pytest.approx((2 / 22 - 0.19553, 2 / 22 + 0.19553), abs=1e-4)
+
+
+def _study(folder, seeds=3, clips=120):
+    """`seedN` folders of a study, of the same clips."""
+    labels = np.arange(clips) % len(NTU)
+    for seed in range(seeds):
+        generate_runs(folder / f"seed{seed}", seed=seed, clips=clips, labels=labels)
+        for path in (folder / f"seed{seed}").glob("*/results.json"):
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": seed}))
+    return folder
+
+
+def test_a_run_of_a_study_speaks_for_all_its_seeds(tmp_path):
+    _study(tmp_path)
+    write.write_report(tmp_path / "seed1", ["ours"])
+    text = (tmp_path / "seed1/ours/report.html").read_text("utf-8")
+    _Reader(text)
+    runs = {
+        (seed, method): results.read_run(tmp_path / f"seed{seed}" / method)
+        for seed in range(3)
+        for method in ("teacher", "baseline", "ours")
+    }
+    means = {
+        method: np.mean([runs[seed, method].figure("top1") for seed in range(3)])
+        for method in ("teacher", "baseline", "ours")
+    }
+    for mean in means.values():
+        assert f"{100 * mean:.1f} ± " in text
+    gain = 100 * (means["ours"] - means["baseline"])
+    assert "points over 3 seeds</h1>" in text and f"difference {gain:+.1f} points" in text
+    assert "seeds 0, 1, 2" in text and "McNemar" not in text and "of seed 1 alone" in text
+    assert "One seed each" not in text and "narrower than a bootstrap over clips and seeds" in text
+    path = tmp_path / "seed2/ours/results.json"  # other settings: another experiment
+    other = json.loads(path.read_text())
+    other["config"]["distillers"]["dkd"]["weight"] = 5.0
+    path.write_text(json.dumps(other))
+    write.write_report(tmp_path / "seed1", ["ours"])
+    assert "over 2 seeds</h1>" in (tmp_path / "seed1/ours/report.html").read_text("utf-8")
+
+
+def test_bold_is_what_is_best_and_units_are_everywhere_the_same(tmp_path):
+    generate_runs(tmp_path, class_names=NTU[:2], clips=300)
+    text = _page(tmp_path)
+    assert "top-5" not in text
+    found = results.read_runs(tmp_path)
+    best = {run.method: run.figure("nll") for run in found if run.method != "teacher"}
+    least = min(best.values())
+    bold = re.findall(r'<td data-label="NLL" class="best">([\d.]+)<', text)
+    assert bold == [f"{least:.3f}"]
+    cells = re.findall(r'<td data-label="(top-1|mAP|ECE|class acc\.)"[^>]*>([^<]+)<', text)
+    assert len(cells) == 12 and all(value.endswith("\N{NO-BREAK SPACE}%") for _, value in cells)
+    assert ">training step</text>" in text and ">%</text>" in text and ">nats</text>" in text
+    assert re.search(r"<small>[+-]?\d+ to [+-]?\d+</small>", text)  # of a class's gain
 
 
 def test_a_curve_of_one_point_and_of_none():
