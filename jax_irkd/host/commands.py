@@ -5,7 +5,7 @@
 | 0 | done |
 | 1 | a part failed; with a traceback: a fault of this package |
 | 2 | a mistake of the user, or a full disk: one line says which |
-| 75 | interrupted and saved: the same command continues |
+| 75 | interrupted and saved, or another of several processes is gone: the same command continues |
 | 130 | interrupted by Ctrl-C |
 | 141 | whoever read the output has gone (`… | head`) |
 
@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 from jax_irkd.errors import FULL, UserError, nearest
+from jax_irkd.host import peers
 from jax_irkd.host.interrupts import (
     ENDING,
     INTERRUPTED,
@@ -60,11 +61,13 @@ def run(
         if argv is None and isinstance(error, Ended):  # wherever it was: XLA may be at work
             _leave_now(code)
         if code is None:
-            if argv is None and _left_behind():
+            others = peers.settle()
+            if argv is None and (others or _left_behind()):
                 traceback.print_exc()
-                _leave_threads(1)
+                _leave_threads(1) if not others else _leave_now(1)
             raise
     if argv is None:  # the process ends now, and nothing is left to be saved
+        peers.farewell(code)
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         if _left_behind():
@@ -90,6 +93,7 @@ def _leave_threads(code: int) -> None:
 
 
 def _leave_now(code: int) -> None:
+    peers.farewell(code, at_once=True)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

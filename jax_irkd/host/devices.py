@@ -12,15 +12,17 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jax_irkd.errors import UserError, once, one_line
+from jax_irkd.host import interrupts, peers
 from jax_irkd.host.memory import keep_freed_memory
 
-# A process that is gone ends the others after so long.
+# JAX's own end for a process that is gone, where `peers` cannot see it.
 _LOST = {"heartbeat_timeout_seconds": 50, "shutdown_timeout_seconds": 60}
 INSTALL = "pip install 'jax-irkd[cuda12]' (or cuda13)"
 NO_DEVICE = (
     f"check the driver with nvidia-smi and the wheels with {INSTALL}, or compute on the CPU with "
     "JAX_PLATFORMS=cpu"
 )
+_ROOM = 4096  # bytes of what the first process tells the others
 _PLAIN = ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
 
 
@@ -43,6 +45,7 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     _join(distributed)
     local()
+    peers.watch(jax.process_index(), jax.process_count(), _of_the_first, _coordinator())
     if jax.default_backend() == "cpu" and not jax.config.jax_platforms and has_nvidia():
         once(
             f"computing on the CPU, though an NVIDIA GPU is there: {INSTALL}, or update the driver;"
@@ -66,6 +69,21 @@ def _join(distributed: str) -> None:
             f"cannot join the other processes ({type(error).__name__}: {error}); set "
             f"{', '.join(_PLAIN)} for each process, start them with srun, or use --distributed=off"
         ) from error
+    interrupts.hear_again()
+
+
+def _coordinator() -> str:
+    """The host that was given for the first process; empty where JAX found it by itself."""
+    plain = all(name in os.environ for name in _PLAIN)
+    return os.environ[_PLAIN[0]].rpartition(":")[0].strip("[]") if plain else ""
+
+
+def _of_the_first(given: bytes) -> bytes:
+    """What the first process gave, in all of them."""
+    room = np.zeros(_ROOM, np.uint8)
+    room[: len(given)] = np.frombuffer(given, np.uint8)
+    sent = np.asarray(multihost_utils.broadcast_one_to_all(room))
+    return sent.tobytes().rstrip(b"\0")
 
 
 def local() -> list[jax.Device]:
@@ -125,11 +143,7 @@ def first_does(action: Callable[[], None]) -> None:
         except UserError as error:
             said = str(error) or "it failed"
     if jax.process_count() > 1:
-        room = np.zeros(4096, np.uint8)
-        encoded = np.frombuffer(said.encode()[: len(room)], np.uint8)
-        room[: len(encoded)] = encoded
-        sent = np.asarray(multihost_utils.broadcast_one_to_all(room))
-        said = sent.tobytes().rstrip(b"\0").decode(errors="replace")
+        said = _of_the_first(said.encode()[:_ROOM]).decode(errors="replace")
     if said:
         raise UserError(said)
 

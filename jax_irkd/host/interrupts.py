@@ -100,6 +100,17 @@ def _handle(numbers, handler) -> dict:
     return heard
 
 
+def hear_again() -> None:
+    """Give the signals back to whom they belonged in Python, after a library has taken them.
+
+    JAX takes SIGTERM when it joins processes, for a service of its own that nobody here asks.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDING:
+            if (handler := signal.getsignal(number)) is not None:
+                signal.signal(number, handler)
+
+
 @contextlib.contextmanager
 def deaf_children() -> Iterator[None]:
     """Processes started in this block do not hear Ctrl-C, which reaches all of a terminal's.
