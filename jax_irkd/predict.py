@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from jax_irkd.errors import UserError
 from jax_irkd.host import commands
 
+_WINDOWS = "shared: every frame is computed once; whole: in every window; auto: as the network can"
+
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = commands.parser("jax_irkd.predict", __doc__)
@@ -42,6 +44,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--stride", type=_positive(int), default=16, help="frames between predictions")
     add("--threshold", type=float, default=0.5, help="of a timeline's segments")
     add("--batch", type=_positive(int), default=1, help="windows at once; more for GPUs")
+    add("--windows", choices=["auto", "shared", "whole"], default="auto", help=_WINDOWS)
     add("--range", default="", help="of more than eight bits: auto or MIN,MAX")
     add("--patience", type=_positive(float), default=30.0, help="seconds without a frame")
     return parser.parse_args(argv)

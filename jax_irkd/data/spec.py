@@ -26,3 +26,8 @@ class InputSpec(NamedTuple):
     def shape(self) -> tuple[int, int, int, int]:
         """(t, h, w, c) of a clip."""
         return (self.num_segments, *self.size, self.channels)
+
+    @property
+    def cropped(self) -> tuple[int, int, int]:
+        """(h, w, c) of a frame inside the network."""
+        return (self.resolution, self.resolution, self.channels)

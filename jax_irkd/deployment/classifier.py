@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from jaxtyping import PyTree
 
 from jax_irkd.data.spec import InputSpec
+from jax_irkd.detection.consensus import Frames
 from jax_irkd.errors import UserError
 
 
@@ -26,6 +28,8 @@ class Classifier(Protocol):
     size: tuple[int, int]
 
     def __call__(self, clips: np.ndarray) -> np.ndarray: ...
+
+    def frame_program(self) -> tuple[Callable, PyTree]: ...
 
 
 def open_classifier(path: str | Path, which: str = "last") -> Classifier:
@@ -49,6 +53,28 @@ def open_classifier(path: str | Path, which: str = "last") -> Classifier:
         raise UserError(str(error)) from error
 
 
+WINDOWS = ("auto", "shared", "whole")
+
+
+def shared_frames(classifier: Classifier, windows: str = "auto") -> Frames | None:
+    """The classifier's program for frames that come one after the other; None: whole windows.
+
+    `windows`: auto takes it where there is one, whole never does, shared raises UserError where
+    there is none.
+    """
+    if windows not in WINDOWS:
+        raise UserError(f"windows is {windows!r}; choose one of {', '.join(WINDOWS)}")
+    program = getattr(classifier, "frame_program", None)
+    if windows == "whole" or (windows == "auto" and program is None):
+        return None
+    try:
+        return Frames(*program())
+    except (UserError, ValueError) as error:  # an ExportedError is one
+        if windows == "auto":
+            return None
+        raise UserError(str(error)) from error
+
+
 class RunClassifier:
     """A run's network through Flax."""
 
@@ -64,9 +90,24 @@ class RunClassifier:
         self.modality, self.num_segments, self.size = spec[:3]
         step = functools.partial(probabilities, model=self.network.model, spec=spec)
         self._step = jax.jit(step)
+        self.path = folder
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
         return np.asarray(self._step(self.network.variables, clips))
+
+    def frame_program(self) -> tuple[Callable, PyTree]:
+        """`Exported.frame_program` of the run's network. Raises UserError where it has none."""
+        import jax
+
+        from jax_irkd.deployment.exported import only_whole_clips
+        from jax_irkd.models.tsn import no_past
+
+        model, spec = self.network.model, trained_spec(self.meta)
+        if not streams(model):
+            manifest = {"temporal": getattr(model, "temporal", "")}
+            raise UserError(f"{self.path} {only_whole_clips(manifest)}")
+        step = jax.jit(functools.partial(frame_step, model=model, spec=spec))
+        return functools.partial(step, self.network.variables), no_past(model, spec.cropped)
 
     def cost(self) -> tuple[int, float]:
         """Parameters, and floating point operations for one clip."""
@@ -134,6 +175,19 @@ def probabilities(variables: Any, clips, *, model, spec: InputSpec):
     return jax.nn.softmax(logits.logits.astype(np.float32))
 
 
+def streams(model: Any) -> bool:
+    """Whether the logits of a frame do not depend on the frames after it."""
+    return getattr(model, "temporal", "shift") != "shift"
+
+
+def frame_step(variables: Any, frames, past: Any, *, model, spec: InputSpec):
+    """`tsn.frame_logits` of consecutive uint8 frames `n h w c`."""
+    from jax_irkd.models.tsn import frame_logits
+
+    prepared = prepare(frames[:, None], spec.resolution, spec.scale)[:, 0]
+    return frame_logits(model, variables, prepared, past)
+
+
 def prepare(clips, resolution: int, scale: float):
     """`augment.prepare_evaluation`, except that a crop of whole pixels is cut, not resampled.
 
@@ -162,17 +216,3 @@ def cost(variables: Any, step: Callable, spec: InputSpec) -> tuple[int, float]:
     clips = jax.ShapeDtypeStruct((1, *spec.shape), np.uint8)
     analysis = step.lower(variables, clips).cost_analysis() or {}
     return parameters, float(analysis.get("flops", float("nan")))
-
-
-def in_batches(
-    classifier: Callable[[np.ndarray], np.ndarray], clips: np.ndarray, size: int
-) -> np.ndarray:
-    """Probabilities of any number of clips in calls of exactly `size`, so that one compiles."""
-    parts = []
-    for start in range(0, len(clips), size):
-        part = clips[start : start + size]
-        missing = size - len(part)
-        if missing:
-            part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-        parts.append(classifier(part)[: size - missing])
-    return np.concatenate(parts)

@@ -1,17 +1,20 @@
 """An exported network, loaded and run with jax and NumPy alone.
 
 This file needs nothing else of jax_irkd and may be copied into another project. An exported file
-is a zip archive of `program.stablehlo` (weights and uint8 frames in, probabilities out),
-`weights.bin` (their numbers one after the other), `manifest.json` (class names, sampling rules,
-types and shapes of the weights, origin), `MODEL_CARD.md` and a copy of this file. With the weights
-inside the program the first prediction would come half a second later.
+is a zip archive of `program.stablehlo` (weights and uint8 clips in, probabilities out),
+`frames.stablehlo` where frames can be computed as they come (weights, uint8 frames and the past in,
+logits and the past of the next frames out), `weights.bin` (their numbers one after the other),
+`manifest.json` (class names, sampling rules, types and shapes of the weights, origin),
+`MODEL_CARD.md` and a copy of this file. With the weights inside the programs the first prediction
+would come half a second later.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -24,7 +27,7 @@ NEEDED = (
     *("class_names", "modality", "num_segments", "height", "width"),
     *("platforms", "calling_convention", "weights"),
 )
-PROGRAM, WEIGHTS = "program.stablehlo", "weights.bin"
+PROGRAM, FRAMES, WEIGHTS = "program.stablehlo", "frames.stablehlo", "weights.bin"
 MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
 READER = "exported.py"
 LARGEST = 20  # times its own size that an archive may unpack to; ours are not compressed
@@ -44,13 +47,14 @@ class Exported:
     """
 
     def __init__(self, path: str | Path):
-        self.manifest, serialized, weights = read_archive(Path(path))
+        self.path = path
+        self.manifest, serialized, self._frames, weights = read_archive(Path(path))
         self.class_names = tuple(self.manifest["class_names"])
         self.modality = self.manifest["modality"]
         self.range = self.manifest.get("range", "auto")
         self.num_segments = self.manifest["num_segments"]
         self.size = (self.manifest["height"], self.manifest["width"])
-        self._program = _compilable(path, serialized, self.manifest)
+        self._program = _compilable(path, program_of(self.manifest, serialized), self.manifest)
         self._weights = jax.device_put(weights)
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
@@ -61,12 +65,40 @@ class Exported:
             raise ValueError(f"clips are {clips.dtype} {clips.shape}; give uint8 (b, {shape})")
         return np.asarray(self._program(self._weights, clips))
 
+    def frame_program(self) -> tuple[Callable, list[np.ndarray]]:
+        """`step` and `past`: logits, past = step(frames, past), from uint8 frames `n h w c` as they
+        come to logits `n k`, beginning with the past that is returned here.
 
-def read_archive(path: Path) -> tuple[dict, bytes, list[np.ndarray]]:
-    """Manifest, program and weights. Raises ExportedError for what is not whole or not ours."""
+        softmax of the mean logits of a clip's frames are the clip's probabilities. Any n; each
+        compiles once. Raises ExportedError for a network that needs whole clips.
+        """
+        if self._frames is None:
+            raise ExportedError(f"{self.path} {only_whole_clips(self.manifest)}")
+        program = _compilable(self.path, frames_of(self.manifest, self._frames), self.manifest)
+        past = [np.zeros(shape, jnp.dtype(kind)) for kind, shape in self.manifest["past"]]
+        return functools.partial(program, self._weights), past
+
+
+def only_whole_clips(manifest: dict) -> str:
+    """Why a network has no program for frames, and what to do."""
+    if manifest.get("temporal") == "shift":
+        return (
+            "cannot take frames one by one: its segments see the ones after them (temporal=shift); "
+            "give it whole clips, or train with :temporal=causal"
+        )
+    return "was exported without a program for frames; give it whole clips, or export its run again"
+
+
+def read_archive(path: Path) -> tuple[dict, bytes, bytes | None, list[np.ndarray]]:
+    """Manifest, program for clips, program for frames (older files have none) and weights.
+
+    Raises ExportedError for what is not whole or not ours.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            sizes = {name: archive.getinfo(name).file_size for name in (MANIFEST, PROGRAM, WEIGHTS)}
+            extra = [FRAMES] if FRAMES in archive.namelist() else []
+            members = (MANIFEST, PROGRAM, WEIGHTS, *extra)
+            sizes = {name: archive.getinfo(name).file_size for name in members}
             if sum(sizes.values()) > LARGEST * path.stat().st_size:
                 raise ValueError(f"it would unpack to {sum(sizes.values()):,} bytes")
             manifest = json.loads(archive.read(MANIFEST))
@@ -79,8 +111,11 @@ def read_archive(path: Path) -> tuple[dict, bytes, list[np.ndarray]]:
                     f"wrote it ({manifest.get('versions', {}).get('jax-irkd', 'unknown')})"
                 )
             check_manifest(manifest, NEEDED)
+            if ("past" in manifest) != bool(extra):
+                raise ValueError(f"its manifest and {FRAMES} do not belong together")
             weights = unpack(archive.read(WEIGHTS), manifest["weights"])
-            return manifest, archive.read(PROGRAM), weights
+            frames = archive.read(FRAMES) if extra else None
+            return manifest, archive.read(PROGRAM), frames, weights
     except OSError as error:
         raise ExportedError(f"{path}: {error.strerror or error}; check the path") from error
     except ExportedError:
@@ -123,6 +158,7 @@ def check_manifest(manifest: dict, needed: Sequence[str]) -> None:
         "width": number,
         "calling_convention": number,
         "weights": layout,
+        "past": layout,
         "range": lambda value: isinstance(value, str),
         "versions": lambda value: isinstance(value, dict),
     }
@@ -153,8 +189,8 @@ def unpack(numbers: bytes, layout: Sequence) -> list[np.ndarray]:
     return weights
 
 
-def _compilable(path, module: bytes, manifest: dict):
-    """The program, translated for one clip: what cannot be read is known at once."""
+def _compilable(path, program: jax.export.Exported, manifest: dict) -> Callable:
+    """The program, translated for one clip or frame: what cannot be read is known at once."""
     platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     if platform not in manifest["platforms"]:
         raise ExportedError(
@@ -162,46 +198,73 @@ def _compilable(path, module: bytes, manifest: dict):
             "set JAX_PLATFORMS=cpu"
         )
     try:
-        program = jax.jit(program_of(manifest, module).call)
-        program.lower(_described(manifest), _clips(manifest, 1))
+        called = jax.jit(program.call)
+        positional, _ = jax.tree.unflatten(program.in_tree, program.in_avals)
+        one = jax.tree.map(_of_one, positional)
+        called.lower(*one)
     except Exception as error:  # The reader of the format raises whatever it stumbles over.
         written = manifest.get("versions", {}).get("jax", "unknown")
         raise ExportedError(
             f"{path} was exported by jax {written} and jax {jax.__version__} cannot read it "
             f"({type(error).__name__}); install jax {written} or export the run again"
         ) from error
-    return program
+    return called
+
+
+def _of_one(shape) -> jax.ShapeDtypeStruct:
+    known = (size if isinstance(size, int) else 1 for size in shape.shape)
+    return jax.ShapeDtypeStruct(tuple(known), shape.dtype)
 
 
 def program_of(manifest: dict, module: bytes) -> jax.export.Exported:
-    """The program `(weights, clips) -> probabilities` whose StableHLO is `module`.
+    """The program `(weights, clips) -> probabilities` whose StableHLO is `module`."""
+    (batch,) = jax.export.symbolic_shape("b")
+
+    def same_signature(weights, clips):
+        del weights
+        return _any_numbers(clips, manifest)
+
+    clips = jax.ShapeDtypeStruct((batch, *_shape(manifest)), jnp.uint8)
+    return _exported(same_signature, (_described(manifest["weights"]), clips), module, manifest)
+
+
+def frames_of(manifest: dict, module: bytes) -> jax.export.Exported:
+    """The program `(weights, frames, past) -> (logits, past)` whose StableHLO is `module`."""
+    (count,) = jax.export.symbolic_shape("n")
+
+    def same_signature(weights, frames, past):
+        del weights
+        return _any_numbers(frames, manifest), past
+
+    frames = jax.ShapeDtypeStruct((count, *_shape(manifest)[1:]), jnp.uint8)
+    weights, past = (_described(manifest[name]) for name in ("weights", "past"))
+    return _exported(same_signature, (weights, frames, past), module, manifest)
+
+
+def _any_numbers(pixels: jax.Array, manifest: dict) -> jax.Array:
+    """A row for every clip or frame."""
+    brightness = jnp.mean(pixels.astype(jnp.float32), axis=tuple(range(1, pixels.ndim)))
+    return brightness[:, None] * jnp.ones((1, len(manifest["class_names"])))
+
+
+def _exported(
+    same_signature: Callable, arguments: tuple, module: bytes, manifest: dict
+) -> jax.export.Exported:
+    """A program that lies in a file.
 
     jax.export's own container needs the package flatbuffers, which jax does not bring. So a program
     of the same signature is exported here and the StableHLO put in place of its own.
     """
-    (batch,) = jax.export.symbolic_shape("b")
-    classes = len(manifest["class_names"])
-
-    def same_signature(weights, clips):
-        del weights
-        brightness = jnp.mean(clips.astype(jnp.float32), axis=(1, 2, 3, 4))
-        return brightness[:, None] * jnp.ones((1, classes))
-
     jitted = jax.jit(same_signature, keep_unused=True)
-    export = jax.export.export(jitted, platforms=manifest["platforms"])
     return dataclasses.replace(
-        export(_described(manifest), _clips(manifest, batch)),
+        jax.export.export(jitted, platforms=manifest["platforms"])(*arguments),
         mlir_module_serialized=module,
         calling_convention_version=manifest["calling_convention"],
     )
 
 
-def _described(manifest: dict) -> list[jax.ShapeDtypeStruct]:
-    return [jax.ShapeDtypeStruct(shape, dtype) for dtype, shape in manifest["weights"]]
-
-
-def _clips(manifest: dict, batch: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((batch, *_shape(manifest)), jnp.uint8)
+def _described(layout: list) -> list[jax.ShapeDtypeStruct]:
+    return [jax.ShapeDtypeStruct(shape, dtype) for dtype, shape in layout]
 
 
 def _shape(manifest: dict) -> tuple[int, int, int, int]:

@@ -1,23 +1,22 @@
 """What happens in one video: a clip's classes, or a timeline of windows."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jax_irkd.deployment.classifier import Classifier, in_batches
+from jax_irkd.deployment.classifier import Classifier, shared_frames
 from jax_irkd.deployment.recognizer import range_of, spec_of
+from jax_irkd.detection import consensus
 from jax_irkd.detection.proposals import segments
 from jax_irkd.detection.rows import Row
 from jax_irkd.host import prefetch
-from jax_irkd.video import playback
+from jax_irkd.video import grid, playback
 from jax_irkd.video.archives import Source, name_of
 from jax_irkd.video.decoding import Film
 from jax_irkd.video.depth import parse_range
 from jax_irkd.video.playback import Pictures
 from jax_irkd.video.timing import Timing
-from jax_irkd.video.windows import Window
 
 # The longest clip of NTU RGB+D lasts 10 seconds; PKU-MMD's videos last minutes.
 TRIMMED_SECONDS = 15.0
@@ -33,6 +32,7 @@ class VideoSettings(NamedTuple):
     threshold: float = 0.5
     batch: int = 1
     range: str = ""  # of more than eight bits: auto, MIN,MAX, or empty for the network's own
+    windows: str = "auto"  # shared: each frame is computed once; whole: in every window anew
 
 
 DEFAULTS = VideoSettings()
@@ -81,9 +81,16 @@ def predict(
         scores = classifier(np.stack([found[0].frames]))
         rows = []
     else:
-        planned = playback.plan(film.timing, settings.seconds, settings.stride, spec.num_segments)
+        stride = settings.stride / film.timing.rate
+        planned = grid.plan(film.timing, settings.seconds, stride, spec.num_segments)
         found = playback.windows(film, spec, planned, levels, pictures)
-        spans, scores = _timeline(classifier, found, settings)
+        scores, spans = consensus.scores(
+            prefetch.ahead(found),  # decoding runs beside the network
+            classifier,
+            shared_frames(classifier, settings.windows),
+            batch_size=settings.batch,
+            frames_at_once=settings.batch * spec.num_segments,
+        )
         rows = _rows(scores, spans, settings)
     warnings = film.remarks + playback.untimed_warning(film.timing)
     warnings += pictures.warnings(spec.modality, levels)
@@ -93,24 +100,6 @@ def predict(
             "some repeat"
         )
     return VideoResult(path, trimmed, film.read, film.timing, scores, spans, rows, warnings)
-
-
-def _timeline(classifier: Classifier, found: Iterable[Window], settings: VideoSettings):
-    """Spans `w 2` and probabilities `w k` of sliding windows; decoding runs beside the network."""
-    spans, scores, batch = [], [], []
-
-    def flush():
-        if batch:
-            scores.append(in_batches(classifier, np.stack(batch), settings.batch))
-            batch.clear()
-
-    for window in prefetch.ahead(found):
-        spans.append(window[:2])
-        batch.append(window.frames)
-        if len(batch) == settings.batch:
-            flush()
-    flush()
-    return np.array(spans), np.concatenate(scores)
 
 
 def _rows(scores: np.ndarray, spans: np.ndarray, settings: VideoSettings) -> list[Row]:

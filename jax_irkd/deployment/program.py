@@ -13,11 +13,15 @@ from jaxtyping import PyTree
 from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment.classifier import (
     cost,
+    frame_step,
     probabilities,
+    streams,
 )
 from jax_irkd.deployment.precision import dequantise, with_precision
+from jax_irkd.detection.consensus import softmax
 from jax_irkd.errors import UserError
 from jax_irkd.models.folding import fold_batch_norm
+from jax_irkd.models.tsn import no_past
 from jax_irkd.training.evaluation import Network
 
 TOLERANCE = 1e-4  # largest difference of a probability from the Flax model's
@@ -34,7 +38,9 @@ WIDEST_WINOGRAD = 64
 class Program(NamedTuple):
     """A function of weights and uint8 clips, and the Flax model it stands for.
 
-    `folded` says whether batch norms were, `cost` is parameters and operations per clip.
+    `folded` says whether batch norms were, `cost` is parameters and operations per clip. `frames`
+    is a function of weights, frames and `past` (leaves), None for networks that need whole clips;
+    `temporal` is the network's.
     """
 
     function: Callable
@@ -43,6 +49,9 @@ class Program(NamedTuple):
     folded: bool
     spec: InputSpec
     cost: tuple[int, float]
+    frames: Callable | None = None
+    past: list[np.ndarray] | None = None
+    temporal: str = "none"
 
 
 def make_program(
@@ -65,12 +74,25 @@ def make_program(
 
     weights, structure = jax.tree.flatten(variables)
 
-    def function(weights, clips):
+    def restored(weights):
         stored = jax.tree.unflatten(structure, weights)
-        restored = {**stored, "params": dequantise(stored["params"])}
-        return probabilities(restored, clips, model=model, spec=spec)
+        return {**stored, "params": dequantise(stored["params"])}
 
-    return Program(function, [*map(np.asarray, weights)], reference, keeps, spec, size)
+    def function(weights, clips):
+        return probabilities(restored(weights), clips, model=model, spec=spec)
+
+    made = Program(function, [*map(np.asarray, weights)], reference, keeps, spec, size)
+    if not streams(model):
+        return made._replace(temporal=getattr(model, "temporal", "none"))
+    leaves, kept = jax.tree.flatten(no_past(model, spec.cropped))
+
+    def frames(weights, frames, past):
+        past = jax.tree.unflatten(kept, past)
+        logits, past = frame_step(restored(weights), frames, past, model=model, spec=spec)
+        return logits, jax.tree.leaves(past)
+
+    past = [*map(np.asarray, leaves)]
+    return made._replace(frames=frames, past=past, temporal=model.temporal)
 
 
 def _jitted(model, variables: PyTree, spec: InputSpec) -> Callable:
@@ -122,6 +144,31 @@ def stablehlo(program: Program) -> tuple[bytes, int]:
     jitted = jax.jit(program.function, keep_unused=True)
     made = jax.export.export(jitted, platforms=PLATFORMS)(program.weights, clips)
     return made.mlir_module_serialized, made.calling_convention_version
+
+
+def frames_stablehlo(program: Program) -> bytes:
+    """`stablehlo` of the program for frames, with a symbolic number of them."""
+    count = jax.export.symbolic_shape("n")
+    frames = jax.ShapeDtypeStruct((*count, *program.spec.shape[1:]), jnp.uint8)
+    jitted = jax.jit(program.frames, keep_unused=True)
+    made = jax.export.export(jitted, platforms=PLATFORMS)(program.weights, frames, program.past)
+    return made.mlir_module_serialized
+
+
+def clips_by_frames(step: Callable, past: Any) -> Callable:
+    """A function of clips that looks at one frame after the other."""
+
+    def probabilities(clips: np.ndarray) -> np.ndarray:
+        means = []
+        for clip in clips:
+            kept, logits = past, []
+            for frame in clip:
+                found, kept = step(frame[None], kept)
+                logits.append(np.asarray(found)[0])
+            means.append(np.mean(logits, axis=0))
+        return softmax(np.stack(means))
+
+    return probabilities
 
 
 def check(loaded: Callable, program: Program, precision: str) -> float:

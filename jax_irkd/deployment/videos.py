@@ -34,6 +34,7 @@ def predict_all(flags: argparse.Namespace) -> int:
         flags.threshold,
         flags.batch,
         flags.range,
+        flags.windows,
     )
     failed = 0
     for source, path in zip(sources, paths):

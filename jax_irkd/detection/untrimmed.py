@@ -32,7 +32,7 @@ from jax_irkd.runs.network import load_network
 from jax_irkd.runs.results import save_results
 from jax_irkd.tfds_builders.pku_mmd_ir import untrimmed
 from jax_irkd.training.evaluation import Network
-from jax_irkd.video import windows
+from jax_irkd.video import grid, windows
 from jax_irkd.video.depth import AUTO, Range, parse_range
 from jax_irkd.video.faults import VideoError
 
@@ -67,7 +67,7 @@ def check(config: ConfigDict) -> None:
             "was --manual_dir when the data set was built"
         )
     try:
-        windows.spans(1, chosen.window, chosen.stride)
+        grid.lay(chosen.window, chosen.stride, 1)
         _segments(np.zeros((0, 1)), np.zeros((0, 2), np.int64), chosen)
         _evaluate({"": []}, {"": []}, chosen, num_classes=1)
     except ValueError as error:

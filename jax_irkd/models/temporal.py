@@ -3,13 +3,17 @@
 A convolution over frames knows nothing of their order. Let a share of its input channels come from
 the segment before and as many from the one after, and it sees three moments at once; with one
 shift a block, later blocks see further. There is nothing to learn and nothing to multiply.
+
+What looks at the past only can be computed frame by frame, as they come: `shift_from_past`.
 """
 
+import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 KINDS = ("none", "shift", "causal")
 SHARE = 0.125  # of the channels each way, as in TSM's code
+PAST = "past"  # the collection of what a stream's next frame needs of the one before
 
 
 def check_temporal(kind: str, share: float, channels: int) -> None:
@@ -79,3 +83,32 @@ def _moved(clips: Shaped[Array, "b t h w c"], *, later: bool) -> Shaped[Array, "
     """
     kept, ends = (clips[:, :-1], (1, 0)) if later else (clips[:, 1:], (0, 1))
     return jnp.pad(kept, ((0, 0), ends, *[(0, 0)] * 3))
+
+
+def shift_from_past(
+    maps: Shaped[Array, "n h w c"], *, share: float = SHARE
+) -> Shaped[Array, "n h w c"]:
+    """The causal `temporal_shift` of n consecutive frames of one stream, that goes on.
+
+    With k = floor(share c), frame t gets x[t - 1, :k], x[t, k:]. The frame before the first one is
+    that of the call before: the collection `PAST` holds its k channels, zeros at the beginning. So
+    a stream in parts gives what one clip of all its frames gives. Called inside a module, which is
+    to be applied with `mutable=[PAST]`.
+    """
+    return _Past(share, name="past_shift")(maps)
+
+
+class _Past(nn.Module):
+    share: float
+
+    @nn.compact
+    def __call__(self, maps: Shaped[Array, "n h w c"]) -> Shaped[Array, "n h w c"]:
+        _, height, width, channels = maps.shape
+        count = shifted_channels(channels, self.share)
+        shape = (1, height, width, count)
+        past = self.variable(PAST, "channels", jnp.zeros, shape, maps.dtype)
+        moved = jnp.concatenate([past.value, maps[:-1, ..., :count]])
+        if not self.is_initializing():
+            past.value = maps[-1:, ..., :count]
+        parts = [moved, maps[..., count:]]
+        return jnp.concatenate([part for part in parts if part.shape[-1]], axis=-1)

@@ -1,6 +1,7 @@
 """Temporal segment networks (Wang et al., ECCV 2016, arXiv:1608.00859): clips to logits."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,13 @@ from jaxtyping import Array, Float, Key
 
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.models.resnet import ResNet, check_depth, check_frozen
-from jax_irkd.models.temporal import SHARE, check_temporal, temporal_shift
+from jax_irkd.models.temporal import (
+    PAST,
+    SHARE,
+    check_temporal,
+    shift_from_past,
+    temporal_shift,
+)
 
 
 class TSN(nn.Module):
@@ -27,10 +34,11 @@ class TSN(nn.Module):
     temporal: none, shift or causal: whether blocks see the neighbouring segments, both or the
         past only (`temporal.temporal_shift`). The parameters are the same.
     temporal_share: the share of a block's input channels that comes from each of them.
+    stream: clips are consecutive frames of one stream, each of one segment (`frame_logits`).
     `ResNet` explains the other fields.
 
-    Raises ValueError for an unknown depth, an impossible rate, temporal or share, and for dropout
-    without keys.
+    Raises ValueError for an unknown depth, an impossible rate, temporal or share, for a stream of a
+    network that looks ahead, and for dropout without keys.
     """
 
     num_classes: int
@@ -49,6 +57,7 @@ class TSN(nn.Module):
     temporal: str = "none"
     temporal_share: float = SHARE
     frozen: str = "none"
+    stream: bool = False
 
     def __post_init__(self):
         check_depth(self.depth)
@@ -56,6 +65,11 @@ class TSN(nn.Module):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
         check_temporal(self.temporal, self.temporal_share, self.width)
+        if self.stream and self.temporal == "shift":
+            raise ValueError(
+                "temporal='shift' looks at the segment after each, so that frames cannot be "
+                "computed as they come; use temporal='causal' or 'none', or whole clips"
+            )
         super().__post_init__()
 
     @nn.compact
@@ -67,6 +81,11 @@ class TSN(nn.Module):
         dropout_keys: Key[Array, " b"] | None = None,
     ) -> Outputs:
         batch, segments = clips.shape[:2]
+        shift = functools.partial(
+            temporal_shift, segments=segments, kind=self.temporal, share=self.temporal_share
+        )
+        if self.stream and self.temporal == "causal":
+            shift = functools.partial(shift_from_past, share=self.temporal_share)
         backbone = ResNet(
             depth=self.depth,
             width=self.width,
@@ -78,10 +97,8 @@ class TSN(nn.Module):
             zero_init_residual=self.zero_init_residual,
             remat=self.remat,
             winograd=self.winograd,
-            shift=functools.partial(
-                temporal_shift, segments=segments, kind=self.temporal, share=self.temporal_share
-            ),
             frozen=self.frozen,
+            shift=shift,
             name="backbone",
         )
         features = backbone(clips.reshape(batch * segments, *clips.shape[2:]), train=train)
@@ -100,6 +117,35 @@ class TSN(nn.Module):
         features["pooled"] = features["pooled"].mean(axis=1)
         logits = logits.reshape(batch, segments, -1).mean(axis=1)
         return Outputs(logits, features, dict(head.variables["params"]))
+
+
+def frame_logits(
+    model: TSN, variables: dict[str, Any], frames: Float[Array, "n h w c"], past: dict[str, Any]
+) -> tuple[Float[Array, "n k"], dict[str, Any]]:
+    """Logits of n consecutive frames of a stream, float32, and the past that the next ones need.
+
+    The mean over the frames of a clip is the clip's logits: with `temporal` none for any frames,
+    with causal for those since the beginning of the stream, where `past` is `no_past`. Without a
+    shift there is no past, and frames do not depend on each other.
+
+    Raises ValueError for a network with temporal="shift".
+    """
+    streaming = model.clone(stream=True)
+    outputs, after = streaming.apply(
+        {**variables, PAST: past}, frames[:, None], train=False, mutable=[PAST]
+    )
+    return outputs.logits.astype(jnp.float32), after.get(PAST, {})
+
+
+def no_past(model: TSN, frame: tuple[int, int, int]) -> dict[str, Any]:
+    """What `frame_logits` takes before the first frame, `h w c` being its shape: zeros.
+
+    Raises ValueError for a network with temporal="shift".
+    """
+    init = functools.partial(model.clone(stream=True).init, train=False)
+    clips = jax.ShapeDtypeStruct((1, 1, *frame), jnp.float32)
+    shapes = jax.eval_shape(init, jax.random.key(0), clips).get(PAST, {})
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def dropout(

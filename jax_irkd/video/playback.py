@@ -13,17 +13,17 @@ import cv2
 import numpy as np
 
 from jax_irkd.data.frames import fit
-from jax_irkd.data.sampling import segment_positions
 from jax_irkd.data.spec import InputSpec
 from jax_irkd.errors import UserError
 from jax_irkd.host.prefetch import ahead
-from jax_irkd.video import formats, stills
+from jax_irkd.video import formats, grid, stills
 from jax_irkd.video.archives import Source, Stills
 from jax_irkd.video.decoding import STILLS_RATE, Film, Shot
 from jax_irkd.video.depth import Range, flat_warning
+from jax_irkd.video.grid import Place
 from jax_irkd.video.pixels import COLOURED, COLOURLESS, coarse_sample, colourfulness, resize
 from jax_irkd.video.timing import Timing
-from jax_irkd.video.windows import Window, clip_of, spans, walk
+from jax_irkd.video.windows import Window, walk
 
 SHORT_SIDE = 256  # as the builders store frames
 COLOURS_EVERY = 16  # frames that a network reads, one is looked at for colours
@@ -152,62 +152,31 @@ def untimed_warning(timing: Timing) -> list[str]:
     return [f"is pictures without time stamps; {STILLS_RATE:g} frames per second were assumed"]
 
 
-def plan(timing: Timing, seconds: float, stride: int, least: int) -> list[tuple[int, int]]:
-    """Windows of `seconds`, as frame ranges of at least `least` frames where there are so many.
-
-    One starts every `stride` frames, or where the rate changes as often in time; the last one ends
-    with the film.
-    """
-    total = len(timing.times)
-    if timing.steady:
-        return spans(total, max(round(seconds * timing.rate), least), stride)
-    last = max(0.0, timing.end - seconds)
-    starts = sorted({*np.arange(0.0, last, stride / timing.rate).tolist(), last})
-    found = []
-    for moment in starts:
-        start = int(timing.at([moment])[0])
-        stop = int(np.searchsorted(timing.times, moment + seconds - 1e-9))
-        stop = min(total, max(stop, start + least))
-        found.append((max(0, min(start, stop - least)), stop))
-    return list(dict.fromkeys(found))
-
-
 def windows(
     film: Film,
     spec: InputSpec,
-    planned: Sequence[tuple[int, int]],
+    planned: Sequence[Place],
     levels: Range = Range(),  # noqa: B008 (a tuple)
     pictures: Pictures | None = None,
 ) -> Iterator[Window]:
-    """The windows `planned`, segments evenly spaced in time, in one walk through the film.
+    """The windows `planned`, in one walk through the film.
 
     Only the frames that a window needs are converted, and kept until the last window that needs
     them: memory does not grow with the film. What comes behind the last readable frame is cut off.
     """
     timing = film.timing
-    positions = segment_positions(spec.num_segments)
-    ends = timing.ends()
-
-    def frames_of(start: int, stop: int) -> np.ndarray:
-        begin = timing.times[start]
-        return timing.at(begin + positions * (ends[stop - 1] - begin))
-
-    def join(frames: list[np.ndarray]) -> np.ndarray:
-        return clip_of(frames, spec.channels, levels)
-
-    needed = [frames_of(*span) for span in planned]
     # Decoding goes on in a thread of its own while frames are converted here.
-    chosen = ahead(_chosen(film, needed), depth=4)
+    chosen = ahead(_chosen(film, planned), depth=4)
     converted = _converted(chosen, spec, pictures or Pictures())
     images = ((index, fitted(image, spec)) for index, image in converted)
-    rest = yield from walk(images, planned, needed, join)
+    rest = yield from walk(images, planned, spec.channels, levels)
     total = min(film.read + film.broken, len(timing.times))
-    yield from rest.cut_off(max(total, rest.seen), frames_of, join)
+    yield from rest.cut_off(timing, max(total, rest.seen))
 
 
-def _chosen(film: Film, needed: Sequence[np.ndarray]) -> Iterator[Shot]:
+def _chosen(film: Film, planned: Sequence[Place]) -> Iterator[Shot]:
     """The frames that one of the windows needs."""
-    wanted = set(np.concatenate(needed).tolist())
+    wanted = {index for place in planned for index in place.frames}
     for shot in film.shots():
         if shot.index in wanted:
             yield shot
@@ -234,7 +203,8 @@ def whole_clip(
     """The film as one clip of segments. A damaged one is read twice, to place the segments."""
     for _ in range(2):
         before = film.timing
-        (found,) = windows(film, spec, [(0, len(before.times))], levels, pictures)
+        place = grid.whole(before, spec.num_segments)
+        (found,) = windows(film, spec, [place], levels, pictures)
         if film.timing is before:
             break
     return found._replace(stop=film.read)

@@ -1,42 +1,33 @@
 """Untrimmed videos as sliding windows of segments: every frame decoded once, memory bounded."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jax_irkd.data.frames import fit
-from jax_irkd.data.sampling import frame_indices, segment_positions
+from jax_irkd.video import grid, timing
 from jax_irkd.video.archives import Source
 from jax_irkd.video.decoding import Film, Shot
 from jax_irkd.video.depth import Range
 from jax_irkd.video.faults import VideoError
+from jax_irkd.video.grid import Place
 
 
 class Window(NamedTuple):
     """Frames `start` to `stop` of a video, counted from 0, `stop` not included.
 
     `frames` is uint8 `t h w c`, the centres of t equal segments; `indices` are their numbers.
+    `lane` is that of the grid (`grid`). `shared`: in every window a frame has the same pixels; not
+    so where each window's own percentiles bring more than eight bits down.
     """
 
     start: int
     stop: int
     frames: np.ndarray
     indices: tuple[int, ...] = ()
-
-
-def spans(total: int, length: int, stride: int) -> list[tuple[int, int]]:
-    """Windows of `length` frames every `stride`, the last one ending with the video.
-
-    One window as long as the video when that is shorter than `length`.
-    """
-    if length < 1 or stride < 1:
-        raise ValueError(f"length and stride must be positive, not {length} and {stride}")
-    if total < 1:
-        return []
-    last = max(0, total - length)
-    starts = sorted({*range(0, last + 1, stride), last})
-    return [(start, min(start + length, total)) for start in starts]
+    lane: int = 0
+    shared: bool = True
 
 
 def windows(
@@ -53,35 +44,29 @@ def windows(
 ) -> Iterator[Window]:
     """Walks a video once, in order, and yields its overlapping windows.
 
-    Frames are shrunk to `short_side` as the builders do, then fitted to `size` (height, width) as
-    the training data is; infrared has one channel. `levels` brings more than eight bits down. Only
-    frames that a window needs are converted, and they are dropped with the last window that needs
-    them, so memory does not grow with the video. Raises VideoError when the video is damaged:
-    windows before the fault come first.
+    `length` and `stride` are in frames; the last window ends with the video. Frames are shrunk to
+    `short_side` as the builders do, then fitted to `size` (height, width) as the training data is;
+    infrared has one channel. `levels` brings more than eight bits down. Only frames that a window
+    needs are converted, and they are dropped with the last window that needs them, so memory does
+    not grow with the video. Raises VideoError when the video is damaged: windows before the fault
+    come first.
     """
     film = Film(source, threads=threads)
     # Placeholder packets may make this a frame or two more than there are.
-    planned = spans(len(film.timing.times), length, stride)
-    positions = segment_positions(num_segments)
-
-    def centres(start: int, stop: int) -> list[int]:
-        return (start + frame_indices(positions, stop - start)).tolist()
-
-    def join(frames: list[np.ndarray]) -> np.ndarray:
-        return clip_of(frames, 1 if infrared else 3, levels)
+    counted = timing.steady(len(film.timing.times), 1.0)
+    planned = grid.plan(counted, length, stride, num_segments, slack=0)
 
     def prepared(shot: Shot) -> np.ndarray:
         return fit(shot.image(short_side, grey=infrared), size).reshape(*size, -1)
 
-    needed = [centres(*span) for span in planned]
-    wanted = {index for indices in needed for index in indices}
+    wanted = {index for place in planned for index in place.frames}
     images = ((s.index, prepared(s) if s.index in wanted else None) for s in film.shots())
-    rest = yield from walk(images, planned, needed, join)
+    rest = yield from walk(images, planned, 1 if infrared else 3, levels)
     if rest.planned:
-        announced = rest.planned[-1][1]
+        announced = rest.planned[-1].stop
         if announced - rest.seen > 2 or not rest.kept:
             raise VideoError(source, f"ends at frame {rest.seen}, {announced} were announced")
-        yield from rest.cut_off(rest.seen, centres, join)
+        yield from rest.cut_off(counted, rest.seen)
 
 
 def clip_of(frames: Sequence[np.ndarray], channels: int, levels: Range) -> np.ndarray:
@@ -90,36 +75,43 @@ def clip_of(frames: Sequence[np.ndarray], channels: int, levels: Range) -> np.nd
     return np.repeat(clip, channels // clip.shape[-1], axis=-1)
 
 
-Join = Callable[[list[np.ndarray]], np.ndarray]
-
-
 class Rest(NamedTuple):
     """What a walk leaves: windows that lack frames, frames still kept, and how many went by."""
 
-    planned: Sequence[tuple[int, int]]
+    planned: Sequence[Place]
     kept: dict[int, np.ndarray]
     seen: int
+    channels: int
+    levels: Range
 
-    def cut_off(
-        self, total: int, frames_of: Callable[[int, int], Sequence[int]], join: Join
-    ) -> Iterator[Window]:
+    def cut_off(self, whole: timing.Timing, total: int) -> Iterator[Window]:
         """The first of the windows, if it has begun, ending with the last of `total` frames."""
-        if self.planned and self.planned[0][0] < total and self.kept:
-            span = self.planned[0][0], total
-            yield _window(span, frames_of(*span), self.kept, join)
+        place = self.planned[0] if self.planned else None
+        kept = {index: self.kept[index] for index in self.kept if place and index in place.frames}
+        if kept:
+            frames = grid.frames_of(whole, place.start, total, len(place.frames))
+            begun = self._replace(kept=kept)
+            yield begun._window(place._replace(stop=total, frames=frames))
+
+    def _window(self, place: Place) -> Window:
+        held = np.array(list(self.kept))
+        nearest = tuple(int(held[np.abs(held - index).argmin()]) for index in place.frames)
+        frames = [self.kept[index] for index in nearest]
+        shared = self.levels.limits is not None or all(f.dtype == np.uint8 for f in frames)
+        clip = clip_of(frames, self.channels, self.levels)
+        return Window(place.start, place.stop, clip, nearest, place.lane, shared)
 
 
 def walk(
     images: Iterable[tuple[int, np.ndarray | None]],
-    planned: Sequence[tuple[int, int]],
-    needed: Sequence[Sequence[int]],
-    join: Join,
+    planned: Sequence[Place],
+    channels: int,
+    levels: Range,
 ) -> Generator[Window, None, Rest]:
-    """Yields the windows `planned` as soon as the last of the frames `needed` has come.
+    """Yields the windows `planned` as soon as the last of their frames has come.
 
     `images` are numbered, in order; those that no window needs may be missing or None. Each is kept
-    until the last window that needs it, so memory does not grow with the video. `join` makes the
-    frames of a window from its images.
+    until the last window that needs it, so memory does not grow with the video.
     """
     kept: dict[int, np.ndarray] = {}
     done, seen = 0, 0
@@ -127,18 +119,10 @@ def walk(
         seen = index + 1
         if image is not None:
             kept[index] = image
-        while done < len(planned) and needed[done][-1] <= index:
-            yield _window(planned[done], needed[done], kept, join)
+        while done < len(planned) and planned[done].frames[-1] <= index:
+            yield Rest(planned, kept, seen, channels, levels)._window(planned[done])
             done += 1
-            oldest = planned[done][0] if done < len(planned) else seen
+            oldest = planned[done].frames[0] if done < len(planned) else seen
             for old in [old for old in kept if old < oldest]:
                 del kept[old]
-    return Rest(planned[done:], kept, seen)
-
-
-def _window(
-    span: tuple[int, int], indices: Sequence[int], kept: dict[int, np.ndarray], join: Join
-) -> Window:
-    held = np.array(list(kept))
-    nearest = tuple(int(held[np.abs(held - index).argmin()]) for index in indices)
-    return Window(*span, join([kept[index] for index in nearest]), nearest)
+    return Rest(planned[done:], kept, seen, channels, levels)

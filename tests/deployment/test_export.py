@@ -305,18 +305,6 @@ def test_preprocessing_is_that_of_the_evaluation(size, scale):
     np.testing.assert_allclose(got, expected["x"], atol=2e-5)
 
 
-def test_calls_have_one_size():
-    sizes = []
-
-    def count(clips):
-        sizes.append(len(clips))
-        return clips.reshape(len(clips), -1)[:, :2].astype(np.float32)
-
-    clips = np.arange(10, dtype=np.uint8).reshape(5, 2)
-    np.testing.assert_array_equal(classifier.in_batches(count, clips, 2), clips)
-    assert sizes == [2, 2, 2]
-
-
 def test_onnx(residual, tmp_path):
     pytest.importorskip("jax2onnx")
     pytest.importorskip("onnxruntime")

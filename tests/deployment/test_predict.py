@@ -18,10 +18,10 @@ from jax_irkd.deployment import answers, prediction, videos
 from jax_irkd.deployment.prediction import VideoSettings
 from jax_irkd.detection.rows import read_rows
 from jax_irkd.host import prefetch
-from jax_irkd.video import playback
+from jax_irkd.video import grid, playback, timing
 from jax_irkd.video.decoding import Film
 from jax_irkd.video.pixels import resize
-from jax_irkd.video.windows import Window, spans
+from jax_irkd.video.windows import Window
 from jax_irkd.video.windows import windows as dataset_windows
 
 WANTED = InputSpec("infrared", 4, (48, 64))
@@ -95,8 +95,9 @@ def test_a_long_video_gets_a_timeline(folder):
 def test_windows_are_those_of_the_data_set(tmp_path, total):
     """The walk that survives damage agrees with the strict one that evaluation uses."""
     path = write_video(tmp_path / "a.avi", total, infrared=True)
-    sizes = {"length": 16, "stride": 8}
-    ours = list(playback.windows(Film(path), WANTED, spans(total, **sizes)))
+    film, sizes = Film(path), {"length": 16, "stride": 8}
+    planned = grid.plan(film.timing, 16 / film.rate, 8 / film.rate, 4)
+    ours = list(playback.windows(film, WANTED, planned))
     theirs = list(
         dataset_windows(path, infrared=True, size=(48, 64), num_segments=4, short_side=256, **sizes)
     )
@@ -141,7 +142,8 @@ def test_no_more_frames_are_kept_than_a_window_needs(folder, monkeypatch):
         return frame
 
     monkeypatch.setattr(playback, "fitted", remember)
-    windows = playback.windows(Film(folder / "long_ir.avi"), WANTED, spans(200, 16, 8))
+    planned = grid.plan(timing.steady(200, 1.0), 16, 8, 4)
+    windows = playback.windows(Film(folder / "long_ir.avi"), WANTED, planned)
     alive = [sum(frame() is not None for frame in prepared) for _ in windows]
     assert max(alive) <= 8 and len(alive) == 24
 

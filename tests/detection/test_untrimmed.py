@@ -12,7 +12,7 @@ from jax_irkd.configs import pku
 from jax_irkd.data import augment
 from jax_irkd.data.synthetic.raw_ntu import truncate, write_video
 from jax_irkd.data.synthetic.raw_pku import LABELS, pku_tree, video_path
-from jax_irkd.detection import scoring
+from jax_irkd.detection import consensus, scoring
 from jax_irkd.detection import untrimmed as evaluation
 from jax_irkd.detection.protocol import evaluate
 from jax_irkd.detection.rows import read_folder
@@ -128,7 +128,7 @@ def test_window_scores_are_those_of_a_test_clip(raw, built):
         )
     )
     score = scoring.make_score(network, chosen, "rgb")
-    scores, spans = scoring.window_scores(found, score, 4)
+    scores, spans = consensus.window_scores(found, score, 4)
     assert spans.tolist() == [[0, 30], [15, 45], [30, 60], [45, 75], [60, 90]]
     inputs = chosen.input
     for window, row in zip(found, scores, strict=True):

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from jax_irkd.models import resnet
 from jax_irkd.models.folding import fold_batch_norm
 from jax_irkd.models.temporal import temporal_shift
-from jax_irkd.models.tsn import TSN
+from jax_irkd.models.tsn import TSN, frame_logits, no_past
 from jax_irkd.runs.identity import identity_of
 from jax_irkd.training import setup
 from jax_irkd.weights import torchvision
@@ -200,3 +200,31 @@ def test_a_run_without_shift_is_the_run_it_was_before_there_was_one():
     assert identity_of(older, "teacher") == identity_of(config, "teacher")
     changed = identity_of(config, "baseline")
     assert changed["model.temporal"] == "shift" and changed["model.temporal_share"] == 0.125
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [("none", {}), ("causal", {"remat": True}), ("causal", {"temporal_share": 1.0, "norm": False})],
+)
+def test_a_stream_in_parts_is_one_clip(kind, fields):
+    """However its frames are cut into calls, of one frame too; another clip begins anew."""
+    network = _network(temporal=kind, **fields)
+    clips = networks.normal(2, 5, 40, 40, 1)
+    variables = networks.draw(network, *clips.shape)
+    expected = _apply(network, variables, clips).logits
+    step = networks.jit(functools.partial(frame_logits, network))
+    start = no_past(network, clips.shape[2:])
+    assert len(jax.tree.leaves(start)) == (4 if kind == "causal" else 0)
+    for clip, wanted in zip(clips, expected, strict=True):
+        past, found = start, []
+        for part in (clip[:2], clip[2:3], clip[3:]):
+            logits, past = step(variables, part, past)
+            found.append(logits)
+        np.testing.assert_allclose(np.concatenate(found).mean(axis=0), wanted, atol=2e-5)
+
+
+def test_a_network_that_looks_ahead_has_no_stream():
+    with pytest.raises(
+        ValueError, match=r"looks at the segment after each.* use temporal='causal'"
+    ):
+        no_past(_network(temporal="shift"), (8, 8, 1))

@@ -31,18 +31,20 @@ GOOD = {
 }
 
 
-def write(path, manifest=GOOD, numbers=None, program=b"x", method=zipfile.ZIP_STORED):
+def write(path, manifest=GOOD, numbers=None, program=b"x", frames=None, method=zipfile.ZIP_STORED):
     with zipfile.ZipFile(path, "w", method) as file:
         text = manifest if isinstance(manifest, str) else json.dumps(manifest)
         file.writestr(exported.MANIFEST, text)
         file.writestr(exported.PROGRAM, program)
+        if frames is not None:
+            file.writestr(exported.FRAMES, frames)
         file.writestr(exported.WEIGHTS, exported.pack(WEIGHTS)[0] if numbers is None else numbers)
     return path
 
 
 def test_a_good_archive_is_read(tmp_path):
-    manifest, program, weights = exported.read_archive(write(tmp_path / "a.irkd"))
-    assert manifest == GOOD and program == b"x"
+    manifest, program, frames, weights = exported.read_archive(write(tmp_path / "a.irkd"))
+    assert manifest == GOOD and program == b"x" and frames is None
     for found, wanted in zip(weights, WEIGHTS, strict=True):
         np.testing.assert_array_equal(found, wanted)
 
@@ -57,6 +59,7 @@ HOSTILE = {
     "calling_convention": ["9", -1, None, []],
     "versions": [None, "0.1", ["jax"]],
     "range": [None, 3, ["auto"]],
+    "past": [None, [["float32"]], [["object", [2]]], [["float32", [-1]]], []],
     "weights": [
         None,
         {},
@@ -95,7 +98,7 @@ def test_clips_larger_than_any_are_refused(tmp_path):
     refused(write(tmp_path / "a.irkd", GOOD | {"height": 1 << 19, "width": 1 << 19}))
 
 
-@pytest.mark.parametrize("entry", ["numbers", "program", "manifest"])
+@pytest.mark.parametrize("entry", ["numbers", "program", "frames", "manifest"])
 def test_an_archive_that_swells_is_not_unpacked(tmp_path, entry):
     huge = {"manifest": " " * 50_000_000} if entry == "manifest" else {entry: bytes(50_000_000)}
     path = write(tmp_path / "a.irkd", method=zipfile.ZIP_DEFLATED, **huge)
@@ -104,7 +107,8 @@ def test_an_archive_that_swells_is_not_unpacked(tmp_path, entry):
 
 
 def test_whatever_is_cut_or_flipped_is_refused(tmp_path):
-    path = write(tmp_path / "a.irkd", program=bytes(range(256)) * 4)
+    manifest = GOOD | {"past": [["float32", [1, 2, 2, 1]]]}
+    path = write(tmp_path / "a.irkd", manifest, program=bytes(range(256)) * 4, frames=b"y" * 99)
     whole, rng = path.read_bytes(), random.Random(0)
     read = exported.read_archive(path)
     for length in range(0, len(whole), 97):
@@ -119,8 +123,8 @@ def test_whatever_is_cut_or_flipped_is_refused(tmp_path):
         except ExportedError as error:
             assert "\n" not in str(error)
             continue
-        assert again[:2] == read[:2], "other content was taken"  # a flip in a date, say
-        for one, other in zip(again[2], read[2], strict=True):
+        assert again[:3] == read[:3], "other content was taken"  # a flip in a date, say
+        for one, other in zip(again[3], read[3], strict=True):
             np.testing.assert_array_equal(one, other)
 
 

@@ -12,7 +12,7 @@ from jax_irkd.tfds_builders._shared import pairs
 from jax_irkd.tfds_builders._shared.finding import film_name, find
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders.pku_mmd_ir.videos import on_own_clock
-from jax_irkd.video import playback, timing
+from jax_irkd.video import grid, timing
 from jax_irkd.video.decoding import Film
 from jax_irkd.video.faults import VideoError
 from jax_irkd.video.streams import Stream
@@ -69,7 +69,8 @@ def test_a_timeline_of_a_changing_rate_is_in_seconds(tmp_path, suffix):
     lasting = [
         film.timing.ends()[stop - 1] - film.timing.times[start] for start, stop in result.spans
     ]
-    assert max(abs(seconds - 1.0) for seconds in lasting) < 0.11
+    length = 4 * 8 * 14 / 200 / 2  # Four segments, two of which are the stride.
+    assert max(abs(seconds - length) for seconds in lasting) < 0.11
     reader = Reader()
     prediction.predict(reader, path, VideoSettings(trimmed=True))
     assert reader.seen == [[17, 52, 87, 156]]  # The middles of four times 3.5 s.
@@ -174,10 +175,11 @@ def test_streams_keep_the_source_s_time(tmp_path):
 
 def test_windows_of_an_even_rate_are_counted_in_frames():
     film = timing.steady(100, 25.0)
-    assert playback.plan(film, 2.0, 25, 4) == [(0, 50), (25, 75), (50, 100)]
-    assert playback.plan(timing.steady(3, 25.0), 2.0, 25, 4) == [(0, 3)]
+    assert [p[:2] for p in grid.plan(film, 2.0, 1.0, 4)] == [(0, 50), (25, 75), (50, 100)]
+    assert [p[:2] for p in grid.plan(timing.steady(3, 25.0), 2.0, 1.0, 4)] == [(0, 3)]
     changing = timing.Timing(np.array([0.0, 5.0, 5.1, 5.2, 9.0]), 10.0)
-    for start, stop in playback.plan(changing, 1.0, 1, 2):
+    for start, stop, frames, _ in grid.plan(changing, 1.0, 0.5, 2):
+        assert start <= min(frames) <= max(frames) < stop
         assert 0 <= start < stop <= 5 and stop - start >= 2
 
 
