@@ -167,6 +167,8 @@ def get_training() -> ConfigDict:
     training.accumulation = 1  # parts a batch is cut into
     training.ema_decay = 0.0  # 0: no running mean of the parameters
     training.label_smoothing = 0.0
+    training.class_weights = "none"  # or balanced: a rare class counts more in the cross-entropy
+    training.sampling = "uniform"  # or balanced: clips of every class come equally often
     training.eval_every = 10.0  # epochs
     training.patience = 0  # evaluations without a better one before training ends; 0: to its end
     return training

@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 
 from jax_irkd.data import built
 from jax_irkd.data.frames import fit
-from jax_irkd.data.sampling import frame_indices, segment_positions
+from jax_irkd.data.sampling import BalancedOrder, frame_indices, segment_positions
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.host.files import expanded
@@ -298,14 +298,20 @@ def training_batches(
     first_step: int,
     process: tuple[int, int] = (0, 1),
     threads: int = 4,
+    balanced: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Batches from `first_step` on, for ever; each epoch is a new permutation of the clips.
+
+    With the labels of the reader's clips in `balanced` the order is a `BalancedOrder`.
 
     `batch_size` is this process's share, `process` its (index, count). Together the processes read
     exactly the clips a single one would have read at each step.
     """
     index, count = process
-    order = grain.MapDataset.source(range(len(reader.records))).seed(seed).shuffle().repeat()
+    if balanced is None:
+        order = grain.MapDataset.source(range(len(reader.records))).seed(seed).shuffle().repeat()
+    else:
+        order = grain.MapDataset.source(BalancedOrder(balanced, seed)).seed(seed)
     clips = order.random_map(reader)[first_step * batch_size * count + index :: count]
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
     return iter(clips.to_iter_dataset(options).batch(batch_size))

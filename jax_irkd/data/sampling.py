@@ -1,7 +1,12 @@
-"""Which frames of a clip are read (temporal segment sampling; Wang et al., ECCV 2016)."""
+"""Which clips are read, and which of their frames (TSN; Wang et al., ECCV 2016)."""
+
+import functools
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+
+ENDLESS = 2**53  # positions of a stream that has no end
 
 
 def segment_positions(
@@ -28,3 +33,43 @@ def frame_indices(positions: Float[np.ndarray, " t"], num_frames: int) -> Int[np
     if num_frames < 1:
         raise ValueError("a clip without frames cannot be sampled")
     return np.minimum((positions * num_frames).astype(np.int64), num_frames - 1)
+
+
+def balanced_weights(labels: Sequence[int], num_classes: int) -> Float[np.ndarray, " k"]:
+    """n / (k n_c) for a class with n_c of the n clips, k classes having any; 1 for one without.
+
+    Their mean over the clips is 1. A negative label is of a clip that cannot be read.
+    """
+    counts = np.bincount([label for label in labels if label >= 0], minlength=num_classes)
+    there = counts > 0
+    return np.where(there, counts.sum() / (there.sum() * np.maximum(counts, 1)), 1.0)
+
+
+class BalancedOrder(Sequence):
+    """An endless order of clips in which every class comes equally often.
+
+    Of each k positions in a row, k classes having clips, every class has one, in random order. The
+    clips of a class come in random order, all of them before one comes again. Which clip is at a
+    position follows from the seed alone, so that a run can go on from anywhere.
+    """
+
+    def __init__(self, labels: Sequence[int], seed: int):
+        labels = np.asarray(labels)
+        self._seed = seed
+        self._clips = [np.flatnonzero(labels == label) for label in np.unique(labels[labels >= 0])]
+        if not self._clips:
+            raise ValueError("no clips to choose from")
+        self._shuffled = functools.lru_cache(maxsize=4 * len(self._clips))(self._draw)
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, position: int) -> int:
+        turn, slot = divmod(position, len(self._clips))
+        which = int(self._shuffled(len(self._clips), 0, turn)[slot])
+        clips = self._clips[which]
+        again, place = divmod(turn, len(clips))
+        return int(clips[self._shuffled(len(clips), 1 + which, again)[place]])
+
+    def _draw(self, count: int, purpose: int, turn: int) -> Int[np.ndarray, " n"]:
+        return np.random.default_rng([self._seed, purpose, turn]).permutation(count)

@@ -77,6 +77,8 @@ RULES = {
     "*training.accumulation": _whole(1, 1 << 20),
     "*training.ema_decay": RATE,
     "*training.label_smoothing": RATE,
+    "*training.class_weights": Choice(("none", "balanced")),
+    "*training.sampling": Choice(("uniform", "balanced")),
     "*training.eval_every": POSITIVE,
     "*training.patience": _whole(0),
     "checkpoints.every": _whole(1),
@@ -200,6 +202,11 @@ def _check_together(config: ConfigDict) -> None:
             raise UserError(
                 f"{name}.accumulation is {section.accumulation}, which does not divide the batch "
                 f"of {section.batch_size} clips ({name}.batch_size)"
+            )
+        if section.get("class_weights") == section.get("sampling") == "balanced":
+            raise UserError(
+                f"{name} has class_weights=balanced and sampling=balanced, which would make up for "
+                "rare classes twice; choose one of the two"
             )
     _check_patience(config)
     for name in ("teacher_model", "student_model"):

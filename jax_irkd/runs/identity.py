@@ -12,7 +12,13 @@ from jax_irkd.data.loading import Dataset
 # Fields that change where or how fast a run computes, not what.
 _CIRCUMSTANCES = ("data_dir", "cache_dir", "threads", "eval_batch_size", "eval_every", "remat")
 # Fields that came later, with the value at which a run is the same as before they were there.
-_LATER = {"input.validation": 0.0, "training.patience": 0, "model.frozen": "none"}
+_LATER = {
+    "input.validation": 0.0,
+    "training.patience": 0,
+    "model.frozen": "none",
+    "training.class_weights": "none",
+    "training.sampling": "uniform",
+}
 
 
 def identity_of(

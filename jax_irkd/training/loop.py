@@ -23,7 +23,7 @@ from jax_irkd.host.files import write_whole
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress, console
 from jax_irkd.models.folding import without_norms
-from jax_irkd.training import balance, failures, steps
+from jax_irkd.training import balance, failures, imbalance, steps
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.evaluation import Scores, Stopped, evaluate
 from jax_irkd.training.examining import Examiner
@@ -58,6 +58,7 @@ class Trainer:
         self.examiner = Examiner(
             config, dataset, phase.modality, training.patience, asked=self._asked
         )
+        self._against = imbalance.measures(config, dataset, training)
         self.devices = devices_of(config, training.batch_size)
         self.steps_per_epoch = max(len(self.reader.records) // training.batch_size, 1)
         self.num_steps = max(round(training.num_epochs * self.steps_per_epoch), 1)
@@ -150,6 +151,7 @@ class Trainer:
             schedule=self.schedule,
             steps_per_epoch=self.steps_per_epoch,
             measure=measure,
+            class_weights=self._against.weights,
         )
         return on_devices(update, self.devices, in_axes=(None, None, 0, 0), donate=(0,))
 
@@ -166,6 +168,7 @@ class Trainer:
             first_step=first,
             process=(jax.process_index(), jax.process_count()),
             threads=self.config.input.threads,
+            balanced=self._against.labels,
         )
         writes = jax.process_index() == 0
         self.log = RunLog(self.folder, first) if writes else None

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
 
 from jax_irkd.data import augment
@@ -39,8 +40,11 @@ def bind_update(
     schedule: optax.Schedule,
     steps_per_epoch: int,
     measure: bool = False,
+    class_weights: Float[np.ndarray, " k"] | None = None,
 ) -> Callable:
     """`steps.train_step` of (state, teacher, batch, stop) as the loop runs it on every device."""
+    if class_weights is not None:
+        class_weights = jnp.asarray(class_weights, jnp.float32)
     step = functools.partial(
         steps.train_step,
         model=phase.model,
@@ -52,6 +56,7 @@ def bind_update(
         seed=config.seed,
         steps_per_epoch=steps_per_epoch,
         label_smoothing=phase.training.label_smoothing,
+        class_weights=class_weights,
         ema_decay=phase.training.ema_decay,
         accumulation=phase.training.accumulation,
         shares=phase.shares,
@@ -143,6 +148,7 @@ def update_program(
         schedule=schedule,
         steps_per_epoch=EPOCH,
         measure=measure,
+        class_weights=np.ones(num_classes) if training.class_weights != "none" else None,
     )
     clips = training.batch_size
     batch = {

@@ -1,7 +1,7 @@
 """What a configuration asks for: networks, distillers, readers and augmentation."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -51,6 +51,30 @@ def make_reader(
     Validation clips are those of the training subjects that `input.validation` keeps aside (see
     `divide`); training then reads the others. Raises UserError where there are none.
     """
+    splits, places = _chosen(config, dataset, split)
+    records = dataset.records(splits)
+    sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
+    return loading.ClipReader(
+        records=records if places is None else loading.Chosen(records, places),
+        modalities=modalities,
+        num_segments=config.input.num_segments,
+        sizes={name: tuple(sizes[name]) for name in modalities},
+        faults=loading.Faults(config.input.max_broken),
+        num_classes=len(dataset.class_names),
+    )
+
+
+def training_labels(config: ConfigDict, dataset: loading.Dataset) -> list[int]:
+    """The labels of the clips that training reads, in their order; -1 for an unreadable record."""
+    splits, places = _chosen(config, dataset, "train")
+    labels = dataset.catalogue(splits, config.input.threads).labels
+    return labels if places is None else [labels[place] for place in places]
+
+
+def _chosen(
+    config: ConfigDict, dataset: loading.Dataset, split: str
+) -> tuple[Sequence[str], list[int] | None]:
+    """The dataset's splits that make up `split`, and which of their clips: None means all."""
     protocols = config.dataset.protocols
     if config.protocol not in protocols:
         raise UserError(f"unknown protocol {config.protocol!r}; choose one of {sorted(protocols)}")
@@ -58,20 +82,10 @@ def make_reader(
     if split == "validation" and not share:
         raise UserError("no training subjects were kept aside; set input.validation, 0.1 say")
     splits = protocols[config.protocol]["test" if split == "test" else "train"]
-    records = dataset.records(splits)
-    if share and split != "test":
-        *_, mask = divide(dataset.catalogue(splits, config.input.threads), share)
-        chosen = mask if split == "validation" else [not kept for kept in mask]
-        records = loading.Chosen(records, [i for i, kept in enumerate(chosen) if kept])
-    sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
-    return loading.ClipReader(
-        records=records,
-        modalities=modalities,
-        num_segments=config.input.num_segments,
-        sizes={name: tuple(sizes[name]) for name in modalities},
-        faults=loading.Faults(config.input.max_broken),
-        num_classes=len(dataset.class_names),
-    )
+    if not share or split == "test":
+        return splits, None
+    *_, mask = divide(dataset.catalogue(splits, config.input.threads), share)
+    return splits, [i for i, kept in enumerate(mask) if kept == (split == "validation")]
 
 
 def divide(catalogue: loading.Catalogue, share: float) -> tuple[str, list[str], list[bool]]:

@@ -101,10 +101,19 @@ def _zeros(function: Callable, *args: PyTree) -> PyTree:
 
 
 def cross_entropy(
-    logits: Float[Array, "b k"], labels: Int[Array, " b"], smoothing: float = 0.0
+    logits: Float[Array, "b k"],
+    labels: Int[Array, " b"],
+    smoothing: float = 0.0,
+    weights: Float[Array, " k"] | None = None,
 ) -> Float[Array, ""]:
-    """Mean over the clips of -sum_k q_k log p_k; q is one-hot, mixed with a uniform `smoothing`."""
+    """Mean over the clips of -sum_k w_k q_k log p_k.
+
+    q is one-hot, mixed with a uniform `smoothing`; `weights` w are 1 where there are none. The mean
+    is over the number of clips, not over their weights, which would depend on how clips are dealt
+    out to devices.
+    """
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    targets = targets if weights is None else targets * weights
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets).mean()
 
 
@@ -122,6 +131,7 @@ def train_step(
     seed: int,
     steps_per_epoch: int,
     label_smoothing: float = 0.0,
+    class_weights: Float[Array, " k"] | None = None,
     ema_decay: float = 0.0,
     accumulation: int = 1,
     shares: Mapping[str, float] | None = None,
@@ -151,6 +161,7 @@ def train_step(
         prepare=prepare,
         modality=modality,
         label_smoothing=label_smoothing,
+        class_weights=class_weights,
     )
     shares, balance, pulls = shares or {}, state.balance, {}
     weights = balances.multipliers(balance, shares)
@@ -270,6 +281,7 @@ def _loss(
     prepare: Callable[[Clips, Array], Clips],
     modality: str,
     label_smoothing: float,
+    class_weights: Array | None,
 ) -> tuple[Terms, Any]:
     """The loss of every source: the cross-entropy and each distiller, at its own weight."""
     clips = prepare(batch["clips"], keys)
@@ -281,7 +293,8 @@ def _loss(
         mutable=["batch_stats"],
     )
     labels = batch["label"]
-    terms = {balances.LABELS: {"ce": cross_entropy(student.logits, labels, label_smoothing)}}
+    entropy = cross_entropy(student.logits, labels, label_smoothing, class_weights)
+    terms = {balances.LABELS: {"ce": entropy}}
     statistics: dict[str, PyTree] = {}
     diagnostics: Terms = {}
     if distillers:

@@ -50,6 +50,29 @@ def test_starting_later_gives_the_same_batches(first_step):
         assert_same(expected, batch)
 
 
+def test_balanced_batches_go_on_and_are_dealt_out_as_the_others():
+    records = [fakes.record(label, i) for i, label in enumerate([0] * 8 + [1] * 2)]
+    labels = [record["label"] for record in records]
+    options = {"seed": 5, "balanced": labels}
+    whole = take(
+        loading.training_batches(reader(records), **options, batch_size=4, first_step=0), 6
+    )
+    assert all(sorted(batch["label"]) == [0, 0, 1, 1] for batch in whole)
+    later = loading.training_batches(reader(records), **options, batch_size=4, first_step=4)
+    assert_same(whole[4], next(later))
+    halves = [
+        take(
+            loading.training_batches(
+                reader(records), **options, batch_size=2, first_step=0, process=(index, 2)
+            ),
+            2,
+        )
+        for index in (0, 1)
+    ]
+    for expected, *parts in zip(whole, *halves):
+        assert sorted(expected["clip_id"]) == sorted(np.concatenate([p["clip_id"] for p in parts]))
+
+
 def test_processes_together_read_what_one_reads():
     whole = take(loading.training_batches(reader(), seed=1, batch_size=6, first_step=2), 4)
     parts = [

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from jax_irkd.data.sampling import frame_indices, segment_positions
+from jax_irkd.data.sampling import (
+    BalancedOrder,
+    balanced_weights,
+    frame_indices,
+    segment_positions,
+)
 
 
 def test_centres_by_hand():
@@ -45,3 +50,27 @@ def test_nothing_to_sample_is_an_error():
         segment_positions(0)
     with pytest.raises(ValueError, match="without frames"):
         frame_indices(np.array([0.5]), 0)
+
+
+def test_balanced_weights_by_hand():
+    # 6 clips of 3 classes: 6 / (3 * [3, 2, 1]); class 3 has none, one record cannot be read.
+    weights = balanced_weights([0, 0, 0, 1, 1, 2, -1], 4)
+    np.testing.assert_allclose(weights, [2 / 3, 1.0, 2.0, 1.0])
+    assert np.mean(weights[[0, 0, 0, 1, 1, 2]]) == 1.0
+
+
+def test_a_balanced_order_has_every_class_equally_often_and_every_clip_of_it():
+    labels = [0] * 7 + [2] * 3 + [-1] + [5]
+    order = BalancedOrder(labels, seed=3)
+    drawn = [order[position] for position in range(3 * 21)]
+    for start in range(0, len(drawn), 3):  # one of each in three positions
+        assert sorted(labels[clip] for clip in drawn[start : start + 3]) == [0, 2, 5]
+    for label, count in ((0, 7), (2, 3), (5, 1)):
+        own = [clip for clip in drawn if labels[clip] == label]
+        for start in range(0, 21, count):  # all of a class before one comes again
+            assert len(set(own[start : start + count])) == count
+    passes = [tuple(clip for clip in drawn[i : i + 9] if labels[clip] == 2) for i in (0, 9, 18)]
+    assert len(set(passes)) > 1
+    again = BalancedOrder(labels, seed=3)
+    assert [again[p] for p in (40, 3, 62)] == [drawn[p] for p in (40, 3, 62)]
+    assert [BalancedOrder(labels, seed=4)[p] for p in range(63)] != drawn

@@ -81,6 +81,8 @@ REFUSED = {
     "student_training.schedule=linear": "student_training.schedule is 'linear'",
     "student_training.lr=1": "--config.student_training has no field 'lr'",
     'student_training["lr"]=1': "--config.student_training has no field 'lr'",
+    "student_training.class_weights=3": "student_training.class_weights is '3'; it must be one of",
+    "student_training.sampling=none": "student_training.sampling is 'none'; it must be one of",
     "student_training=1": "--config.student_training is a section",
     "seed.x=1": "--config.seed is a value and has no field 'x'",
     "eval.smoothing=2": "eval.smoothing is 2; it must be an odd number",
@@ -128,6 +130,12 @@ def test_a_value_that_can_be_is_taken(written, value):
     for name in written.partition("=")[0].split("."):
         config = config[name]
     assert config == value
+
+
+def test_rare_classes_are_not_made_up_for_twice():
+    both = [f"--config.student_training.{name}=balanced" for name in ("class_weights", "sampling")]
+    with pytest.raises(UserError, match="which would make up for rare classes twice"):
+        _parse(*both)
 
 
 def test_a_value_may_follow_as_a_word_of_its_own():

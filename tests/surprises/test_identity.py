@@ -187,7 +187,11 @@ def test_what_a_run_of_before_holds_still_counts(tmp_path, quick):
 
 
 # Fields that came later, each with another value that makes another run.
-LATER = {"model.frozen": "stem"}
+LATER = {
+    "model.frozen": "stem",
+    "training.class_weights": "balanced",
+    "training.sampling": "balanced",
+}
 
 
 def test_a_run_without_what_came_later_is_the_run_it_was():

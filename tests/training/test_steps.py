@@ -118,6 +118,10 @@ def test_cross_entropy_by_hand():
     np.testing.assert_allclose(steps.cross_entropy(logits, labels), -np.log(0.75), rtol=1e-6)
     expected = -(0.1 * np.log(0.25) + 0.9 * np.log(0.75))
     np.testing.assert_allclose(steps.cross_entropy(logits, labels, 0.2), expected, rtol=1e-6)
+    # Weights of the classes: 2 and 5 times; the mean is over two clips, whatever their weights.
+    pair, both = jnp.concatenate([logits, logits]), jnp.array([0, 1])
+    weighted = steps.cross_entropy(pair, both, weights=jnp.array([2.0, 5.0]))
+    np.testing.assert_allclose(weighted, -(2 * np.log(0.25) + 5 * np.log(0.75)) / 2, rtol=1e-6)
 
 
 def test_the_update_is_gradient_descent():
