@@ -42,14 +42,16 @@ def stream(flags: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         board = _board(flags, stack)
         target = _target(flags.annotate)
+        start = time.monotonic()
         recognizer = Recognizer(
             flags.run,
             seconds=flags.seconds,
             stride=flags.stride,
             which=flags.which,
             range=flags.range,
+            windows=flags.windows,
         )
-        took = recognizer.warm_up()
+        took = time.monotonic() - start
         recorder = target and stack.enter_context(_recorder(target, recognizer))
         print(f"ready after {took:.1f} s; Ctrl-C ends", file=sys.stderr)
         source = Stream(
@@ -99,7 +101,7 @@ def _answers(recognizer: Recognizer, source: Any, topk: int, recorder) -> Iterat
     start, scores = None, None
     for moment, frame in source:
         start = moment if start is None else start
-        prediction = recognizer.push_prepared(frame.prepared, moment)
+        prediction = recognizer.push_prepared(frame.prepared, moment, frame.image)
         if prediction is not None:
             scores = prediction.probabilities
             latency = time.monotonic() - moment

@@ -1,4 +1,4 @@
-"""Recognition while frames come in: the last seconds are kept, and classified every few frames.
+"""Recognition while frames come in: each is looked at once, and answers come every few frames.
 
 from jax_irkd import Recognizer
 
@@ -9,24 +9,28 @@ for frame in camera:
         print(prediction.label, prediction.probability)
 """
 
-import collections
+import sys
 import time as clock
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jax_irkd.data.sampling import segment_positions
 from jax_irkd.data.spec import InputSpec
-from jax_irkd.deployment.classifier import Classifier, open_classifier
+from jax_irkd.deployment.changes import Changes
+from jax_irkd.deployment.classifier import Classifier, open_classifier, shared_frames
+from jax_irkd.deployment.samples import Lanes, Sample, Samples
+from jax_irkd.detection.consensus import softmax
 from jax_irkd.errors import UserError
+from jax_irkd.video import grid
 from jax_irkd.video.depth import AUTO, parse_range
 from jax_irkd.video.playback import prepare_frame
 from jax_irkd.video.windows import clip_of
 
 
 class Prediction(NamedTuple):
-    """What is happening: `time` is that of the newest frame, `seconds` the time it took to say."""
+    """What is happening: `time` is that of the newest frame, `seconds` what its push took."""
 
     label: str
     probability: float
@@ -36,12 +40,24 @@ class Prediction(NamedTuple):
 
 
 class Recognizer:
-    """The last `seconds` of a stream in a ring buffer, and a prediction every `stride` frames.
+    """The frames of the last seconds of a stream, and a prediction every `stride` frames.
 
-    `network` is a run's folder, an exported file or a classifier. The segments are spread over
-    time, not over frames, so that dropped frames do not distort the motion. Memory: the frames of
-    the last `seconds` at the network's size. `range` is the rule for frames of more than eight bits
-    (`auto` or `MIN,MAX`, see `video.depth`; empty: that of the data the network learned from).
+    `network` is a run's folder, an exported file or a classifier. A window has the network's
+    segments, spread over time, not over frames, so that dropped frames do not distort the motion.
+    It is `seconds` long, up to a sixth more or less, so that segments fall on frames that other
+    windows look at too (`video.grid`; `grid.length / rate` is its length). Where the network allows
+    it (`temporal` none or causal) each such frame is computed once, when it comes: a prediction at
+    every frame (`stride=1`) costs one frame, not as many as there are segments. Other networks, and
+    frames of more than eight bits that each window brings down by its own percentiles, get whole
+    windows. With causal a frame's logits depend on all frames of its lane since the beginning.
+
+    `rate` is that of a source without time stamps, and the one by which `stride` is a time. `range`
+    is the rule for frames of more than eight bits (`auto` or `MIN,MAX`, see `video.depth`; empty:
+    that of the data the network learned from). `windows`: shared raises where the network needs
+    whole windows, whole gives them to every network. The program is compiled here, which takes
+    seconds, unless `warm_up` is False: then by the first prediction or by `warm_up()`. `notify` is
+    told in a line what changes in the source. Memory: the window's frames at the network's size.
+
     Raises UserError for values that make no sense.
     """
 
@@ -54,6 +70,9 @@ class Recognizer:
         rate: float = 30.0,
         which: str = "last",
         range: str = "",
+        windows: str = "auto",
+        warm_up: bool = True,
+        notify: Callable[[str], None] = lambda text: print(f"warning: {text}", file=sys.stderr),
     ):
         if stride < 1 or seconds <= 0 or rate <= 0:
             raise UserError(
@@ -63,15 +82,22 @@ class Recognizer:
         self.classifier = open_classifier(network, which) if named else network
         self.spec = spec_of(self.classifier)
         self.levels = parse_range(range or range_of(self.classifier))
-        self.seconds, self.stride, self.rate = seconds, stride, rate
-        self._positions = segment_positions(self.spec.num_segments)
-        self._ring: collections.deque[tuple[float, np.ndarray]] = collections.deque()
-        self._since, self._pushed = 0, 0
+        self.seconds, self.stride, self.rate, self.notify = seconds, stride, rate, notify
+        count = self.spec.num_segments
+        self.grid = grid.lay(max(seconds * rate, count), stride, count)
+        self._frames = shared_frames(self.classifier, windows)
+        self.reset()
+        if warm_up:
+            self.warm_up()
 
     def warm_up(self) -> float:
-        """Compile before the first frame comes; the seconds that took."""
+        """Compile what predictions need, unless that is done; the seconds that took."""
         start = clock.monotonic()
-        self.classifier(np.zeros((1, *self.spec.shape), np.uint8))
+        clip = np.zeros(self.spec.shape, np.uint8)
+        if self._frames:
+            np.asarray(self._frames.step(clip[:1], self._frames.start)[0])
+        else:
+            self.classifier(clip[None])
         return clock.monotonic() - start
 
     def push(self, frame: np.ndarray, time: float | None = None) -> Prediction | None:
@@ -79,25 +105,67 @@ class Recognizer:
         Frames of one channel may be uint16.
 
         `time` is in seconds, growing; without it frames come at `rate`. The first prediction comes
-        after `stride` frames and as many as the network has segments.
+        after `stride` frames and as many as the network has segments; until the window is full,
+        from what there is. A source that changes its size or kind of picture begins anew.
         """
-        return self.push_prepared(prepare_frame(frame, self.spec), time)
+        prepared = prepare_frame(frame, self.spec)
+        return self.push_prepared(prepared, time, np.asarray(frame))
 
-    def push_prepared(self, frame: np.ndarray, time: float | None = None) -> Prediction | None:
-        """`push` for a frame that `prepare_frame` made, in another thread perhaps."""
-        time = self._pushed / self.rate if time is None else time
-        if self._ring and time < self._ring[-1][0]:
+    def push_prepared(
+        self, frame: np.ndarray, time: float | None = None, image: np.ndarray | None = None
+    ) -> Prediction | None:
+        """`push` for a frame that `prepare_frame` made, in another thread perhaps, of `image`."""
+        start = clock.monotonic()
+        if image is not None:
+            for text in self._changes.look(image, time):
+                self.notify(text)
+            if self._changes.cut:
+                self._forget()
+        time = self._clock / self.rate if time is None else time
+        if self._last is not None and time < self._last:
             self.reset()  # The source began anew: what was before is another scene.
-        self._ring.append((time, frame))
+        self._last = time
+        self._clock += 1
         self._pushed += 1
         self._since += 1
-        while self._ring[0][0] <= time - self.seconds:
-            self._ring.popleft()
+        sample = self._samples.add(time, frame)
+        # Windows that leave frames out between them compute theirs when they are asked for.
+        if sample and self.grid.windows <= self.grid.count:
+            self._look(sample)
         if self._since < self.stride or self._pushed < self.spec.num_segments:
             return None
+        if not len(self._samples):
+            return None
         self._since = 0
-        start = clock.monotonic()
-        probabilities = self.classifier(self._clip()[None])[0]
+        return self._predict(time, start)
+
+    def reset(self) -> None:
+        """Forget the frames so far, as after a cut."""
+        self._changes, self._clock = Changes(), 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._samples = Samples(self.grid, self.rate)
+        self._lanes = Lanes(self._frames, self.grid) if self._frames else None
+        self._since, self._pushed, self._last = 0, 0, None
+
+    def _look(self, sample: Sample) -> None:
+        """The sample's logits, where its pixels are the same in every window."""
+        one_rule = sample.frame.dtype == np.uint8 or self.levels.limits is not None
+        if self._lanes and one_rule and sample.logits is None:
+            self._lanes.look(sample, clip_of([sample.frame], self.spec.channels, self.levels)[0])
+
+    def _predict(self, time: float, start: float) -> Prediction:
+        window = self._samples.window()
+        for sample in dict.fromkeys(window):
+            self._look(sample)
+        if all(sample.logits is not None for sample in window):
+            mean = np.mean([sample.logits for sample in window], axis=0)
+            probabilities = softmax(mean[None])[0]
+        else:
+            frames = [sample.frame for sample in window]
+            clip = clip_of(frames, self.spec.channels, self.levels)
+            probabilities = self.classifier(clip[None])[0]
         best = int(probabilities.argmax())
         return Prediction(
             self.classifier.class_names[best],
@@ -106,21 +174,6 @@ class Recognizer:
             time,
             clock.monotonic() - start,
         )
-
-    def reset(self) -> None:
-        """Forget the frames so far, as after a cut."""
-        self._ring.clear()
-        self._since = self._pushed = 0
-
-    def _clip(self) -> np.ndarray:
-        """The frames nearest to the middles of equal parts of the buffered time."""
-        times = np.array([time for time, _ in self._ring])
-        step = np.median(np.diff(times)) if len(times) > 1 else 0.0
-        moments = times[0] + self._positions * (times[-1] - times[0] + step)
-        # A frame shows the moments from its own time on, until the next one.
-        indices = np.maximum(np.searchsorted(times, moments + step * 1e-3, side="right") - 1, 0)
-        frames = [self._ring[index][1] for index in indices]
-        return clip_of(frames, self.spec.channels, self.levels)
 
 
 def spec_of(classifier: Classifier) -> InputSpec:

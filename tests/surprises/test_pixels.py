@@ -172,7 +172,7 @@ def test_the_recognizer_takes_sixteen_bits():
 
     for given in ({}, {"range": "7300,7700"}):
         reader = Deep()
-        recognizer = Recognizer(reader, stride=8, **given)
+        recognizer = Recognizer(reader, seconds=8 / 30, stride=8, warm_up=False, **given)
         for number in range(8):
             recognizer.push(films.counts(number))
         assert reader.seen == [[1, 3, 5, 7]]

@@ -32,7 +32,7 @@ def push_all(recognizer, numbers, times=None):
 
 def test_a_prediction_every_stride_frames_of_the_last_seconds():
     reader = Reader()
-    recognizer = Recognizer(reader, seconds=0.8, stride=8, rate=10)
+    recognizer = Recognizer(reader, seconds=0.8, stride=8, rate=10, warm_up=False)
     made = push_all(recognizer, range(80))
     assert [number for number, _ in made] == list(range(7, 80, 8))
     assert reader.seen[0] == [1, 3, 5, 7]  # The middles of four parts of frames 0 to 7.
@@ -45,10 +45,11 @@ def test_a_prediction_every_stride_frames_of_the_last_seconds():
 def test_dropped_frames_do_not_distort_time():
     """Segments are spread over time: of a burst and a few late frames, both ends are seen."""
     reader = Reader()
-    recognizer = Recognizer(reader, seconds=2.0, stride=12)
+    recognizer = Recognizer(reader, seconds=2.0, stride=12, warm_up=False)
     times = [0.1 * i for i in range(9)] + [1.2, 1.5, 1.8]
     push_all(recognizer, range(12), times)
-    assert reader.seen[0] == [2, 7, 8, 10]  # 1.19 s is still frame 8, as frame 9 comes at 1.2 s.
+    # A frame every 4/30 s: 0.2 to 1.8 s in three steps of 0.53 s; at 1.27 s the newest is 1.2 s.
+    assert reader.seen[0] == [1, 7, 9, 11]
 
 
 def test_the_first_prediction_waits_for_the_segments():
@@ -58,7 +59,7 @@ def test_the_first_prediction_waits_for_the_segments():
 
 def test_a_source_that_begins_anew_is_another_scene():
     reader = Reader()
-    recognizer = Recognizer(reader, stride=4)
+    recognizer = Recognizer(reader, seconds=0.4, stride=4, warm_up=False)
     push_all(recognizer, [1, 2, 3, 90, 91, 92, 93], [10.0, 10.1, 10.2, 0.0, 0.1, 0.2, 0.3])
     assert reader.seen == [[90, 91, 92, 93]]
 
@@ -66,7 +67,7 @@ def test_a_source_that_begins_anew_is_another_scene():
 def test_the_ring_is_bounded():
     recognizer = Recognizer(Reader(), seconds=1.0, stride=1000, rate=30)
     push_all(recognizer, range(200))
-    assert len(recognizer._ring) == 30
+    assert len(recognizer._samples) == 4 * recognizer.grid.segments <= 30
 
 
 def test_impossible_recognizers():
@@ -203,3 +204,93 @@ def test_control_c_ends_cleanly(tmp_path):
     timer.cancel()
     assert process.returncode == 0
     assert "Traceback" not in errors and "predictions from" in errors.splitlines()[-1]
+
+
+class Framewise(Reader):
+    """`Reader` with a program for frames, that counts them: logits by the frame's number."""
+
+    def __init__(self, causal: bool):
+        super().__init__()
+        self.causal, self.frames = causal, []
+
+    def frame_program(self):
+        def step(frames, past):
+            numbers = [number_of(frame) for frame in frames]
+            self.frames += numbers
+            seen = past["seen"] if self.causal else 0.0
+            logits = []
+            for number in numbers:
+                seen = seen + number if self.causal else number
+                logits.append([0.0, seen / 100, 1.0, 2.0])
+            return np.array(logits, np.float32), {"seen": seen} if self.causal else {}
+
+        return step, {"seen": 0.0} if self.causal else {}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("stride", "lanes", "cost"), [(16, 1, 1), (15, 1, 1), (8, 2, 1), (1, 15, 1), (24, 2, 3)]
+)
+def test_a_stream_looks_at_every_frame_once(causal, stride, lanes, cost):
+    """At most so many frames for a prediction; the answer is that of the window's frames."""
+    reader = Framewise(causal)
+    recognizer = Recognizer(reader, stride=stride, warm_up=False)  # Of four segments.
+    assert recognizer.grid.segments == lanes and recognizer.grid.cost == cost
+    made = push_all(recognizer, range(200))
+    assert len(made) == (200 // stride if stride > 3 else 197) and not reader.seen
+    assert len(reader.frames) == len(set(reader.frames)) <= cost * 200 / stride
+    apart = recognizer.grid.step * lanes
+    for newest, prediction in made[-3:]:
+        window = [newest - round(apart * back) for back in (3, 2, 1, 0)]
+        assert set(window) <= set(reader.frames)
+        values = window
+        if causal:  # All frames so far of its lane, one every `apart`.
+            lane = [f for f in reader.frames if (f - newest) % apart == 0]
+            values = [sum(f for f in lane if f <= frame) for frame in window]
+        logits = np.array([0.0, np.mean(values) / 100, 1.0, 2.0])
+        shares = np.exp(logits - logits.max())
+        np.testing.assert_allclose(prediction.probabilities, shares / shares.sum(), rtol=1e-4)
+
+
+def test_windows_apart_look_only_at_their_own_frames():
+    reader = Framewise(causal=False)
+    push_all(Recognizer(reader, seconds=0.5, stride=100, warm_up=False), range(300))
+    assert len(reader.frames) == 4 * 3
+
+
+def test_what_changes_in_a_source_is_said():
+    """Its size, its kind of picture, its colours, its rate: in a line, and it is another scene."""
+    said, reader = [], Framewise(causal=True)
+    recognizer = Recognizer(reader, seconds=4 / 30, stride=4, warm_up=False, notify=said.append)
+    rng = np.random.default_rng(0)
+    clock = 0.0
+    pictures = [
+        *([picture(1, infrared=True)] * 40),
+        *([rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)] * 40),
+        *([picture(2, (128, 96), infrared=True)] * 4),
+        *([picture(2, (128, 96), infrared=True)[..., 0].astype(np.uint16)] * 4),
+    ]
+    for count, image in enumerate(pictures):
+        clock += 1 / 30 if count < 35 else 1 / 10
+        recognizer.push(image, clock)
+    assert [line.split(",")[0].split(";")[0] for line in said] == [
+        "the source has got colours",
+        "the source now brings 10.0 frames per second",
+        "the source changed from 64x48 RGB to 128x96 RGB",
+        "the source changed from 128x96 RGB to 128x96 grey of uint16",
+    ]
+    assert all("\n" not in line for line in said)
+    before = len(reader.frames)
+    for _ in range(3):  # What was before the change does not count.
+        assert recognizer.push(picture(9, infrared=True)) is None
+    assert recognizer.push(picture(9, infrared=True)) and len(reader.frames) == before + 4
+
+
+def test_the_program_is_compiled_before_the_first_frame():
+    reader, whole = Framewise(causal=False), Framewise(causal=False)
+    Recognizer(reader)
+    Recognizer(whole, windows="whole")
+    assert (len(reader.frames), len(reader.seen)) == (1, 0)
+    assert (len(whole.frames), len(whole.seen)) == (0, 1)
+    with pytest.raises(UserError, match="windows is 'x'; choose one of auto, shared, whole"):
+        Recognizer(reader, windows="x")
