@@ -19,6 +19,7 @@ from jax_irkd.host import devices
 from jax_irkd.host.files import expanded
 from jax_irkd.host.terminal import console
 from jax_irkd.reporting import examples, write
+from jax_irkd.runs import calibrating
 from jax_irkd.runs.identity import facts_of, identity_of
 from jax_irkd.runs.lifecycle import carry_out, check_free
 from jax_irkd.runs.network import load_network
@@ -240,8 +241,11 @@ def train(
             f"{trainer.num_steps} steps of {size} clips ({total} devices × {size // total})",
             highlight=False,
         )
-    _, scores = trainer.run()
-    return scores, facts_of(config, dataset, phase.name, phase.modality) | {
+    network, scores = trainer.run()
+    calibrated = {}
+    if config.input.validation:
+        calibrated["calibration"] = calibrate(network, scores, trainer, config, dataset)
+    return scores, facts_of(config, dataset, phase.name, phase.modality) | calibrated | {
         "steps": trainer.last,
         **trainer.examiner.facts,
         "batch": {"global": size, "per_device": size // total},
@@ -250,6 +254,23 @@ def train(
         "data_wait_share": trainer.clock.data_share(),
         "broken_clips": dict(trainer.reader.faults.clips | trainer.examiner.test.faults.clips),
     }
+
+
+def calibrate(
+    network: Network, scores: Scores, trainer: Trainer, config: ConfigDict, dataset: loading.Dataset
+) -> dict:
+    """Calibrate every network of a trained phase; what that changes for the last one."""
+    folder, modality = trainer.folder, trainer.phase.modality
+    last = calibrating.calibrate(network, config, dataset, modality)
+    made = {calibrating.key_of(trainer.last, averaged=False): last}
+    others = ["best", "ema"] if trainer.phase.training.ema_decay else ["best"]
+    for which in others:
+        other, meta = load_network(folder, which)
+        key = calibrating.key_of(meta["step"], averaged=which == "ema")
+        if key not in made:
+            made[key] = calibrating.calibrate(other, config, dataset, modality)
+    calibrating.keep(folder, made)
+    return calibrating.figures(last, scores)
 
 
 def write_page(

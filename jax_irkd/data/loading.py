@@ -223,6 +223,10 @@ class ClipReader:
     faults: Faults
     num_classes: int = 0  # of the labels; 0: not checked
 
+    def of(self, records: Sequence) -> "ClipReader":
+        """The same reader of other records."""
+        return dataclasses.replace(self, records=records)
+
     def __call__(self, index: int, rng: np.random.Generator) -> Clip:
         """A training clip. One that cannot be decoded gives way to another, drawn from `rng`."""
         positions = segment_positions(self.num_segments, rng)

@@ -68,6 +68,7 @@ def make_manifest(program: Program, meta: Mapping, results: Mapping, precision: 
         "protocol": meta["config"].get("protocol"),
         "method": meta.get("name"),
         "metrics": results.get("metrics", {}),
+        "calibration": meta.get("calibration"),
         "teacher": results.get("teacher"),
         "config": config,
         "trained_with": results.get("versions"),

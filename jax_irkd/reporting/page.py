@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jax_irkd.metrics import classification
-from jax_irkd.reporting import analysis, charts, pulls, verdict
+from jax_irkd.reporting import analysis, calibrated, charts, pulls, verdict
 from jax_irkd.reporting.comparison import Cast, cast_of, colour_of, figures
 from jax_irkd.reporting.paper import paper_rows
 from jax_irkd.reporting.wording import duration, flatten, metric_name, percent, plural
@@ -64,7 +64,7 @@ def _page(cast: Cast, shown: Sequence[Run], title: str, sections: Sequence, made
         "calibration": analysis.calibration(cast),
         "seeds": len(cast.seeds(cast.focus)),
         "seed": cast.focus.results.get("seed"),
-        "sections": [s._asdict() for s in [*pulls.section(cast.focus), *sections]],
+        "sections": [s._asdict() for s in [*_own_sections(cast.focus), *sections]],
         "made": [_made(run) for run in made],
     }
 
@@ -87,6 +87,10 @@ def _columns(cast: Cast) -> list[str]:
     left = set() if len(cast.focus.class_names) > 5 else {"top-5"}
     left |= set() if cast.others else {"seeds"}
     return [column for column in COLUMNS if column not in left]
+
+
+def _own_sections(run: Run) -> list:
+    return [*calibrated.section(run), *pulls.section(run)]
 
 
 def _track(cast: Cast, shown: Sequence[Run]) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from jax_irkd.errors import UserError, once
 from jax_irkd.host.files import read_json
 from jax_irkd.models.tsn import TSN
+from jax_irkd.runs.calibrating import kept
 from jax_irkd.runs.identity import digest
 from jax_irkd.runs.results import IDENTITY, RESULTS, finished
 from jax_irkd.training import setup
@@ -23,9 +24,10 @@ def load_network(folder: str | Path, which: str = "last") -> tuple[Network, dict
 
     `which` is last, best (by top-1 on the validation subjects; said where there were none and it is
     the best on the test split) or ema. The meta data hold `class_names`, `modality`, `config`,
-    `step`, and under `figures` what this network reached on the test split, empty where it was not
-    tested. Raises UserError when there is nothing to load, and where the
-    checkpoint of a finished run is damaged: its results are not those of an older one.
+    `step`, under `figures` what this network reached on the test split, empty where it was not
+    tested, and its `calibration` (see `runs.calibrating`) or None. Raises UserError when there is
+    nothing to load, and where the checkpoint of a finished run is damaged: its results are not
+    those of an older one.
     """
     folder = Path(folder)
     with _checkpoints(folder) as checkpoints:
@@ -62,7 +64,8 @@ def load_network(folder: str | Path, which: str = "last") -> tuple[Network, dict
         figures = {name.removeprefix(AVERAGED): value for name, value in averaged.items()}
     else:
         figures = {k: v for k, v in figures.items() if k not in averaged}
-    return Network(_saved_model(meta), variables), meta | {"figures": figures}
+    found = {"figures": figures, "calibration": kept(folder, meta["step"], which == "ema")}
+    return Network(_saved_model(meta), variables), meta | found
 
 
 def describe_network(folder: str | Path) -> tuple[dict, str]:
