@@ -46,6 +46,9 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def is_asked(self) -> bool:
+        return self.requested is not None
+
     def _remember(self, number: int, frame) -> None:
         if number == signal.SIGINT and self.requested == "SIGINT":
             signal.signal(number, signal.SIG_DFL)

@@ -26,10 +26,13 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from jax_irkd.errors import FULL, UserError
 from jax_irkd.host.devices import barrier
+from jax_irkd.host.files import write_whole
 from jax_irkd.training.leaves import checksum, flatten, unflatten
+from jax_irkd.training.parallel import any_process
 
 Meta = dict[str, Any]
 _UNFINISHED = ".orbax-checkpoint-tmp"
+_METRICS = "metrics"  # Orbax's name for the item and its file
 # Orbax wants a metric with every save; scores are never negative.
 _UNSCORED = -1.0
 
@@ -112,15 +115,9 @@ class Checkpoints:
     def save(
         self, step: int, state: PyTree, meta: Mapping, metrics: dict[str, float] | None = None
     ) -> bool:
-        """Start to save `state` under `step`. False when this or the save before it failed.
-
-        The newest step may be saved once more when it has no metrics yet and `metrics` are given.
-        """
+        """Start to save `state` under `step`. False when this or the save before it failed."""
         newest = self._manager.latest_step()
-        if step == newest and metrics and not self.is_scored(step):
-            self.wait()
-            self._manager.delete(step)
-        elif newest is not None and step <= newest:
+        if newest is not None and step <= newest:
             raise UserError(
                 f"{self.folder} already holds step {newest}, not earlier than {step}; "
                 "use another --workdir or --restart"
@@ -143,6 +140,28 @@ class Checkpoints:
             self._report_failure(step, error)
             return False
         return good
+
+    def score(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Put `metrics` beside the state saved under `step`; False when that is not there.
+
+        So a state is on disk before its evaluation begins, and is written once.
+        """
+        if any_process(self.settled() < step):
+            return False
+        try:
+            if jax.process_index() == 0:
+                path = self.folder / str(step) / _METRICS / _METRICS
+                write_whole(path, json.dumps(dict(metrics)))
+        except OSError as error:  # the next start evaluates it again
+            self._report_failure(step, error)
+        barrier("scored")
+        self._manager.reload()
+        return True
+
+    def settled(self) -> int:
+        """The newest step on disk, 0 for none, once the save under way has ended."""
+        self.wait()
+        return max(self.steps(), default=0)
 
     def wait(self) -> bool:
         """Wait for the save under way. False when it failed."""

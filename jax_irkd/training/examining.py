@@ -42,7 +42,7 @@ class Examiner:
             self.validation = make_reader(config, dataset, "validation", (modality,))
         self.metric = f"{HELD}{TESTED}" if self.validation else TESTED
         self.scores: Scores | None = None
-        self._standing: dict[str, Any] = {"step": 0, "value": -1.0, "waited": 0}
+        self._standing: dict[str, Any] = {"step": 0, "value": -1.0, "waited": 0, "counted": 0}
 
     def examine(self, step: int, network: Network, averaged: Network | None) -> dict[str, float]:
         """All figures after `step`. Raises Stopped between two batches when asked to."""
@@ -56,16 +56,25 @@ class Examiner:
                 scores = self._scores(averaged, self.validation)
                 held |= _named(AVERAGED, self._figures(scores))
             figures |= _named(HELD, held)
+        self.count(step, figures)
+        return figures
+
+    def count(self, step: int, figures: Mapping[str, float]) -> None:
+        """Let the figures after `step` count, once, for what is best and how long nothing was."""
+        if step == self._standing["counted"]:
+            return
         value, best = figures[self.metric], self._standing["value"]
         waited = 0 if value > best else self._standing["waited"] + 1
         if value >= best:  # of equals the latest, as in the checkpoints
-            self._standing = {"step": step, "value": value, "figures": figures}
-        self._standing = self._standing | {"waited": waited}
-        return figures
+            self._standing = {"step": step, "value": value, "figures": dict(figures)}
+        self._standing = self._standing | {"waited": waited, "counted": step}
 
     @property
     def standing(self) -> dict[str, dict[str, Any]]:
-        """What the next start has to know, for the part of a checkpoint that is JSON."""
+        """What the next start has to know, for the part of a checkpoint that is JSON.
+
+        A state is saved before it is examined: its own figures lie beside it, for `count`.
+        """
         return {"standing": dict(self._standing)}
 
     def resume(self, meta: Mapping[str, Any]) -> None:

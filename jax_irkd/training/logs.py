@@ -18,14 +18,16 @@ class RunLog:
     """Scalars by step, each step once however often the run was interrupted.
 
     `metrics.jsonl` is the record: lines later than `first_step` belong to steps that will be run
-    again and are dropped. TensorBoard events are written anew from it. Lines that a full disk does
-    not take are kept and written when there is space again.
+    again and are dropped, and so are the figures of that step where it is not `examined`.
+    TensorBoard events are written anew from it. Lines that a full disk does not take are kept and
+    written when there is space again.
     """
 
-    def __init__(self, folder: Path, first_step: int):
+    def __init__(self, folder: Path, first_step: int, examined: bool = True):
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / LOG
-        lines = [line for line in read_log(folder) if line["step"] <= first_step]
+        again = first_step + 1, first_step if not examined else first_step + 1
+        lines = [x for x in read_log(folder) if x["step"] < again[x["kind"] == "eval"]]
         write_whole(self._path, "".join(json.dumps(line) + "\n" for line in lines))
         self._file, self._waiting = self._path.open("ab", buffering=0), b""
         for old in folder.glob("tensorboard/events.out.tfevents.*"):

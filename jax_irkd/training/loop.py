@@ -55,9 +55,8 @@ class Trainer:
         self.profile, training = profile, phase.training
         self.reader = make_reader(config, dataset, "train", phase.modalities)
         self.clock, self._stop = Clock(), StopRequest()
-        self.examiner = Examiner(
-            config, dataset, phase.modality, training.patience, asked=self._asked
-        )
+        asked = self._stop.is_asked
+        self.examiner = Examiner(config, dataset, phase.modality, training.patience, asked)
         self._against = imbalance.measures(config, dataset, training)
         self.devices = devices_of(config, training.batch_size)
         self.steps_per_epoch = max(len(self.reader.records) // training.batch_size, 1)
@@ -116,15 +115,28 @@ class Trainer:
             restored = self.checkpoints.restore(state, fresh="balance")
             state, meta = restored or (state, {})
             self._window = Window(meta.get("window"))
-            self.examiner.resume(meta)
             self.last = int(state.step)
-            if self.last < self.num_steps and not self.examiner.is_out_of_patience:
+            self._resume(meta)
+            if not self._is_done():
                 state = self._train(state, self.last)
                 self.last = int(state.step)
                 self._check_saved(self.last)
         network = self._network(state)
         test = self.examiner.test
         return network, self.examiner.scores or evaluate(network, self.config, test)
+
+    def _resume(self, meta: Mapping) -> None:
+        """Take up what a checkpoint says of the evaluations up to its step."""
+        self.examiner.resume(meta)
+        if self.last and (figures := self.checkpoints.figures(self.last)):
+            self.examiner.count(self.last, figures)
+
+    def _is_unexamined(self, step: int) -> bool:  # the process ended before its evaluation did
+        return bool(step) and self._is_milestone(step) and not self.checkpoints.is_scored(step)
+
+    def _is_done(self) -> bool:
+        ended = self.last >= self.num_steps or self.examiner.is_out_of_patience
+        return ended and not self._is_unexamined(self.last)
 
     def _initial_state(self) -> steps.TrainState:
         phase = self.phase
@@ -171,7 +183,8 @@ class Trainer:
             balanced=self._against.labels,
         )
         writes = jax.process_index() == 0
-        self.log = RunLog(self.folder, first) if writes else None
+        unexamined = self._is_unexamined(first)
+        self.log = RunLog(self.folder, first, examined=not unexamined) if writes else None
         trace = StepTrace(
             self.folder / "profile", first, self.num_steps, wanted=self.profile and writes
         )
@@ -185,8 +198,8 @@ class Trainer:
         bar = Progress(title, self.num_steps, first, quiet=not writes)
         closing = contextlib.closing(self.log) if self.log else contextlib.nullcontext()
         with closing, self._stop as stop, bar as self.progress, trace:
-            if first and self._is_milestone(first) and not self.checkpoints.is_scored(first):
-                self._save_or_evaluate(first, state)  # stopped before its evaluation
+            if unexamined:
+                self._save_and_evaluate(first, state)
             for step in range(first + 1, self.num_steps + 1):
                 if self.examiner.is_out_of_patience:
                     break
@@ -215,7 +228,7 @@ class Trainer:
                 if stopping and step < self.num_steps:
                     self._save(step, state)
                     raise Interrupted(self._resume_hint(step, stop.requested))
-                self._save_or_evaluate(step, state)
+                self._save_and_evaluate(step, state)
                 trace.after(step, state)
         self.clock.end()
         if writes:
@@ -247,8 +260,7 @@ class Trainer:
             line = terms if terms["rejected"] else measured(terms)
         if self.log and line:
             self.log.write(step, "train", line)
-        shown = "  ".join(_worded(k, v) for k, v in terms.items() if k in self._shown(terms))
-        self.progress.update(step, shown)
+        self.progress.update(step, _worded(terms))
         if terms["rejected"] >= self.config.max_rejected:
             self._give_up(step, int(terms["rejected"]))
         return stop
@@ -260,31 +272,30 @@ class Trainer:
         elif self.log and step % self.config.log_every == 0:
             self.log.write(step, "time", self.clock.lap(step))
 
-    def _shown(self, terms: Mapping[str, float]) -> list[str]:
-        hidden = ("gradient_norm", "rejected", "learning_rate")
-        return [name for name in terms if name not in hidden and "/" not in name]
-
     def _is_milestone(self, step: int) -> bool:
         return step == self.num_steps or step % self.eval_every == 0
 
     def _is_saved(self, step: int) -> bool:
         return step % self.config.checkpoints.every == 0
 
-    def _save_or_evaluate(self, step: int, state: steps.TrainState) -> None:
-        if self._is_milestone(step):
-            try:
-                with self.clock.timed("evaluation"):
-                    figures = self._evaluate(step, state)
-            except Stopped:  # the next start evaluates this step
-                if step not in self.checkpoints.steps():
-                    self._save(step, state)
-                raise Interrupted(self._resume_hint(step, self._stop.requested)) from None
-            self._save(step, state, figures)
-        elif self._is_saved(step):
+    def _save_and_evaluate(self, step: int, state: steps.TrainState) -> None:
+        """Save where it is time to, and before every evaluation: a kill in it loses no step."""
+        milestone = self._is_milestone(step)
+        if (milestone or self._is_saved(step)) and step not in self.checkpoints.steps():
             self._save(step, state)
+        if not milestone:
+            return
+        try:
+            with self.clock.timed("evaluation"):
+                figures = self._evaluate(step, state)
+        except Stopped:  # the next start evaluates this step
+            raise Interrupted(self._resume_hint(step, self._stop.requested)) from None
+        if self._is_told() and not self.checkpoints.score(step, figures):
+            self._save(step, state, figures)  # there may be space by now
 
-    def _asked(self) -> bool:
-        return self._stop.requested is not None
+    def _is_told(self) -> bool:
+        """Whether the log is on disk: a checkpoint newer than it would leave a gap in it."""
+        return not self.log or self.log.flush() or jax.process_count() > 1
 
     def _evaluate(self, step: int, state: steps.TrainState) -> dict[str, float]:
         averaged = self._network(state, ema=True) if state.ema else None
@@ -296,8 +307,8 @@ class Trainer:
     def _save(
         self, step: int, state: steps.TrainState, figures: dict[str, float] | None = None
     ) -> None:
-        if self.log and not self.log.flush() and jax.process_count() == 1:
-            return  # A checkpoint newer than the log would leave a gap in it.
+        if not self._is_told():
+            return
         with self.clock.timed("checkpoints"):
             state = jax.device_get(state)
             kept = self.examiner.standing | {"step": step, "window": self._window.saved}
@@ -309,14 +320,12 @@ class Trainer:
             write_whole(dump, json.dumps(dict(self._recent), indent=1))
         raise UserError(
             f"{rejected} updates in a row were not finite, up to step {step}; the run stops with "
-            f"the last good checkpoint, step {max(self.checkpoints.steps(), default=0)}. The clips "
-            f"of these batches are in {dump}. Lower the learning rate, or set clip_norm"
+            f"the last good checkpoint, step {self.checkpoints.settled()}. The clips of these "
+            f"batches are in {dump}. Lower the learning rate, or set clip_norm"
         )
 
     def _check_saved(self, last: int) -> None:
-        self.checkpoints.wait()
-        newest = max(self.checkpoints.steps(), default=0)
-        if newest < last:
+        if (newest := self.checkpoints.settled()) < last:
             raise UserError(
                 f"the checkpoint of the last step, {last}, could not be written to "
                 f"{self.folder}; free space there and run the same command again: it continues "
@@ -324,8 +333,7 @@ class Trainer:
             )
 
     def _resume_hint(self, step: int, signal_name: str | None) -> str:
-        self.checkpoints.wait()
-        newest = max(self.checkpoints.steps(), default=0)
+        newest = self.checkpoints.settled()
         lost = "" if newest == step else f" (step {step} could not be saved)"
         asked = signal_name or "a signal to another process"
         return (
@@ -334,5 +342,9 @@ class Trainer:
         )
 
 
-def _worded(name: str, value: float) -> str:
-    return f"{name} {100 * value:.0f} %" if name == "accuracy" else f"{name} {value:.3f}"
+def _worded(terms: Mapping[str, float]) -> str:
+    hidden = ("gradient_norm", "rejected", "learning_rate")
+    shown = {k: v for k, v in terms.items() if k not in hidden and "/" not in k}
+    return "  ".join(
+        f"{k} {100 * v:.0f} %" if k == "accuracy" else f"{k} {v:.3f}" for k, v in shown.items()
+    )

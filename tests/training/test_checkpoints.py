@@ -56,6 +56,19 @@ def test_latest_and_best_are_both_kept(tmp_path):
     assert best == 1
 
 
+def test_a_score_comes_later_than_its_state(tmp_path):
+    with Checkpoints(tmp_path / "c", latest=1, best=1) as checkpoints:
+        assert not checkpoints.score(1, {"top1": 0.9})  # nothing is there
+        for step, score in {1: 0.9, 2: 0.5, 3: 0.7}.items():
+            checkpoints.save(step, state(step), META)
+            assert not checkpoints.is_scored(step)
+            assert checkpoints.score(step, {"top1": score, "mAP": 0.2})
+        assert checkpoints.figures(3) == {"top1": 0.7, "mAP": 0.2}
+    with Checkpoints(tmp_path / "c", read_only=True) as checkpoints:
+        assert (checkpoints.steps(), checkpoints.best_step()) == ([1, 3], 1)
+        assert_equal(checkpoints.restore(state())[0], state(3))
+
+
 def test_without_a_score_there_is_no_best(tmp_path):
     assert save_all(tmp_path / "c", {1: None, 2: None}) == ([1, 2], None)
 

@@ -1,3 +1,4 @@
+import contextlib
 import functools
 import gzip
 import json
@@ -196,6 +197,43 @@ def test_logs_hold_every_step_once_after_a_crash(tmp_path):
     assert tensorboard_steps(tmp_path, "train/loss") == [1, 2, 3, 4, 5, 6]
     assert tensorboard_steps(tmp_path, "time/ms/data") == [2, 3, 4, 6]
     assert tensorboard_steps(tmp_path, "eval/top1") == [3, 6]
+
+
+@pytest.mark.slow
+def test_a_kill_during_an_evaluation_loses_no_step(tmp_path):
+    trainer(tmp_path / "whole").run()
+    trained = []
+    for killed in (3, 6, None):
+        made = trainer(tmp_path / "cut")
+        crash_after_evaluation(made, killed)
+        made._next = functools.partial(note_step, made._next, trained)
+        with pytest.raises(MemoryError) if killed else contextlib.nullcontext():
+            made.run()
+    assert trained == [1, 2, 3, 4, 5, 6]
+    for kind in ("train", "eval"):
+        assert scalars(tmp_path / "whole", kind) == scalars(tmp_path / "cut", kind)
+    assert_identical(final_leaves(tmp_path / "whole"), final_leaves(tmp_path / "cut"))
+    with Checkpoints(tmp_path / "cut" / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.is_scored(6) and checkpoints.best_step()
+
+
+def note_step(following, trained: list, batches, step: int):
+    trained.append(step)
+    return following(batches, step)
+
+
+def crash_after_evaluation(made: Trainer, step: int | None) -> None:
+    """Let `made` end when `step` is examined and logged, and its figures are not saved."""
+    evaluate = made._evaluate
+
+    def crash(now, state):
+        figures = evaluate(now, state)
+        if now == step:
+            made.checkpoints.wait()  # an evaluation is longer than a save
+            raise MemoryError("killed")
+        return figures
+
+    made._evaluate = crash
 
 
 def test_a_finished_run_trains_no_further(tmp_path):
