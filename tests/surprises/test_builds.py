@@ -13,12 +13,13 @@ from jax_irkd.deployment import annotate, prediction
 from jax_irkd.host import lettering
 from jax_irkd.inspection import contact_sheet
 from jax_irkd.reporting import charts, pictures
-from jax_irkd.tfds_builders._shared import pool, report
+from jax_irkd.tfds_builders._shared import inventory, pool, report
 from jax_irkd.tfds_builders._shared.cache import Cache, EncodingTask
 from jax_irkd.tfds_builders._shared.lock import locked
 from jax_irkd.training import parallel
+from jax_irkd.video.archives import Found
 from tests.deployment.test_predict import Reader
-from tests.helpers.crashing import crash_on_b
+from tests.helpers.crashing import CrashingFilm, crash_on_b
 
 CONFIG = ("ntu_rgbd_ir", "ten")
 BUILDER = "jax_irkd.tfds_builders._shared.builder.PairedBuilder"
@@ -31,6 +32,16 @@ def test_a_decoder_that_crashes_never_takes_the_build_with_it(tmp_path, keys, wo
     found = pool.encode_all(tasks, crash_on_b, cache, workers, show=False)
     assert [summary.records for summary in found] == [int(key != "b") for key in keys]
     assert found[-1].skipped[0].reason == "crashes the decoder"
+
+
+@pytest.mark.slow
+def test_it_ends_no_inventory(tmp_path):
+    good = write_video(tmp_path / "good.mp4", list(np.zeros((3, 48, 64, 3), np.uint8)))
+    files = {("b", "rgb"): CrashingFilm(), ("a", "rgb"): good}
+    found = {key: Found(source, 1, "1") for key, source in files.items()}
+    headers, refused = inventory.read_headers(found, 2, show=False)
+    assert [facts.frames for facts in headers.values()] == [3]
+    assert [(skip.name, skip.reason) for skip in refused] == [("bad.mp4", "crashes the decoder")]
 
 
 def test_under_beam_it_is_skipped_too():

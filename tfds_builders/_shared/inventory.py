@@ -1,5 +1,6 @@
 """What a build would find: tables, problems, and an estimate of disk and time, without building."""
 
+import functools
 import itertools
 import shutil
 import time
@@ -11,15 +12,17 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from jax_irkd.tfds_builders._shared import pool
 from jax_irkd.tfds_builders._shared.cache import Skip
 from jax_irkd.tfds_builders._shared.encoding import Storage, encode_jpeg
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders._shared.pairs import length_notes
-from jax_irkd.video.archives import Found, held
+from jax_irkd.video.archives import Found, base_name, held
 from jax_irkd.video.decoding import Facts, Film
 from jax_irkd.video.faults import VideoError, named_faults
 
 SAMPLES, SAMPLE_FRAMES = 3, 96
+FILES_PER_WORKER = 200  # headers to be read before another process is worth its start
 # Seconds of a build that no sample shows: the start of its workers, and packing a pair.
 STARTING, PACKING = 3.0, 0.01
 USUAL_RATE = (29.0, 31.0)
@@ -59,20 +62,31 @@ class Inventory(NamedTuple):
 
 
 def read_headers(
-    files: dict[tuple[str, str], Found], show: bool = True
+    files: dict[tuple[str, str], Found], processes: int, show: bool = True
 ) -> tuple[dict[tuple[str, str], Facts], list[Skip]]:
     """What films by (name, modality) say of themselves, and those that the build would refuse.
 
-    Damage in between shows only when they are decoded.
+    Damage in between shows only when they are decoded. They are read where the build decodes, in
+    other processes: one that crashes the decoder is named, as it is there.
     """
-    headers, unreadable = {}, []
-    for key, found in track(files.items(), "reading headers", len(files), disable=not show):
-        try:
-            with named_faults(found.source):
-                headers[key] = Film(found.source).facts()
-        except VideoError as error:
-            unreadable.append(Skip(error.name, "unreadable video", error.reason))
-    return headers, unreadable
+    headers, unreadable = {}, {}
+    workers = min(processes, 1 + len(files) // FILES_PER_WORKER)
+    done = pool.in_workers(files.items(), _header, workers)
+    for (key, found), facts in track(done, "reading headers", len(files), disable=not show):
+        if isinstance(facts, str):
+            facts = Skip(base_name(found.source), pool.CRASHES, facts)
+        (unreadable if isinstance(facts, Skip) else headers)[key] = facts
+    in_order = [{key: told[key] for key in files if key in told} for told in (headers, unreadable)]
+    return in_order[0], list(in_order[1].values())
+
+
+def _header(file: tuple[tuple[str, str], Found]) -> Facts | Skip:
+    found = file[1]
+    try:
+        with named_faults(found.source):
+            return Film(found.source).facts()
+    except VideoError as error:
+        return Skip(error.name, "unreadable video", error.reason)
 
 
 def odd_headers(headers: dict[tuple[str, str], Facts], short: int) -> list[Skip]:
@@ -123,9 +137,12 @@ def estimate(
     size, seconds = 0.0, PACKING * films
     full = dict.fromkeys(complete, 0.0)
     full_seconds = dict.fromkeys(complete, 0.0)
-    for kind in MODALITIES:
-        costs = [_cost(found, kind, options) for found in _spread(samples[kind])]
-        costs = [cost for cost in costs if cost]
+    measured = {kind: [] for kind in MODALITIES}
+    tried = [(kind, found) for kind in MODALITIES for found in _spread(samples[kind])]
+    for (kind, _), cost in pool.in_workers(tried, functools.partial(_cost, options), 1):
+        if isinstance(cost, _Cost):
+            measured[kind].append(cost)
+    for kind, costs in measured.items():
         if not costs:
             return ["no estimate: none of the samples could be read"]
         cost = _Cost(*(sum(column) / len(costs) for column in zip(*costs)))
@@ -167,8 +184,9 @@ class _Cost(NamedTuple):
     bytes: float
 
 
-def _cost(found: Found, kind: str, options: BuildOptions) -> _Cost | None:
-    """Measured on the first frames of a film; None when none can be read."""
+def _cost(options: BuildOptions, sample: tuple[str, Found]) -> _Cost | None:
+    """Measured on the first frames of a film of a modality; None when none can be read."""
+    kind, found = sample
     stored, sizes, count = 0.0, [], 0
     storage = Storage(**options.storage)
     begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Encodes tasks in several processes, survives a decoder that crashes, and shows progress."""
+"""Does tasks in several processes, survives a decoder that crashes, and shows progress."""
 
 import collections
 import contextlib
@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+from typing import TypeVar
 
 import cv2
 import pebble
@@ -24,8 +25,10 @@ from jax_irkd.tfds_builders._shared.cache import (
     Skip,
 )
 
+Task, Outcome = TypeVar("Task"), TypeVar("Outcome")
 Encode = Callable[[EncodingTask], EncodingResult]
 INLINE = False  # for tests and debuggers: a decoder that crashes then takes this process with it
+CRASHES = "crashes the decoder"
 CRASHED = "its process ended without a word (crash or out of memory)"
 ATTEMPTS = 2  # of a task whose process dies: memory may have been short
 
@@ -52,7 +55,7 @@ def encode_all(
     if missing:
         step = functools.partial(encode_into, str(cache.folder), encode)
         with progress_bar("encoding", len(tasks), len(summaries), show) as advance:
-            for task, outcome in _run(missing, step, max(1, min(workers, len(missing)))):
+            for task, outcome in in_workers(missing, step, min(workers, len(missing))):
                 if isinstance(outcome, str):
                     outcome = cache.store(task, _crash(task, outcome))
                 summaries[task.key] = outcome
@@ -84,22 +87,22 @@ def _helper() -> pebble.ProcessPool:
 
 
 def _crash(task: EncodingTask, why: str) -> EncodingResult:
-    return EncodingResult([], [Skip(task.key, "crashes the decoder", why)], [])
+    return EncodingResult([], [Skip(task.key, CRASHES, why)], [])
 
 
-def _run(
-    tasks: list[EncodingTask], step: Callable, workers: int
-) -> Iterator[tuple[EncodingTask, EncodingSummary | str]]:
-    """Tasks with their summaries as they end, or with the reason why a task kills its worker."""
+def in_workers(
+    tasks: Iterable[Task], step: Callable[[Task], Outcome], workers: int
+) -> Iterator[tuple[Task, Outcome | str]]:
+    """Tasks with what `step` made of them, as they end, or with why a task kills its worker."""
     if INLINE:
         for task in tasks:
             yield task, step(task)
         return
     # Forked children inherit locks held by other threads; spawned ones start clean.
     context = multiprocessing.get_context("spawn")
-    pool = pebble.ProcessPool(workers, context=context, initializer=_start_worker)
+    pool = pebble.ProcessPool(max(1, workers), context=context, initializer=_start_worker)
     waiting = collections.deque((task, 1) for task in tasks)
-    running: dict[futures.Future, tuple[EncodingTask, int]] = {}
+    running: dict[futures.Future, tuple[Task, int]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < 3 * workers:

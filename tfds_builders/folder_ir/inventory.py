@@ -23,7 +23,7 @@ def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
     problems += found.unreadable
     samples = {kind: [pair[kind] for pair in found.pairs.values()] for kind in MODALITIES}
     files = {(key, kind): pair[kind] for key, pair in found.pairs.items() for kind in MODALITIES}
-    headers, unreadable = read_headers(files)
+    headers, unreadable = read_headers(files, options.processes)
     problems += unreadable + length_problems(headers)
     for kind in MODALITIES:
         lengths = [facts.frames for (_, k), facts in headers.items() if k == kind]

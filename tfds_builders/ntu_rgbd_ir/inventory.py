@@ -24,7 +24,7 @@ def take(folder: Path, config: str, classes: int, options: BuildOptions, out: Pa
     wanted = {key: pair for key, pair in found.clips.items() if found.names[key].action <= classes}
     _, unpaired = clips.tasks_of(found, classes, options)
     files = {(key, kind): pair[kind] for key, pair in wanted.items() for kind in pair}
-    headers, unreadable = read_headers(files)
+    headers, unreadable = read_headers(files, options.processes)
     missing, rows = _missing(found, wanted, classes), _rows(found, wanted)
     problems = found.notes + found.skipped + found.unreadable + unpaired + unreadable + missing
     problems += odd_headers(headers, SHORT_CLIP) + length_problems(headers)

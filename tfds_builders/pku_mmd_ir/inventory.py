@@ -23,7 +23,7 @@ def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
     found = videos.scan(folder)
     tasks, skipped = videos.tasks_of(found, options)
     files = {(name, kind): pair[kind] for name, pair in found.videos.items() for kind in pair}
-    headers, unreadable = read_headers(files)
+    headers, unreadable = read_headers(files, options.processes)
     absent = [name for name in found.listed if name not in found.videos]
     problems = found.notes + found.skipped + found.unreadable + skipped + unreadable
     problems += odd_headers(headers, SHORT_VIDEO)
