@@ -42,7 +42,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     kind.add_argument("--untrimmed", dest="trimmed", action="store_false", help="a timeline")
     add("--seconds", type=_positive(float), default=2.0, help="length of a window")
     add("--stride", type=_positive(int), default=16, help="frames between predictions")
-    add("--threshold", type=float, default=0.5, help="of a timeline's segments")
+    add(
+        "--threshold",
+        type=share,
+        help="least probability of an answer (default: by calibration; 0.5 for a timeline)",
+    )
     add("--batch", type=_positive(int), default=1, help="windows at once; more for GPUs")
     add("--windows", choices=["auto", "shared", "whole"], default="auto", help=_WINDOWS)
     add("--range", default="", help="of more than eight bits: auto or MIN,MAX")
@@ -59,6 +63,14 @@ def _positive(kind: type):
 
     convert.__name__ = kind.__name__
     return convert
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
 
 
 def predict(argv: list[str]) -> int:

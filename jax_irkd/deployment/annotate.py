@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from jax_irkd.deployment.judgement import Verdict
 from jax_irkd.detection.rows import Row
 from jax_irkd.errors import UserError
 from jax_irkd.host import lettering
@@ -48,8 +49,7 @@ def annotate(result: Any, names: Sequence[str], target: Path) -> None:
             if writer is None:
                 timing = film.timing
                 writer = FilmWriter(target, image.shape, timing.rate, steady=timing.steady)
-            scores = result.probabilities[np.searchsorted(nearest, shot.index)]
-            draw(image, scores, names)
+            draw(image, result.verdicts[np.searchsorted(nearest, shot.index)], names)
             if not result.trimmed:
                 draw_timeline(image, result.rows, result.timing, shot.time)
             writer.add(image, shot.time)
@@ -64,15 +64,21 @@ def annotate(result: Any, names: Sequence[str], target: Path) -> None:
             target.unlink(missing_ok=True)
 
 
-def draw(image: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> None:
-    """The most probable class and a bar of its probability, onto the top of RGB `h w 3`."""
+def draw(image: np.ndarray, verdict: Verdict, names: Sequence[str]) -> None:
+    """The most probable class and a bar of its probability, onto the top of RGB `h w 3`.
+
+    An answer that does not count is a word without a bar.
+    """
     height, width = image.shape[:2]
+    scores = verdict.probabilities
     best = int(scores.argmax())
     strip = max(height // 12, 14)
     image[:strip] //= 3
-    bar = image[strip - max(strip // 5, 2) : strip, : round(width * float(scores[best]))]
+    share = float(scores[best]) if verdict.recognised else 0.0
+    bar = image[strip - max(strip // 5, 2) : strip, : round(width * share)]
     bar[:] = colour_of(best)
-    path, text = lettering.lettered(f"{scores[best]:4.0%} {names[best]}")
+    said = f"{share:4.0%} {names[best]}" if verdict.recognised else verdict.words
+    path, text = lettering.lettered(said)
     font = _font(path, strip // 2)
     if font.getlength(text) > width - 8:
         font = _font(path, max(6, int(strip // 2 * (width - 8) / font.getlength(text))))

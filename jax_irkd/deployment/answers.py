@@ -1,5 +1,6 @@
 """Answers as JSON, as text and as files."""
 
+import collections
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_irkd.deployment.judgement import NOTHING, PICTURES, REASONS, Verdict
 from jax_irkd.deployment.prediction import VideoResult, frame_count
 from jax_irkd.detection.rows import write_rows
 from jax_irkd.host.files import write_whole
@@ -15,7 +17,9 @@ from jax_irkd.host.files import write_whole
 def as_json(result: VideoResult, names: Sequence[str], topk: int) -> dict[str, Any]:
     """One JSON object per video: `predictions` of a clip, `segments` of a timeline.
 
-    Labels and frames count from 1, ends included, as in PKU-MMD.
+    Labels and frames count from 1, ends included, as in PKU-MMD. `recognised` says whether a clip's
+    answer counts, `reason` why not (a key of `judgement.REASONS`); of a timeline `unrecognised`
+    counts the windows that do not, by reason.
     """
     times, ends = result.timing.times, result.timing.ends()
     common = {
@@ -26,13 +30,14 @@ def as_json(result: VideoResult, names: Sequence[str], topk: int) -> dict[str, A
         "warnings": result.warnings,
     }
     if result.trimmed:
-        return common | {
-            "predictions": [
-                {"label": index + 1, "class": names[index], "probability": round(value, 6)}
-                for index, value in top(result.probabilities[0], topk)
-            ]
-        }
+        verdict = result.verdicts[0]
+        return common | judged(verdict) | {
+            "predictions": predictions(verdict.probabilities, names, topk)
+        }  # fmt: skip
+    reasons = collections.Counter(v.reason for v in result.verdicts if not v.recognised)
     return common | {
+        "windows": len(result.verdicts),
+        "unrecognised": dict(reasons),
         "segments": [
             {
                 "label": row.label,
@@ -44,8 +49,23 @@ def as_json(result: VideoResult, names: Sequence[str], topk: int) -> dict[str, A
                 "confidence": round(row.confidence, 6),
             }
             for row in sorted(result.rows, key=lambda row: row.start)
-        ]
+        ],
     }
+
+
+def judged(verdict: Verdict) -> dict[str, Any]:
+    """Whether an answer counts, for JSON."""
+    return {"recognised": verdict.recognised} | (
+        {"reason": verdict.reason} if verdict.reason else {}
+    )
+
+
+def predictions(probabilities: np.ndarray, names: Sequence[str], topk: int) -> list[dict[str, Any]]:
+    """The most probable classes, for JSON; labels count from 1."""
+    return [
+        {"label": index + 1, "class": names[index], "probability": round(value, 6)}
+        for index, value in top(probabilities, topk)
+    ]
 
 
 def as_text(result: VideoResult, names: Sequence[str], topk: int) -> str:
@@ -54,14 +74,22 @@ def as_text(result: VideoResult, names: Sequence[str], topk: int) -> str:
     seconds = result.timing.end
     lines = [f"{result.path}  ({frame_count(result.frames)}, {seconds:.1f} s)"]
     if result.trimmed:
-        for row in found["predictions"]:
-            lines.append(f"  {row['probability']:6.1%}  {row['class']}")
+        verdict = result.verdicts[0]
+        lines += [] if verdict.recognised else [f"  {verdict.words}"]
+        # What it would have said: in brackets, for it does not count.
+        for row in found["predictions"] if verdict.reason not in PICTURES else ():
+            line = f"{row['probability']:6.1%}  {row['class']}"
+            lines.append(f"  {line}" if verdict.recognised else f"  ({line.strip()})")
     else:
         for row in found["segments"]:
             times = f"{clock_time(row['start_seconds'])} - {clock_time(row['end_seconds'])}"
             lines.append(f"  {times}  {row['confidence']:6.1%}  {row['class']}")
         if not found["segments"]:
             lines.append("  no action reaches the threshold; try a lower --threshold")
+        for reason, count in found["unrecognised"].items():
+            if reason != "unsure":
+                share = f"{count} of {found['windows']} windows"
+                lines.append(f"  {NOTHING} in {share}: {REASONS[reason]}")
     return "\n".join(lines)
 
 

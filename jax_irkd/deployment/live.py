@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_irkd.data.spec import InputSpec
-from jax_irkd.deployment.answers import clock_time, top
+from jax_irkd.deployment.answers import clock_time, judged, predictions
+from jax_irkd.deployment.judgement import NOTHING, REASONS, UNCALIBRATED, Verdict
 from jax_irkd.deployment.recognizer import Prediction, Recognizer
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, once
 from jax_irkd.video import playback
 from jax_irkd.video.pixels import colourfulness
 from jax_irkd.video.streams import Stream, kind_of, name_of
@@ -50,7 +51,10 @@ def stream(flags: argparse.Namespace) -> int:
             which=flags.which,
             range=flags.range,
             windows=flags.windows,
+            threshold=flags.threshold,
         )
+        if not recognizer.judge.calibration:
+            once(f"{flags.run} {UNCALIBRATED}")
         took = time.monotonic() - start
         recorder = target and stack.enter_context(_recorder(target, recognizer))
         print(f"ready after {took:.1f} s; Ctrl-C ends", file=sys.stderr)
@@ -98,32 +102,33 @@ def _answer_all(recognizer: Recognizer, source: Any, flags, board, recorder) -> 
 
 def _answers(recognizer: Recognizer, source: Any, topk: int, recorder) -> Iterator[Answer]:
     """What is said of the stream, as it comes; with a recorder every frame is recorded."""
-    start, scores = None, None
+    start, newest = None, None
     for moment, frame in source:
         start = moment if start is None else start
         prediction = recognizer.push_prepared(frame.prepared, moment, frame.image)
         if prediction is not None:
-            scores = prediction.probabilities
+            newest = Verdict(prediction.probabilities, prediction.reason)
             latency = time.monotonic() - moment
             names = recognizer.classifier.class_names
-            best = top(prediction.probabilities, topk)
             line = {
                 "time": round(moment - start, 3),
                 "latency": round(latency, 4),
                 "dropped": round(source.drop_rate, 4),
-                "predictions": [
-                    {"label": i + 1, "class": names[i], "probability": round(p, 6)} for i, p in best
-                ],
+                **judged(newest),
+                "predictions": predictions(prediction.probabilities, names, topk),
             }
             yield Answer(prediction, moment - start, latency, line)
         if recorder:
-            recorder.add(frame.image, moment - start, scores)
+            recorder.add(frame.image, moment - start, newest)
 
 
 def _as_text(answer: Answer) -> str:
     prediction, dropped = answer.prediction, answer.line["dropped"]
+    said = f"{prediction.probability:6.1%}  {prediction.label}"
+    if not prediction.recognised:
+        said = f"     –  {NOTHING}: {REASONS[prediction.reason]}"
     return (
-        f"{clock_time(answer.moment)}  {prediction.probability:6.1%}  {prediction.label}"
+        f"{clock_time(answer.moment)}  {said}"
         f"  ({1e3 * answer.latency:.0f} ms, {dropped:.1%} dropped)"
     )
 

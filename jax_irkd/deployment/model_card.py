@@ -25,7 +25,7 @@ With jax_irkd: `python -m jax_irkd.predict --run={file} video.avi`.
 {metrics}
 
 {accuracy}Measured with this protocol on this data set; other cameras, rooms and people will differ.
-It always answers with one of its classes, also when nothing of the kind happens.
+{judged}
 
 ## Where it comes from
 
@@ -73,6 +73,21 @@ print(manifest["class_names"][probabilities[0].argmax()])
 """
 
 
+def judged(calibration: Mapping[str, Any] | None) -> str:
+    """Whether somebody can tell when nothing happens."""
+    if not calibration:
+        return (
+            "It always answers with one of its classes, also when nothing of the kind happens, and "
+            "its probabilities are not calibrated."
+        )
+    return (
+        "The program itself always answers with one of its classes. `calibration` in the manifest "
+        f"tells when that counts: its temperature ({calibration['temperature']:.3g}) and "
+        f"thresholds reject {calibration['rejected']:.0%} of {calibration['clips']} true actions "
+        "of validation subjects. jax_irkd applies it; docs/predict.md says how."
+    )
+
+
 def model_card(manifest: Mapping[str, Any], kind: str = "irkd") -> str:
     """Markdown from a manifest; `kind` is irkd or onnx."""
     metrics = manifest.get("metrics") or {}
@@ -98,6 +113,7 @@ def model_card(manifest: Mapping[str, Any], kind: str = "irkd") -> str:
         flops=manifest["flops"] / 1e9,
         metrics=table if rows else "The run has no results yet (no results.json beside it).",
         accuracy=f"Compared with float32: {accuracy['summary']}.\n\n" if accuracy else "",
+        judged=judged(manifest.get("calibration")),
         protocol=manifest.get("protocol"),
         step=manifest.get("step"),
         commit=manifest.get("git_commit") or "unknown",

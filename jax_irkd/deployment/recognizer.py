@@ -5,7 +5,7 @@ from jax_irkd import Recognizer
 recognizer = Recognizer("student.irkd")
 for frame in camera:
     prediction = recognizer.push(frame)
-    if prediction:
+    if prediction and prediction.recognised:
         print(prediction.label, prediction.probability)
 """
 
@@ -20,23 +20,35 @@ import numpy as np
 from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment.changes import Changes
 from jax_irkd.deployment.classifier import Classifier, open_classifier, shared_frames
+from jax_irkd.deployment.judgement import PICTURES, REASONS, Judge, Verdict
 from jax_irkd.deployment.samples import Lanes, Sample, Samples
 from jax_irkd.detection.consensus import softmax
 from jax_irkd.errors import UserError
 from jax_irkd.video import grid
 from jax_irkd.video.depth import AUTO, parse_range
-from jax_irkd.video.playback import prepare_frame
+from jax_irkd.video.pixels import colourfulness
+from jax_irkd.video.playback import modality_warning, prepare_frame
 from jax_irkd.video.windows import clip_of
 
 
 class Prediction(NamedTuple):
-    """What is happening: `time` is that of the newest frame, `seconds` what its push took."""
+    """What is happening: `time` is that of the newest frame, `seconds` what its push took.
+
+    `label` is empty where nothing was recognised; `reason` then says why (a key of
+    `judgement.REASONS`). `probability` is that of the likeliest class in any case, calibrated where
+    the network is, as `probabilities` are.
+    """
 
     label: str
     probability: float
     probabilities: np.ndarray
     time: float
     seconds: float
+    reason: str = ""
+
+    @property
+    def recognised(self) -> bool:
+        return not self.reason
 
 
 class Recognizer:
@@ -55,8 +67,10 @@ class Recognizer:
     is the rule for frames of more than eight bits (`auto` or `MIN,MAX`, see `video.depth`; empty:
     that of the data the network learned from). `windows`: shared raises where the network needs
     whole windows, whole gives them to every network. The program is compiled here, which takes
-    seconds, unless `warm_up` is False: then by the first prediction or by `warm_up()`. `notify` is
-    told in a line what changes in the source. Memory: the window's frames at the network's size.
+    seconds, unless `warm_up` is False: then by the first prediction or by `warm_up()`. `threshold`
+    is the least probability of an answer that counts, in place of the calibrated one (`judgement`).
+    `notify` is told in a line what changes in the source. Memory: the window's frames at the
+    network's size.
 
     Raises UserError for values that make no sense.
     """
@@ -72,6 +86,7 @@ class Recognizer:
         range: str = "",
         windows: str = "auto",
         warm_up: bool = True,
+        threshold: float | None = None,
         notify: Callable[[str], None] = lambda text: print(f"warning: {text}", file=sys.stderr),
     ):
         if stride < 1 or seconds <= 0 or rate <= 0:
@@ -81,6 +96,7 @@ class Recognizer:
         named = isinstance(network, str | Path)
         self.classifier = open_classifier(network, which) if named else network
         self.spec = spec_of(self.classifier)
+        self.judge = Judge(self.classifier, threshold)
         self.levels = parse_range(range or range_of(self.classifier))
         self.seconds, self.stride, self.rate, self.notify = seconds, stride, rate, notify
         count = self.spec.num_segments
@@ -108,8 +124,11 @@ class Recognizer:
         after `stride` frames and as many as the network has segments; until the window is full,
         from what there is. A source that changes its size or kind of picture begins anew.
         """
-        prepared = prepare_frame(frame, self.spec)
-        return self.push_prepared(prepared, time, np.asarray(frame))
+        prepared, image = prepare_frame(frame, self.spec), np.asarray(frame)
+        if not self._clock:
+            for text in modality_warning(colourfulness(image), self.spec.modality):
+                self.notify(f"the source {text}")
+        return self.push_prepared(prepared, time, image)
 
     def push_prepared(
         self, frame: np.ndarray, time: float | None = None, image: np.ndarray | None = None
@@ -141,7 +160,7 @@ class Recognizer:
 
     def reset(self) -> None:
         """Forget the frames so far, as after a cut."""
-        self._changes, self._clock = Changes(), 0
+        self._changes, self._clock, self._fault = Changes(), 0, ""
         self._forget()
 
     def _forget(self) -> None:
@@ -159,21 +178,32 @@ class Recognizer:
         window = self._samples.window()
         for sample in dict.fromkeys(window):
             self._look(sample)
+        frames = [sample.frame for sample in window]
+        clip = clip_of(frames, self.spec.channels, self.levels)
         if all(sample.logits is not None for sample in window):
             mean = np.mean([sample.logits for sample in window], axis=0)
             probabilities = softmax(mean[None])[0]
         else:
-            frames = [sample.frame for sample in window]
-            clip = clip_of(frames, self.spec.channels, self.levels)
             probabilities = self.classifier(clip[None])[0]
-        best = int(probabilities.argmax())
+        seen = [place for place, sample in enumerate(window) if sample not in window[:place]]
+        verdict = self.judge(probabilities, clip[seen])
+        self._tell(verdict)
+        best = int(verdict.probabilities.argmax())
         return Prediction(
-            self.classifier.class_names[best],
-            float(probabilities[best]),
-            probabilities,
+            self.classifier.class_names[best] if verdict.recognised else "",
+            float(verdict.probabilities[best]),
+            verdict.probabilities,
             time,
             clock.monotonic() - start,
+            verdict.reason,
         )
+
+    def _tell(self, verdict: Verdict) -> None:
+        """Say when pictures begin to show nothing."""
+        fault = verdict.reason if verdict.reason in PICTURES else ""
+        if fault and fault != self._fault:
+            self.notify(f"the source shows nothing: {REASONS[fault]}")
+        self._fault = fault
 
 
 def spec_of(classifier: Classifier) -> InputSpec:

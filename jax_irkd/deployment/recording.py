@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from jax_irkd.deployment.annotate import FilmWriter, draw, in_colour, sized
+from jax_irkd.deployment.judgement import Verdict
 from jax_irkd.errors import FULL, UserError
 from jax_irkd.video import formats
 
@@ -47,7 +48,7 @@ class Recorder:
         self._writer: FilmWriter | None = None
         self._size = (0, 0)
         # Fonts are looked up now, a quarter of a second, not while frames come in.
-        draw(np.zeros((48, 64, 3), np.uint8), np.eye(len(names))[0], names)
+        draw(np.zeros((48, 64, 3), np.uint8), Verdict(np.eye(len(names))[0]), names)
 
     def __enter__(self) -> "Recorder":
         return self
@@ -56,9 +57,9 @@ class Recorder:
         if self._writer:
             self._writer.close()
 
-    def add(self, image: np.ndarray, moment: float, scores: np.ndarray | None) -> None:
+    def add(self, image: np.ndarray, moment: float, verdict: Verdict | None) -> None:
         """A frame of any size and depth at `moment` (seconds from the first), with the newest
-        probabilities `k`, None before there are any. Raises UserError when it cannot be written.
+        answer, None before there is one. Raises UserError when it cannot be written.
         """
         image = sized(in_colour(image))
         try:
@@ -67,8 +68,8 @@ class Recorder:
                 self._writer = FilmWriter(self.path, image.shape, RATE, steady=False, live=True)
             if image.shape[1::-1] != self._size:
                 image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
-            if scores is not None:
-                draw(image, scores, self.names)
+            if verdict is not None:
+                draw(image, verdict, self.names)
             self._writer.add(image, moment)
         except (av.FFmpegError, OSError) as error:
             if getattr(error, "errno", None) in FULL:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from jax_irkd.deployment.answers import as_json, as_text, own_names, write_files
 from jax_irkd.deployment.classifier import open_classifier
+from jax_irkd.deployment.judgement import UNCALIBRATED, Judge
 from jax_irkd.deployment.prediction import VideoSettings, predict
-from jax_irkd.errors import FULL, UserError
+from jax_irkd.errors import FULL, UserError, once
 from jax_irkd.video import formats, playback
 from jax_irkd.video.archives import name_of
 from jax_irkd.video.depth import parse_range
@@ -26,6 +27,8 @@ def predict_all(flags: argparse.Namespace) -> int:
         parse_range(flags.range)
     classifier = open_classifier(flags.run, flags.which)
     names = classifier.class_names
+    if not Judge(classifier, flags.threshold).calibration:
+        once(f"{flags.run} {UNCALIBRATED}")
     settings = VideoSettings(
         flags.topk,
         flags.trimmed,

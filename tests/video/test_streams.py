@@ -273,6 +273,10 @@ def test_what_changes_in_a_source_is_said():
     for count, image in enumerate(pictures):
         clock += 1 / 30 if count < 35 else 1 / 10
         recognizer.push(image, clock)
+    assert {line for line in said if "shows nothing" in line} == {
+        "the source shows nothing: the picture stands still"
+    }
+    said = [line for line in said if "shows nothing" not in line]
     assert [line.split(",")[0].split(";")[0] for line in said] == [
         "the source has got colours",
         "the source now brings 10.0 frames per second",
