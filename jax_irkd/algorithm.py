@@ -24,7 +24,7 @@ from jax_irkd.runs.identity import facts_of, identity_of
 from jax_irkd.runs.lifecycle import carry_out, check_free
 from jax_irkd.runs.network import load_network
 from jax_irkd.runs.results import PAGE, finished, has_begun, is_finished
-from jax_irkd.training import setup
+from jax_irkd.training import loggers, setup
 from jax_irkd.training.evaluation import Scores
 from jax_irkd.training.loop import Trainer
 from jax_irkd.training.phase import Network, Phase
@@ -65,6 +65,7 @@ def run(
     `restart`, `profile` and `busy` are those of `Ways`.
     """
     fields.check(config)
+    loggers.check(config.loggers)
     ways = Ways(restart, profile, busy)
     if not config.eval.detection:
         return run_method(config, workdir, ways)

@@ -288,6 +288,8 @@ def paper_setup(
 
     config.checkpoints = ConfigDict({"every": 500, "latest": 2, "best": 1})  # every: in steps
     config.log_every = 10  # steps: their mean is a line of the log
+    # Beside metrics.jsonl: tensorboard, wandb, mlflow, or the dotted path of a class of yours.
+    config.loggers = ("tensorboard",)
     config.num_devices = 0  # local devices to use; 0: all
     config.max_rejected = 10  # updates in a row that are not finite before the run stops
     config.eval = get_evaluation()

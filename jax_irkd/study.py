@@ -1,7 +1,8 @@
 """Many runs, one table: every method with every seed, compared with the infrared-only baseline.
 
 python -m jax_irkd.study --config=configs/demo.py --workdir=runs/study --seeds=3
-    --methods=baseline,st,at,sp,cc,rkd,ccskd,dkd,mgcam,ours [--jobs=1] [--report_only]
+    --methods=baseline,st,at,sp,cc,rkd,ccskd,dkd,mgcam,ours [--jobs=1] [--dry_run] [--report_only]
+    [--launcher=local|slurm|submitit-local|dask --needs=partition=gpu,gpus_per_node=1]
 
 Run the same command again to continue. Writes study.md and study.json into the workdir, the
 tables into the report.html of every seed, and the page of every run for all its seeds.
@@ -26,7 +27,13 @@ def define(values) -> None:
     flags.DEFINE_string("methods", METHODS, "which methods", **add)
     flags.DEFINE_string("seeds", "3", "how many, or a list as 0,5,7", **add)
     flags.DEFINE_string("workdir", "runs/study", "where the runs lie, below seedN/METHOD", **add)
-    flags.DEFINE_integer("jobs", 1, "runs side by side", lower_bound=1, **add)
+    side = "runs side by side; 0: one here, all on a cluster"
+    flags.DEFINE_integer("jobs", 0, side, lower_bound=0, **add)
+    flags.DEFINE_string("launcher", "local", "local, slurm, submitit-local or dask", **add)
+    needs = "of each run: NAME=VALUE,… as submitit or Dask's resources call them"
+    flags.DEFINE_string("needs", "", needs, **add)
+    flags.DEFINE_string("scheduler", "", "Dask's: its address or its file", **add)
+    flags.DEFINE_bool("dry_run", False, "print every command and what it needs", **add)
     flags.DEFINE_bool("report_only", False, "write the tables of what is finished", **add)
 
 
@@ -46,7 +53,7 @@ def study(argv: list[str]) -> int:
 
         from jax_irkd.host.files import expanded, read_json, write_whole
         from jax_irkd.host.terminal import make_console
-        from jax_irkd.studies import outputs
+        from jax_irkd.studies import clusters, outputs, rehearsal
 
     given, console = asked.flags, make_console(150)
     workdir = expanded(given.workdir)
@@ -64,6 +71,13 @@ def study(argv: list[str]) -> int:
         command_line.need_config(asked)
         methods, seeds = planning.read_methods(given.methods), planning.read_seeds(given.seeds)
         tasks = planning.make_tasks(settings, methods, seeds, workdir)
+        needs = planning.read_needs(given.needs)
+        launcher = clusters.make_launcher(given.launcher, given.jobs, needs, given.scheduler)
+        if given.dry_run:
+            where = " ".join(filter(None, (f"launcher {given.launcher}", given.needs)))
+            for line in rehearsal.lines(tasks, workdir, where):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+            return 0
         plan = {
             "command": "python -m jax_irkd.study " + shlex.join(argv),
             "methods": methods,
@@ -77,23 +91,23 @@ def study(argv: list[str]) -> int:
             raise UserError(
                 f"cannot write to {workdir}: {error.strerror}; use another --workdir"
             ) from error
-        status = run(tasks, workdir, given.jobs, console)
+        status = run(tasks, workdir, launcher, console)
     summary = outputs.write_outputs(workdir, plan, status)
     outputs.write_pages(workdir, plan["seeds"])
     return conclude(workdir, summary, console)
 
 
-def run(tasks: Sequence, workdir, jobs: int, console) -> dict:
+def run(tasks: Sequence, workdir, launcher, console) -> dict:
     """Carry out all tasks under a live table; the final state of each."""
     from jax_irkd.studies import board, processes
 
     with board.Board(tasks, console) as watch:
-        return processes.run_tasks(tasks, workdir, jobs, watch)
+        return processes.run_tasks(tasks, workdir, launcher, watch)
 
 
 def conclude(workdir, summary: Mapping[str, Any], console) -> int:
     """Say what came out; the exit code: 1 when a run failed, 75 when one was stopped."""
-    from jax_irkd.studies.processes import FAILED, STOPPED, WAITING
+    from jax_irkd.studies.attempts import FAILED, STOPPED, WAITING
 
     states = {entry["state"] for entry in summary["unfinished"]}
     for entry in summary["unfinished"]:

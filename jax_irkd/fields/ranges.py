@@ -77,6 +77,7 @@ class Words(NamedTuple):
     """A text, or a tuple of texts."""
 
     several: bool = False
+    example: str = ""
 
     def holds(self, value: Any) -> bool:
         if not self.several:
@@ -88,7 +89,7 @@ class Words(NamedTuple):
         )
 
     def __str__(self) -> str:
-        return "names, as ('conv4','conv5')" if self.several else "a text"
+        return f"names, as {self.example}" if self.several else "a text"
 
 
 Rule = Number | Several | Choice | Flag | Words

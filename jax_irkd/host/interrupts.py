@@ -1,7 +1,7 @@
-"""Signals that ask a run to stop: SIGTERM, SIGHUP, SIGUSR1 and SIGINT.
+"""Signals that ask a run to stop: SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGINT.
 
 In the loop (`StopRequest`) the step is finished and saved first; a second SIGINT ends it at once.
-Anywhere else (`listening`) the first three end the command where it is, with the same exit code:
+Anywhere else (`listening`) all but the last end the command where it is, with the same exit code:
 what is on disk is whole, and the same command continues. Outside the main thread, where Python
 delivers no signals, nothing is listened to.
 """
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 
 INTERRUPTED = 75  # exit code: the state is saved, the same command continues (EX_TEMPFAIL)
-_NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1")  # as far as the system has them
+_NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # as far as the system has them
 ENDING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 

@@ -87,6 +87,8 @@ def has_section(folder: str | Path, title: str) -> bool:
 def show_pictures(folder: str | Path, sections: Sequence[Section]) -> None:
     """Give TensorBoard the pictures of a finished run: how it errs, and those of `sections`."""
     run, found = read_run(folder), {}
+    if "tensorboard" not in (run.results.get("config") or {}).get("loggers", ("tensorboard",)):
+        return
     if run.logits is not None:
         found["confusion"] = pictures.pixels(_confusion(run))
         title = f"{_titled(run)}: percent right by percent sure"

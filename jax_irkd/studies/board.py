@@ -12,11 +12,11 @@ from rich.table import Table
 from jax_irkd.errors import UserError
 from jax_irkd.reporting.wording import percent
 from jax_irkd.runs.results import TITLES, finished, number
+from jax_irkd.studies.attempts import DONE, FAILED, QUEUED, RUNNING, STOPPED, Key, Status
 from jax_irkd.studies.planning import PlannedRun
-from jax_irkd.studies.processes import DONE, FAILED, RUNNING, STOPPED, Key, Status
 from jax_irkd.training.logs import read_log
 
-_STYLES = {DONE: "green", RUNNING: "bold", FAILED: "red", STOPPED: "yellow"}
+_STYLES = {DONE: "green", RUNNING: "bold", QUEUED: "cyan", FAILED: "red", STOPPED: "yellow"}
 
 
 class Board:

@@ -11,8 +11,9 @@ from jax_irkd.host.files import write_whole
 from jax_irkd.reporting import charts, pictures, write
 from jax_irkd.runs import results
 from jax_irkd.runs.results import Run, data_of, is_finished
-from jax_irkd.studies import analysis, processes, tables
-from jax_irkd.studies.processes import DONE, FAILED, WAITING, Key, Status
+from jax_irkd.studies import analysis, tables
+from jax_irkd.studies import attempts as record
+from jax_irkd.studies.attempts import DONE, FAILED, WAITING, Key, Status
 
 
 def write_outputs(workdir: Path, plan: Mapping[str, Any], status: Mapping[Key, Status]) -> dict:
@@ -20,7 +21,7 @@ def write_outputs(workdir: Path, plan: Mapping[str, Any], status: Mapping[Key, S
 
     `plan` holds `command`, `methods` and `seeds`; `status` the state of every run of the study.
     """
-    attempts = processes.read_attempts(workdir)
+    attempts = record.read_attempts(workdir)
     status = dict(status)
     for key in ((seed, name) for seed in plan["seeds"] for name in ("teacher", "baseline")):
         if is_finished(workdir / f"seed{key[0]}" / key[1]):
@@ -80,7 +81,7 @@ def read_runs(
 
 def read_status(workdir: Path, plan: Mapping[str, Any]) -> dict[Key, Status]:
     """The state of every run of a plan, from what lies in the workdir."""
-    last = {name: tries[-1] for name, tries in processes.read_attempts(workdir).items()}
+    last = {name: tries[-1] for name, tries in record.read_attempts(workdir).items()}
     status = {}
     for seed, method in plan["runs"]:
         attempt = last.get(f"seed{seed}/{method}", {"state": WAITING, "reason": ""})

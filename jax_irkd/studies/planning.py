@@ -1,5 +1,6 @@
 """What a study has to run: a task for every method and seed, and the teacher they share."""
 
+import contextlib
 import functools
 import sys
 from collections.abc import Sequence
@@ -65,6 +66,20 @@ def read_seeds(text: str) -> list[int]:
             "or a list of different seeds (0,5,7)"
         )
     return seeds
+
+
+def read_needs(text: str) -> dict[str, int | float | str]:
+    """`partition=gpu,mem_gb=64`: what a run asks of a cluster. Raises UserError for other text."""
+    found: dict[str, int | float | str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or not name or not value:
+            raise UserError(f"--needs has {part!r}; write NAME=VALUE, as gpus_per_node=1")
+        found[name] = value
+        for kind in (float, int):
+            with contextlib.suppress(ValueError):
+                found[name] = kind(value)
+    return found
 
 
 def read_settings(argv: Sequence[str]) -> StudySettings:

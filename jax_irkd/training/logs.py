@@ -1,15 +1,16 @@
-"""What a run writes while it runs: metrics.jsonl and TensorBoard events."""
+"""What a run writes while it runs: metrics.jsonl, and what `config.loggers` names."""
 
 import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jax_irkd.errors import FULL
 from jax_irkd.host.files import write_whole
-from jax_irkd.training.events import Events
+from jax_irkd.training.loggers import Guarded, make_loggers
 
 LOG = "metrics.jsonl"
 
@@ -19,22 +20,27 @@ class RunLog:
 
     `metrics.jsonl` is the record: lines later than `first_step` belong to steps that will be run
     again and are dropped, and so are the figures of that step where it is not `examined`.
-    TensorBoard events are written anew from it. Lines that a full disk does not take are kept and
-    written when there is space again.
+    TensorBoard events are written anew from it; other `loggers` get what comes. Lines that a full
+    disk does not take are kept and written when there is space again.
     """
 
-    def __init__(self, folder: Path, first_step: int, examined: bool = True):
+    def __init__(
+        self,
+        folder: Path,
+        first_step: int,
+        examined: bool = True,
+        loggers: Sequence[str] = ("tensorboard",),
+        facts: Mapping[str, Any] | None = None,
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / LOG
         again = first_step + 1, first_step if not examined else first_step + 1
         lines = [x for x in read_log(folder) if x["step"] < again[x["kind"] == "eval"]]
         write_whole(self._path, "".join(json.dumps(line) + "\n" for line in lines))
         self._file, self._waiting = self._path.open("ab", buffering=0), b""
-        for old in folder.glob("tensorboard/events.out.tfevents.*"):
-            old.unlink()
-        self._events = Events(folder / "tensorboard")
+        self._loggers = make_loggers(loggers, folder, facts or {})
         for line in lines:
-            self._to_tensorboard(line)
+            self._tell(line, [logger for logger in self._loggers if logger.replays])
 
     def write(self, step: int, kind: str, scalars: Mapping[str, float]) -> None:
         """Append a line of `kind` train, time, eval or note; NaN and infinity become null."""
@@ -44,7 +50,7 @@ class RunLog:
         self._waiting += json.dumps(line).encode() + b"\n"
         if not self.flush() and not said:
             logging.error("%s cannot be written, the disk is full; its lines wait", self._path)
-        self._to_tensorboard(line)
+        self._tell(line, self._loggers)
 
     def flush(self) -> bool:
         """Whether every line so far is in the file."""
@@ -56,15 +62,17 @@ class RunLog:
                 raise
         return not self._waiting
 
-    def _to_tensorboard(self, line: Mapping) -> None:
-        for name, value in line.items():
-            if name not in ("step", "kind", "time") and value is not None:
-                self._events.add_scalar(f"{line['kind']}/{name}", value, line["step"], line["time"])
+    def _tell(self, line: Mapping[str, Any], loggers: Sequence[Guarded]) -> None:
+        hidden = ("step", "kind", "time")
+        known = {k: v for k, v in line.items() if k not in hidden and v is not None}
+        for logger in loggers:
+            logger.write(line["step"], line["kind"], known, line["time"])
 
     def close(self) -> None:
         self.flush()
         self._file.close()
-        self._events.close()
+        for logger in self._loggers:
+            logger.close()
 
 
 def has_log(folder: str | Path) -> bool:

@@ -184,7 +184,8 @@ class Trainer:
         )
         writes = jax.process_index() == 0
         unexamined = self._is_unexamined(first)
-        self.log = RunLog(self.folder, first, examined=not unexamined) if writes else None
+        about = (first, not unexamined, self.config.loggers, self.meta)
+        self.log = RunLog(self.folder, *about) if writes else None
         trace = StepTrace(
             self.folder / "profile", first, self.num_steps, wanted=self.profile and writes
         )

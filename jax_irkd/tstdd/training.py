@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -111,7 +112,7 @@ class StreamTrainer:
         update = functools.partial(_update, model=self.model, tx=self.tx)
         update = jax.jit(update, donate_argnums=0)
         with (
-            contextlib.closing(RunLog(self.folder, before + first)) as log,
+            contextlib.closing(self._log(before + first)) as log,
             ThreadPoolExecutor(self.config.input.threads) as pool,
             Progress(f"train {self.name} stream", self.num_steps, first) as progress,
         ):
@@ -157,6 +158,10 @@ class StreamTrainer:
                 pending = start(step + 1)
             images = np.stack([future.result() for future in futures])
             yield images, np.array([self.clips[i].label for i in chosen], np.int32), self.key
+
+    def _log(self, first: int) -> RunLog:
+        facts = {"name": "tstdd", "config": json.loads(self.config.to_json_best_effort())}
+        return RunLog(self.folder, first, loggers=self.config.loggers, facts=facts)
 
     def _fetch(self) -> dict[str, float]:
         """Count the terms of all steps so far; those of the last."""

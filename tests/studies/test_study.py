@@ -5,7 +5,6 @@ import re
 import signal
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -16,57 +15,16 @@ from jax_irkd.errors import UserError
 from jax_irkd.host import room
 from jax_irkd.metrics import classification
 from jax_irkd.runs.results import Run
-from jax_irkd.studies import analysis, board, outputs, planning, processes, tables
-from jax_irkd.studies.planning import PlannedRun
-from jax_irkd.studies.processes import DONE, FAILED, STOPPED, WAITING, Status
+from jax_irkd.studies import analysis, attempts, board, outputs, planning, processes, tables
+from jax_irkd.studies.attempts import DONE, FAILED, STOPPED, WAITING, Status
 from tests.helpers.generated_runs import write_run
+from tests.helpers.short_runs import kill_when, tasks_in, touch
 
 CLASSES = ("top", "bottom", "side")
-# A run in miniature: three steps, told to stop it saves its step, `broken` in its folder ends it.
-WORKER = """
-import json, os, pathlib, signal, sys, time
-folder = pathlib.Path(sys.argv[1])
-folder.mkdir(parents=True, exist_ok=True)
-(folder / "pid").write_text(str(os.getpid()))
-stop = []
-signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
-if (folder / "broken").exists():
-    sys.exit("error: the disk is on fire")
-saved = folder / "saved"
-first = int(saved.read_text()) if saved.exists() else 0
-for step in range(first + 1, 4):
-    with (folder / "metrics.jsonl").open("a") as log:
-        log.write(json.dumps({"step": step, "kind": "eval", "top1": step / 4}) + "\\n")
-    while (folder / "slow").exists() and not stop:
-        time.sleep(0.01)
-    if stop:
-        saved.write_text(str(step))
-        sys.exit(75)
-(folder / "results.json").write_text(json.dumps({"metrics": {"top1": 0.5}, "steps": 3}))
-"""
-
-
-def tasks_in(workdir, methods=("teacher", "baseline", "ours"), seeds=(0,)):
-    return [
-        PlannedRun(
-            seed,
-            method,
-            workdir / f"seed{seed}" / method,
-            (sys.executable, "-S", "-c", WORKER, str(workdir / f"seed{seed}" / method)),
-            (seed, "teacher") if method not in ("teacher", "baseline") else None,
-        )
-        for seed in seeds
-        for method in methods
-    ]
 
 
 def carry_out(tasks, workdir, jobs=1, watch=lambda status: None):
-    return processes.run_tasks(tasks, workdir, jobs, watch, poll=0.01)
-
-
-def touch(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    return processes.run_tasks(tasks, workdir, processes.Local(jobs), watch, poll=0.01)
 
 
 def logits_of(predicted, classes=3):
@@ -320,9 +278,9 @@ def test_runs_are_made_once_and_measured(tmp_path):
         for seed in (0, 1):
             if now[seed, "ours"].state in ("running", DONE):
                 assert now[seed, "teacher"].state == DONE
-    attempts = processes.read_attempts(tmp_path)
-    assert len(attempts) == 6
-    [attempt] = attempts["seed0/ours"]
+    tries = attempts.read_attempts(tmp_path)
+    assert len(tries) == 6
+    [attempt] = tries["seed0/ours"]
     assert attempt["wall_time_s"] > 0 and attempt["peak_memory_bytes"] > 2**20
     written = (tmp_path / "attempts.jsonl").read_text()
     carry_out(tasks, tmp_path)
@@ -372,12 +330,6 @@ def test_a_killed_run_is_said_to_be(tmp_path):
     assert status[0, "baseline"].reason.startswith("killed by SIGKILL (out of memory?)")
 
 
-def kill_when(log):
-    while not log.exists():
-        time.sleep(0.01)
-    os.kill(int(log.with_name("pid").read_text()), signal.SIGKILL)
-
-
 def test_a_signal_is_passed_on_and_the_study_continues(tmp_path):
     tasks = tasks_in(tmp_path, ("teacher", "baseline", "ours"))
     touch(tmp_path / "seed0" / "baseline" / "slow")
@@ -396,7 +348,7 @@ def test_a_signal_is_passed_on_and_the_study_continues(tmp_path):
     assert all(value.state == DONE for value in status.values())
     steps = (tmp_path / "seed0" / "baseline" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in steps] == [1, 2, 3]
-    tries = processes.read_attempts(tmp_path)["seed0/baseline"]
+    tries = attempts.read_attempts(tmp_path)["seed0/baseline"]
     assert [t["exit_code"] for t in tries] == [75, 0]
     cost = analysis._cost(
         {0: Run("baseline", tmp_path, {}, [], None, None, None)}, {"seed0/baseline": tries}
@@ -434,7 +386,7 @@ def test_a_run_left_behind_keeps_others_out(tmp_path):
     [task] = tasks_in(tmp_path, ("baseline",))
     touch(task.folder / "slow")
     with processes._locked(tmp_path) as lock:
-        child = processes._start(task, lock, 1)
+        child = attempts.start(task, inherited=(lock,))
     with pytest.raises(UserError, match="left behind"):
         carry_out([task], tmp_path)
     (task.folder / "slow").unlink()
@@ -445,7 +397,7 @@ def test_a_run_left_behind_keeps_others_out(tmp_path):
 def test_the_board_says_what_changes(tmp_path):
     console = Console(width=120, record=True, file=io.StringIO())
     tasks = tasks_in(tmp_path, ("baseline",))
-    study.run(tasks, tmp_path, 1, console)
+    study.run(tasks, tmp_path, processes.Local(), console)
     said = console.export_text()
     assert "seed0/baseline: running" in said and "seed0/baseline: done · step 3 · 50.0" in said
     console.print(board.table(tasks, {(0, "baseline"): Status(FAILED, "x")}))
@@ -518,7 +470,7 @@ def test_a_folder_with_another_configuration_is_refused(tmp_path):
 
 
 def test_the_command_from_plan_to_tables(tmp_path, monkeypatch, capsys):
-    def fake(tasks, workdir, jobs, console):
+    def fake(tasks, workdir, launcher, console):
         generated(tmp_path, {k: v for k, v in PREDICTIONS.items() if k != (1, "ours")}, LABELS)
         return {task.key: Status(DONE) for task in tasks} | {(1, "ours"): Status(FAILED, "why")}
 

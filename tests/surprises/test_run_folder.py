@@ -19,7 +19,7 @@ from jax_irkd.host import devices, locks
 from jax_irkd.reporting import write
 from jax_irkd.runs import lifecycle, results
 from jax_irkd.runs.network import describe_network, load_network
-from jax_irkd.studies import processes
+from jax_irkd.studies import attempts
 from jax_irkd.training import setup
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.logs import read_log
@@ -116,7 +116,7 @@ def test_logs_skip_what_is_no_line(tmp_path, kind):
     (tmp_path / "metrics.jsonl").write_bytes(good + GARBAGE[kind] + b"\n" + good)
     assert [line["loss"] for line in read_log(tmp_path)] == [3, 3]
     (tmp_path / "attempts.jsonl").write_bytes(GARBAGE[kind] + b"\n")
-    assert processes.read_attempts(tmp_path) == {}
+    assert attempts.read_attempts(tmp_path) == {}
 
 
 @pytest.mark.parametrize("kind", GARBAGE)

@@ -105,7 +105,7 @@ def test_step_and_evaluation_are_compiled_once(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("distill", "step", "number"),
-    [(False, 2, signal.SIGTERM), (False, 3, signal.SIGUSR1), (True, 5, signal.SIGINT)],
+    [(False, 2, signal.SIGTERM), (False, 3, signal.SIGUSR2), (True, 5, signal.SIGINT)],
 )
 def test_an_interrupted_run_ends_where_the_uninterrupted_one_ends(tmp_path, distill, step, number):
     config = fakes.config(ema_decay=0.9, optimizer="adamw", learning_rate=0.01)
