@@ -34,7 +34,7 @@ from jax_irkd.training.phase import Network, Phase
 from jax_irkd.training.profiling import Clock, StepTrace
 from jax_irkd.training.programs import bind_update, fresh_state
 from jax_irkd.training.setup import make_reader
-from jax_irkd.training.window import Window, measured
+from jax_irkd.training.window import Window
 
 
 class Trainer:
@@ -254,11 +254,8 @@ class Trainer:
         warnings = self._watch.see(step, terms)
         for warning in warnings or () if self.log else ():
             console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
-        self._window.add(terms)
-        if step % self.config.log_every == 0 or step == self.num_steps:
-            line = self._window.close(terms)
-        else:  # what was rejected or measured is told at once
-            line = terms if terms["rejected"] else measured(terms)
+        due = step % self.config.log_every == 0 or step == self.num_steps
+        line = self._window.line(terms, due)
         if self.log and line:
             self.log.write(step, "train", line)
         self.progress.update(step, _worded(terms))

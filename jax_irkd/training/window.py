@@ -23,6 +23,16 @@ class Window:
         """Sum and count of every term, for JSON."""
         return {name: list(pair) for name, pair in self._sums.items()}
 
+    def line(self, terms: Mapping[str, float], due: bool) -> dict[str, float]:
+        """What to log at the step of `terms`: the means where a line is `due`.
+
+        In between what was rejected, or measured in this batch alone; mostly nothing.
+        """
+        self.add(terms)
+        if due:
+            return self.close(terms)
+        return dict(terms) if terms.get("rejected") else measured(terms)
+
     def add(self, terms: Mapping[str, float]) -> None:
         """Count the terms of one more step."""
         if terms.get("rejected"):
