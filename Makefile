@@ -27,7 +27,7 @@ $(VENV)/.core: pyproject.toml $(wildcard requirements/*.txt) | $(VENV)/bin/pytho
 	$(BIN)/python -m pip install --quiet --editable . $(addprefix --constraint ,$(LOCK))
 	touch $@
 $(VENV)/.test: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --editable '.[test,tfds-cli]' $(addprefix --constraint ,$(LOCK))
+	$(BIN)/python -m pip install --quiet --editable '.[test,tfds-cli,onnx,openvino]' $(addprefix --constraint ,$(LOCK))
 	touch $@
 $(VENV)/.docs: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable '.[docs]' $(addprefix --constraint ,$(LOCK))

@@ -21,6 +21,11 @@ def parse(argv: Sequence[str]):
     parser.add_argument(
         "--which", choices=["last", "best", "ema"], default="last", help="a run's checkpoint"
     )
+    parser.add_argument(
+        "--engine",
+        default="auto",
+        help="auto, jax, onnxruntime, openvino; several with commas: each runs every network",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     return parser.parse_args(argv)
 
@@ -38,7 +43,12 @@ def bench(argv: list[str]) -> None:
         from jax_irkd.host import devices
 
     devices.start("off")
-    classifiers = {path: open_classifier(path, flags.which) for path in flags.networks}
+    asked = flags.engine.split(",")
+    classifiers = {
+        path if len(asked) == 1 else f"{path} {engine}": open_classifier(path, flags.which, engine)
+        for path in flags.networks
+        for engine in asked
+    }
     timings = timing.measure(classifiers, flags.batch, flags.repeats)
     if flags.json:
         for measured in timings:

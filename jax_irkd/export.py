@@ -1,7 +1,7 @@
 """A trained network as one file: for jax alone (.irkd) or for onnxruntime and TensorRT (.onnx).
 
     python -m jax_irkd.export --run=runs/ntu/ours --out=student.irkd
-    python -m jax_irkd.export --run=runs/ntu/ours --out=student.onnx --format=onnx
+    python -m jax_irkd.export --run=runs/ntu/ours --out=student.onnx
     python -m jax_irkd.export --run=runs/ntu/ours --out=small.irkd --precision=int8
 
 The program takes uint8 frames and returns probabilities, for any batch size, on CPUs and CUDA. It
@@ -19,7 +19,8 @@ def parse(argv: Sequence[str]):
     add = parser.add_argument
     add("--run", required=True, help="a run's folder, WORKDIR/METHOD")
     add("--out", required=True, help="the file to write")
-    add("--format", choices=["irkd", "onnx"], default="irkd", help="of the file")
+    add("--format", choices=["irkd", "onnx"], help="of the file; by its name if not given")
+    add("--opset", type=int, help="of an ONNX file, 17 or more, for the runtime it is for")
     add(
         "--precision", choices=["float32", "bf16", "int8"], default="float32", help="of the weights"
     )
@@ -42,6 +43,7 @@ def export(argv: list[str]) -> None:
         which=flags.which,
         kind=flags.format,
         precision=flags.precision,
+        opset=flags.opset,
         measure=not flags.no_measure,
     )
     print(describe(flags.out, manifest))

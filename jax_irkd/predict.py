@@ -17,6 +17,7 @@ from jax_irkd.errors import UserError
 from jax_irkd.host import commands
 
 _WINDOWS = "shared: every frame is computed once; whole: in every window; auto: as the network can"
+ENGINES = ["auto", "jax", "onnxruntime", "openvino"]
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -50,6 +51,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--batch", type=_positive(int), default=1, help="windows at once; more for GPUs")
     add("--windows", choices=["auto", "shared", "whole"], default="auto", help=_WINDOWS)
     add("--range", default="", help="of more than eight bits: auto or MIN,MAX")
+    add("--engine", choices=ENGINES, default="auto", help="what runs the network")
     add("--patience", type=_positive(float), default=30.0, help="seconds without a frame")
     return parser.parse_args(argv)
 

@@ -62,8 +62,8 @@ def crop_frames(
     height, width = frames.shape[1:3]
     side = crop.size * min(height, width)
     start = crop.offset * (jnp.array([height, width]) - side)
-    rows = _resize_weights(height, start[0], side[0], resolution)
-    columns = _resize_weights(width, start[1], side[1], resolution, flip=crop.flip)
+    rows = resize_weights(height, start[0], side[0], resolution)
+    columns = resize_weights(width, start[1], side[1], resolution, flip=crop.flip)
 
     def multiply(frames, rows, columns):
         return jnp.einsum("thwc,hr,wq->trqc", frames, rows, columns)
@@ -93,7 +93,7 @@ def _gather(
     return frames
 
 
-def _resize_weights(
+def resize_weights(
     length: int,
     start: Float[Array, ""],
     side: Float[Array, ""],

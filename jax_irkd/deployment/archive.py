@@ -10,9 +10,9 @@ import jax
 import jax.export
 
 from jax_irkd.data.spec import CHANNELS
-from jax_irkd.deployment import exported
+from jax_irkd.deployment import exported, onnx_file, onnx_program
 from jax_irkd.deployment.accuracy import accuracy_change
-from jax_irkd.deployment.classifier import OnnxClassifier, trained_spec
+from jax_irkd.deployment.classifier import open_onnx, trained_spec
 from jax_irkd.deployment.model_card import model_card
 from jax_irkd.deployment.program import (
     PLATFORMS,
@@ -46,9 +46,11 @@ def make_manifest(program: Program, meta: Mapping, results: Mapping, precision: 
         "width": width,
         "channels": CHANNELS[modality],
         "resolution": resolution,
+        "scale": scale,
         "precision": precision,
         "batch_norm_folded": program.folded,
         "temporal": program.temporal,
+        "architecture": onnx_program.architecture(program.network),
         "parameters": parameters,
         "flops": flops,
         "sampling": {
@@ -101,13 +103,19 @@ def export_run(
     out: str | Path,
     *,
     which: str = "last",
-    kind: str = "irkd",
+    kind: str | None = None,
     precision: str = "float32",
+    opset: int | None = None,
     measure: bool = True,
 ) -> dict:
-    """Write `out` and return its manifest. Raises UserError."""
+    """Write `out` and return its manifest. Raises UserError.
+
+    `kind` is irkd or onnx; None goes by the name. `opset` is ONNX's, 17 by default.
+    """
     out = Path(out)
+    kind = kind_of(out, kind)
     _writable(out)
+    _check_opset(opset, kind)
     if kind == "onnx" and precision != "float32":
         raise UserError(
             f"--precision={precision} is for .irkd files; onnxruntime and TensorRT have their own "
@@ -124,12 +132,19 @@ def export_run(
     program = make_program(network, trained_spec(meta), precision, winograd=winograd)
     manifest = make_manifest(program, meta, results, precision)
     if kind == "onnx":
-        from jax_irkd.deployment.onnx_file import write_onnx
-
-        write_onnx(
-            out, program, manifest, lambda path: check(OnnxClassifier(path), program, "float32")
+        if not manifest["architecture"]:
+            raise UserError(
+                f"{run} holds a {type(network.model).__name__}; ONNX files are written of TSNs "
+                "whose batch norms can be folded; export it as .irkd"
+            )
+        model = onnx_program.clip_model(
+            program.network, program.spec, opset=opset or onnx_program.OPSET
+        )
+        onnx_file.write_onnx(
+            out, model, manifest, lambda path: check(open_onnx(path), program, "float32")
         )
         return manifest
+    manifest["weight_names"] = program.names
     module, manifest["calling_convention"] = stablehlo(program)
     numbers, manifest["weights"] = exported.pack(program.weights)
     called = jax.jit(exported.program_of(manifest, module).call)
@@ -146,6 +161,39 @@ def export_run(
         manifest["accuracy"] = accuracy_change(loaded, program.reference, meta, program.spec)
     write_irkd(out, manifest, module, frames, numbers)
     return manifest
+
+
+def kind_of(out: Path, kind: str | None) -> str:
+    """irkd or onnx: what `kind` says, or the name where it is None.
+
+    Raises UserError where the two contradict each other: files are known by their names later.
+    """
+    named = out.suffix.lower() == ".onnx"
+    if kind is None:
+        return "onnx" if named else "irkd"
+    if named != (kind == "onnx"):
+        right = out.with_suffix(f".{kind}")
+        raise UserError(
+            f"--out={out} and --format={kind} contradict each other; leave --format out or write "
+            f"--out={right}"
+        )
+    return kind
+
+
+def _check_opset(opset: int | None, kind: str) -> None:
+    """Raises UserError for an opset that the file cannot have."""
+    if kind == "onnx":
+        onnx_file.need_onnx("an .onnx file")
+        from jax_irkd.deployment.onnx_graph import opsets
+
+        known = opsets()
+        if opset is not None and opset not in known:
+            raise UserError(
+                f"--opset={opset} must be from {known[0]} to {known[-1]}, what the installed onnx "
+                "knows"
+            )
+    elif opset is not None:
+        raise UserError(f"--opset={opset} is for .onnx files; give --out=NAME.onnx")
 
 
 def _writable(out: Path) -> None:

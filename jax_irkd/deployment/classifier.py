@@ -15,42 +15,39 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jax_irkd.data.spec import InputSpec
+from jax_irkd.deployment import engines, onnx_file, onnx_program
 from jax_irkd.detection.consensus import Frames
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, one_line
+from jax_irkd.models.tsn import TSN
 
 
 class Classifier(Protocol):
-    """What predict, stream and bench need of a network."""
+    """What predict, stream and bench need of a network. `engine` names what runs it."""
 
     class_names: tuple[str, ...]
     modality: str
     num_segments: int
     size: tuple[int, int]
+    engine: str
 
     def __call__(self, clips: np.ndarray) -> np.ndarray: ...
 
     def frame_program(self) -> tuple[Callable, PyTree]: ...
 
 
-def open_classifier(path: str | Path, which: str = "last") -> Classifier:
+def open_classifier(path: str | Path, which: str = "last", engine: str = "auto") -> Classifier:
     """The network in a run's folder, an exported `.irkd` file or an `.onnx` file.
 
-    `which` (last, best or ema) chooses among a run's checkpoints. Raises UserError when there is
-    nothing to run at `path`.
+    `which` (last, best or ema) chooses among a run's checkpoints, `engine` what runs the network
+    (`engines.choose`). Raises UserError when there is nothing to run at `path`, or no such engine.
     """
     path = Path(path)
-    if path.is_dir():
-        return RunClassifier(path, which)
     if not path.exists():
+        engines.check(engine)
         raise UserError(f"{path} does not exist; give a run's folder or an exported .irkd file")
-    if path.suffix == ".onnx":
-        return OnnxClassifier(path)
-    from jax_irkd.deployment.exported import Exported, ExportedError
-
-    try:
-        return Exported(path)
-    except ExportedError as error:
-        raise UserError(str(error)) from error
+    if path.is_dir():
+        return RunClassifier(path, which, engine)
+    return open_onnx(path, engine) if path.suffix == ".onnx" else _open_irkd(path, engine)
 
 
 WINDOWS = ("auto", "shared", "whole")
@@ -76,24 +73,31 @@ def shared_frames(classifier: Classifier, windows: str = "auto") -> Frames | Non
 
 
 class RunClassifier:
-    """A run's network through Flax."""
+    """A run's network through Flax, or its ONNX program through another engine."""
 
-    def __init__(self, folder: str | Path, which: str = "last"):
+    def __init__(self, folder: str | Path, which: str = "last", engine: str = "jax"):
         import jax
 
         from jax_irkd.runs.network import load_network
 
+        chosen = engines.choose(engine)
         self.network, self.meta = load_network(folder, which)
         spec = trained_spec(self.meta)
         self.class_names = tuple(self.meta["class_names"])
         self.range = self.meta.get("range", "auto")
         self.modality, self.num_segments, self.size = spec[:3]
-        step = functools.partial(probabilities, model=self.network.model, spec=spec)
-        self._step = jax.jit(step)
         self.path = folder
+        self._flax = jax.jit(functools.partial(probabilities, model=self.network.model, spec=spec))
+        self._engine, self._program = "jax", None
+        if chosen != "jax" and _writable(isinstance(self.network.model, TSN), engine, folder):
+            self._engine = chosen
+            self._program = onnx_program.clips(self.network, spec, chosen)
+        self.engine = self._program.name if self._program else f"Flax, {engines.jax_name()}"
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
-        return np.asarray(self._step(self.network.variables, clips))
+        if self._program:
+            return self._program(clips)[0]
+        return np.asarray(self._flax(self.network.variables, clips))
 
     def frame_program(self) -> tuple[Callable, PyTree]:
         """`Exported.frame_program` of the run's network. Raises UserError where it has none."""
@@ -106,55 +110,108 @@ class RunClassifier:
         if not streams(model):
             manifest = {"temporal": getattr(model, "temporal", "")}
             raise UserError(f"{self.path} {only_whole_clips(manifest)}")
+        if self._engine != "jax":
+            return onnx_program.frames(self.network, spec, self._engine)
         step = jax.jit(functools.partial(frame_step, model=model, spec=spec))
         return functools.partial(step, self.network.variables), no_past(model, spec.cropped)
 
     def cost(self) -> tuple[int, float]:
         """Parameters, and floating point operations for one clip."""
-        return cost(self.network.variables, self._step, trained_spec(self.meta))
+        return cost(self.network.variables, self._flax, trained_spec(self.meta))
 
 
 class OnnxClassifier:
-    """An ONNX file through onnxruntime, on its GPU provider where it has one."""
+    """A network's ONNX program in an engine, and the manifest of the file it came from.
 
-    def __init__(self, path: str | Path, threads: int = 0):
-        from jax_irkd.deployment.exported import FORMAT, check_manifest
-        from jax_irkd.deployment.onnx_file import sealed
+    `frames` makes the program for frames, where there is one.
+    """
 
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise UserError(f"{path} needs onnxruntime: pip install onnxruntime") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        try:
-            whole = sealed(Path(path).read_bytes())
-            if whole is False:
-                raise ValueError("its content has changed since it was written")
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=onnxruntime.get_available_providers()
-            )
-            held = self._session.get_modelmeta().custom_metadata_map
-            self.manifest = json.loads(held["jax_irkd"])
-            if self.manifest["format"] != FORMAT:
-                raise ValueError(f"format {self.manifest['format']}, this version reads {FORMAT}")
-            check_manifest(self.manifest, ("class_names", "modality", "num_segments", "height"))
-            if self.manifest.get("sealed") and not whole:
-                raise ValueError("its checksum is lost")
-        except Exception as error:  # onnxruntime has an exception class for every fault.
-            reason = str(error).splitlines()[0][:120]
-            raise UserError(
-                f"{path} is not a network that jax_irkd exported ({reason}); make one with "
-                "python -m jax_irkd.export --format=onnx --run=RUN --out=student.onnx"
-            ) from error
-        self.class_names = tuple(self.manifest["class_names"])
-        self.range = self.manifest.get("range", "auto")
-        self.modality, self.num_segments = self.manifest["modality"], self.manifest["num_segments"]
-        self.size = (self.manifest["height"], self.manifest["width"])
-        self._input = self._session.get_inputs()[0].name
+    def __init__(
+        self,
+        manifest: dict[str, Any],
+        program: engines.Compiled,
+        frames: Callable[[], tuple[Callable, PyTree]] | None = None,
+    ):
+        self.manifest, self._program, self.engine = manifest, program, program.name
+        self._frames = frames
+        self.class_names = tuple(manifest["class_names"])
+        self.range = manifest.get("range", "auto")
+        self.modality, self.num_segments = manifest["modality"], manifest["num_segments"]
+        self.size = (manifest["height"], manifest["width"])
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
-        return self._session.run(None, {self._input: clips})[0]
+        return self._program(clips)[0]
+
+    def frame_program(self) -> tuple[Callable, PyTree]:
+        """`Exported.frame_program`. Raises UserError where there is none."""
+        from jax_irkd.deployment.exported import only_whole_clips
+
+        if self._frames is None:
+            raise UserError(f"the network {only_whole_clips(self.manifest)}")
+        return self._frames()
+
+
+def open_onnx(path: str | Path, engine: str = "auto") -> OnnxClassifier:
+    """The network in an `.onnx` file. Raises UserError for one that no export has written."""
+    from jax_irkd.deployment.exported import FORMAT, check_manifest
+
+    chosen = engines.choose(engine, onnx_file=True)
+    try:
+        content = Path(path).read_bytes()
+        whole = onnx_file.sealed(content)
+        if whole is False:
+            raise ValueError("its content has changed since it was written")
+        manifest = json.loads(onnx_file.metadata(content)["jax_irkd"])
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"format {manifest['format']}, this version reads {FORMAT}")
+        check_manifest(manifest, ("class_names", "modality", "num_segments", "height", "width"))
+        if manifest.get("sealed") and not whole:
+            raise ValueError("its checksum is lost")
+        return OnnxClassifier(manifest, engines.compiled(content, chosen, manifest["precision"]))
+    except Exception as error:  # an engine has an exception class for every fault
+        reason = (str(error).splitlines() or [""])[0][:120]
+        raise UserError(
+            f"{path} is not a network that jax_irkd exported ({reason}); make one with "
+            "python -m jax_irkd.export --run=RUN --out=student.onnx"
+        ) from error
+
+
+def _open_irkd(path: Path, engine: str) -> Classifier:
+    """The program in an `.irkd` file through JAX, or its network through another engine."""
+    from jax_irkd.deployment.exported import Exported, ExportedError, read_archive
+
+    chosen = engines.choose(engine)
+    try:
+        if chosen == "jax":
+            return Exported(path)
+        manifest, _, _, weights = read_archive(path)
+        if not _writable(bool(manifest.get("architecture")), engine, path):
+            return Exported(path)
+        try:
+            network = onnx_program.network_of(manifest, weights)
+            spec = onnx_program.spec_of(manifest)
+            precision = manifest["precision"].replace("int8", "float32")  # of the weights alone
+            program = onnx_program.clips(network, spec, chosen, precision)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ExportedError(
+                f"{path}: its weights are not those of its network ({one_line(error)[:120]}); "
+                "export the run again"
+            ) from error
+        frames = functools.partial(onnx_program.frames, network, spec, chosen, precision)
+        return OnnxClassifier(manifest, program, frames if streams(network.model) else None)
+    except ExportedError as error:
+        raise UserError(str(error)) from error
+
+
+def _writable(plain: bool, engine: str, path: str | Path) -> bool:
+    """Whether ONNX can be written of the network; UserError where an engine was asked for."""
+    if not plain and engine != "auto":
+        raise UserError(
+            f"{path} holds no network of ours that can be written as ONNX (or an older version "
+            f"exported it), which --engine={engine} needs; export the run again, or take "
+            "--engine=jax"
+        )
+    return plain
 
 
 def trained_spec(meta: Mapping[str, Any]) -> InputSpec:

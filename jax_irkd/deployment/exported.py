@@ -54,6 +54,7 @@ class Exported:
         self.range = self.manifest.get("range", "auto")
         self.num_segments = self.manifest["num_segments"]
         self.size = (self.manifest["height"], self.manifest["width"])
+        self.engine = f"JAX {jax.__version__} on {jax.default_backend()}"
         self._program = _compilable(path, program_of(self.manifest, serialized), self.manifest)
         self._weights = jax.device_put(weights)
 

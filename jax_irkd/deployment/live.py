@@ -14,7 +14,7 @@ import numpy as np
 from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment.answers import clock_time, judged, predictions
 from jax_irkd.deployment.judgement import NOTHING, REASONS, UNCALIBRATED, Verdict
-from jax_irkd.deployment.recognizer import Prediction, Recognizer
+from jax_irkd.deployment.recognizer import Prediction, Recognizer, engine_of
 from jax_irkd.errors import UserError, once
 from jax_irkd.video import playback
 from jax_irkd.video.pixels import colourfulness
@@ -52,12 +52,14 @@ def stream(flags: argparse.Namespace) -> int:
             range=flags.range,
             windows=flags.windows,
             threshold=flags.threshold,
+            engine=flags.engine,
         )
         if not recognizer.judge.calibration:
             once(f"{flags.run} {UNCALIBRATED}")
         took = time.monotonic() - start
         recorder = target and stack.enter_context(_recorder(target, recognizer))
-        print(f"ready after {took:.1f} s; Ctrl-C ends", file=sys.stderr)
+        by = f" by {engine}" if (engine := engine_of(recognizer.classifier)) else ""
+        print(f"ready after {took:.1f} s{by}; Ctrl-C ends", file=sys.stderr)
         source = Stream(
             flags.stream,
             _preparer(recognizer.spec, board),

@@ -67,7 +67,7 @@ import json, numpy as np, onnxruntime
 session = onnxruntime.InferenceSession("student.onnx")
 manifest = json.loads(session.get_modelmeta().custom_metadata_map["jax_irkd"])
 clips = np.zeros((1, {segments}, {height}, {width}, {channels}), np.uint8)  # your frames here
-(probabilities,) = session.run(None, {{"clips": clips}})
+(probabilities,) = session.run(["probabilities"], {{"clips": clips}})
 print(manifest["class_names"][probabilities[0].argmax()])
 ```
 """

@@ -38,9 +38,10 @@ WIDEST_WINOGRAD = 64
 class Program(NamedTuple):
     """A function of weights and uint8 clips, and the Flax model it stands for.
 
-    `folded` says whether batch norms were, `cost` is parameters and operations per clip. `frames`
-    is a function of weights, frames and `past` (leaves), None for networks that need whole clips;
-    `temporal` is the network's.
+    `folded` says whether batch norms were, `cost` is parameters and operations per clip. `network`
+    is the model that the function computes, in float32, and `names` are those of its weights.
+    `frames` is a function of weights, frames and `past` (leaves), None for networks that need whole
+    clips; `temporal` is the network's.
     """
 
     function: Callable
@@ -49,6 +50,8 @@ class Program(NamedTuple):
     folded: bool
     spec: InputSpec
     cost: tuple[int, float]
+    network: Network
+    names: list[str]
     frames: Callable | None = None
     past: list[np.ndarray] | None = None
     temporal: str = "none"
@@ -68,11 +71,14 @@ def make_program(
     clips = check_clips(spec, 2)
     # Folding is exact but for rounding, unless the model names its layers in an unknown way.
     keeps = folded is not None and _distance(_jitted(*folded, spec), reference, clips) <= TOLERANCE
-    model, variables = with_precision(*(folded if keeps else (model, variables)), precision)
+    plain = Network(*(folded if keeps else (model, variables)))
+    model, variables = with_precision(*plain, precision)
     if hasattr(model, "winograd"):
         model = model.clone(winograd=winograd)
 
-    weights, structure = jax.tree.flatten(variables)
+    named, structure = jax.tree.flatten_with_path(variables)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in named]
+    weights = [np.asarray(weight) for _, weight in named]
 
     def restored(weights):
         stored = jax.tree.unflatten(structure, weights)
@@ -81,7 +87,7 @@ def make_program(
     def function(weights, clips):
         return probabilities(restored(weights), clips, model=model, spec=spec)
 
-    made = Program(function, [*map(np.asarray, weights)], reference, keeps, spec, size)
+    made = Program(function, weights, reference, keeps, spec, size, plain, names)
     if not streams(model):
         return made._replace(temporal=getattr(model, "temporal", "none"))
     leaves, kept = jax.tree.flatten(no_past(model, spec.cropped))

@@ -72,6 +72,7 @@ class Recognizer:
     `notify` is told in a line what changes in the source. Memory: the window's frames at the
     network's size.
 
+    `engine` (auto, jax, onnxruntime, openvino) is what runs a network that is given by its path.
     Raises UserError for values that make no sense.
     """
 
@@ -88,13 +89,14 @@ class Recognizer:
         warm_up: bool = True,
         threshold: float | None = None,
         notify: Callable[[str], None] = lambda text: print(f"warning: {text}", file=sys.stderr),
+        engine: str = "auto",
     ):
         if stride < 1 or seconds <= 0 or rate <= 0:
             raise UserError(
                 f"stride={stride}, seconds={seconds} and rate={rate} must all be positive"
             )
         named = isinstance(network, str | Path)
-        self.classifier = open_classifier(network, which) if named else network
+        self.classifier = open_classifier(network, which, engine) if named else network
         self.spec = spec_of(self.classifier)
         self.judge = Judge(self.classifier, threshold)
         self.levels = parse_range(range or range_of(self.classifier))
@@ -214,3 +216,8 @@ def spec_of(classifier: Classifier) -> InputSpec:
 def range_of(classifier: Classifier) -> str:
     """How the data a classifier learned from brought more than eight bits down."""
     return getattr(classifier, "range", "") or AUTO
+
+
+def engine_of(classifier: Classifier) -> str:
+    """What runs a classifier; empty where somebody's own does not say."""
+    return getattr(classifier, "engine", "")

@@ -12,11 +12,10 @@ import numpy as np
 
 from jax_irkd.deployment.classifier import (
     Classifier,
-    OnnxClassifier,
     RunClassifier,
 )
 from jax_irkd.deployment.recognizer import spec_of
-from jax_irkd.runs import provenance
+from jax_irkd.host import processor
 
 
 class Latency(NamedTuple):
@@ -34,10 +33,10 @@ class Latency(NamedTuple):
 
 
 def kind_of(classifier: Classifier) -> str:
-    if isinstance(classifier, RunClassifier):
-        return "flax"
-    precision = classifier.manifest["precision"]
-    return f"onnx {precision}" if isinstance(classifier, OnnxClassifier) else f"jax {precision}"
+    """The engine without its version, and the precision."""
+    engine = classifier.engine.split()[0].strip(",")
+    manifest = getattr(classifier, "manifest", {"precision": "float32"})
+    return f"{engine} {manifest['precision']}"
 
 
 def cost_of(classifier: Classifier) -> tuple[int, float]:
@@ -88,12 +87,12 @@ def _seconds(classifier: Classifier, clips: np.ndarray) -> float:
 def table(timings: Sequence[Latency]) -> str:
     width = max(len(timing.name) for timing in timings)
     lines = [
-        f"{'network':{width}}  {'kind':12}  {'ms/clip':>8}  {'p90':>8}  {'clips/s':>8}  "
+        f"{'network':{width}}  {'kind':19}  {'ms/clip':>8}  {'p90':>8}  {'clips/s':>8}  "
         f"{'first s':>7}  {'params M':>8}  {'GFLOP':>7}"
     ]
     for t in timings:
         lines.append(
-            f"{t.name:{width}}  {t.kind:12}  {t.milliseconds:8.1f}  {t.slow_milliseconds:8.1f}  "
+            f"{t.name:{width}}  {t.kind:19}  {t.milliseconds:8.1f}  {t.slow_milliseconds:8.1f}  "
             f"{t.clips_per_second:8.2f}  {t.first_seconds:7.2f}  {t.parameters / 1e6:8.2f}  "
             f"{t.flops / 1e9:7.2f}"
         )
@@ -105,6 +104,5 @@ def machine() -> str:
     import jax
 
     device = jax.devices()[0]
-    kind = device.device_kind if device.platform != "cpu" else provenance.processor()
-    cores = provenance.cores()
-    return f"{kind}, {cores} cores, jax {jax.__version__} on {device.platform}"
+    kind = device.device_kind if device.platform != "cpu" else processor.name()
+    return f"{kind}, {processor.cores()} cores, jax {jax.__version__} on {device.platform}"

@@ -9,6 +9,7 @@ from jax_irkd.deployment.answers import as_json, as_text, own_names, write_files
 from jax_irkd.deployment.classifier import open_classifier
 from jax_irkd.deployment.judgement import UNCALIBRATED, Judge
 from jax_irkd.deployment.prediction import VideoSettings, predict
+from jax_irkd.deployment.recognizer import engine_of
 from jax_irkd.errors import FULL, UserError, once
 from jax_irkd.video import formats, playback
 from jax_irkd.video.archives import name_of
@@ -25,7 +26,9 @@ def predict_all(flags: argparse.Namespace) -> int:
         _make_folder(Path(flags.out))
     if flags.range:
         parse_range(flags.range)
-    classifier = open_classifier(flags.run, flags.which)
+    classifier = open_classifier(flags.run, flags.which, flags.engine)
+    if engine := engine_of(classifier):
+        print(f"engine: {engine}", file=sys.stderr)
     names = classifier.class_names
     if not Judge(classifier, flags.threshold).calibration:
         once(f"{flags.run} {UNCALIBRATED}")

@@ -250,9 +250,7 @@ class ResNet(nn.Module):
         if quick:
             x = _max_pool(x)
         else:
-            # ONNX's converter forgets explicit padding of a pool. The map is nowhere negative.
-            x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-            x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+            x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
         block, counts = BLOCKS[self.depth]
         block = nn.remat(block) if self.remat else block

@@ -77,10 +77,7 @@ def temporal_shift(
 
 
 def _moved(clips: Shaped[Array, "b t h w c"], *, later: bool) -> Shaped[Array, "b t h w c"]:
-    """Every segment one step later or earlier, zeros in the place that gets free.
-
-    A slice and a pad, not a pad by a negative width, which the converter to ONNX does not know.
-    """
+    """Every segment one step later or earlier, zeros in the place that gets free."""
     kept, ends = (clips[:, :-1], (1, 0)) if later else (clips[:, 1:], (0, 1))
     return jnp.pad(kept, ((0, 0), ends, *[(0, 0)] * 3))
 

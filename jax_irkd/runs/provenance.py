@@ -1,7 +1,6 @@
 """Where a result comes from: versions, devices, commit and command."""
 
 import importlib.metadata
-import os
 import platform
 import shlex
 import subprocess
@@ -14,6 +13,7 @@ import jax
 
 import jax_irkd
 from jax_irkd.errors import once
+from jax_irkd.host import processor
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "jax-irkd")
 
@@ -21,7 +21,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 def provenance() -> dict[str, Any]:
     """Versions, machine, commit and command of this process, as far as they can be told."""
     return {
-        "processor": f"{processor()}, {cores()} cores",
+        "processor": f"{processor.name()}, {processor.cores()} cores",
         "versions": {name: _version(name) for name in _PACKAGES}
         | {"python": platform.python_version()},
         "devices": {
@@ -33,20 +33,6 @@ def provenance() -> dict[str, Any]:
         "git_commit": _commit(),
         "command": "python -m jax_irkd.main " + shlex.join(sys.argv[1:]),
     }
-
-
-def processor() -> str:
-    """What the host computes with."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return (models or [platform.processor() or platform.machine()])[0]
-
-
-def cores() -> int:
-    """How many of the processor's cores this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def used() -> dict[str, float]:

@@ -15,6 +15,7 @@ class Counter:
     """A classifier that only counts its calls."""
 
     class_names, modality, num_segments, size = ("a", "b"), "infrared", 2, (8, 8)
+    engine = "JAX 0.10 on cpu"
 
     def __init__(self, calls, name):
         self.manifest = {"precision": "int8", "parameters": 5_000_000, "flops": 2e9}
@@ -32,7 +33,7 @@ def test_networks_take_turns():
     timings = timing.measure(networks, batch=3, repeats=4)
     assert calls == ["first", "second"] * 5
     for measured in timings:
-        assert measured.kind == "jax int8" and measured.parameters == 5_000_000
+        assert measured.kind == "JAX int8" and measured.parameters == 5_000_000
         np.testing.assert_allclose(measured.clips_per_second, 1e3 / measured.milliseconds)
         assert measured.slow_milliseconds >= measured.milliseconds
     assert "5.00     2.00" in timing.table(timings)
@@ -47,7 +48,7 @@ def test_a_run_beside_its_export(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert bench_student.main([str(run), str(path), "--repeats=2", "--json"]) == 0
     flax, exported = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (flax["kind"], exported["kind"]) == ("flax", "jax float32")
+    assert (flax["kind"], exported["kind"]) == ("Flax float32", "JAX float32")
     assert flax["parameters"] == exported["parameters"] > 500
     assert flax["flops"] == exported["flops"] > 1e5
     assert bench_student.main([str(path), "--repeats=1"]) == 0

@@ -59,7 +59,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Runs predict with `Reader`; gives the exit code, the output's and the error's lines."""
-    monkeypatch.setattr(videos, "open_classifier", lambda path, which: Reader())
+    monkeypatch.setattr(videos, "open_classifier", lambda *_: Reader())
 
     def run(*argv):
         code = predict.main(["--run=any", *map(str, argv)])

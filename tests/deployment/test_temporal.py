@@ -68,7 +68,7 @@ def test_exported_files_keep_the_order_of_frames(run, tmp_path):
 
 
 def test_onnx_files_keep_the_order_of_frames(run, tmp_path):
-    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     path = tmp_path / "student.onnx"
     export_run(run, path, kind="onnx")

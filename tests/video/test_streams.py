@@ -137,9 +137,7 @@ def test_a_lost_source_is_reopened(monkeypatch):
 
 def test_a_stream_that_never_comes(monkeypatch, capsys):
     source_of([], monkeypatch)
-    monkeypatch.setattr(
-        "jax_irkd.deployment.recognizer.open_classifier", lambda path, which: Reader()
-    )
+    monkeypatch.setattr("jax_irkd.deployment.recognizer.open_classifier", lambda *_: Reader())
     code = predict.main(["--run=any", "--stream=rtsp://camera", "--patience=0.1"])
     errors = capsys.readouterr().err.splitlines()
     assert code == 2
@@ -161,9 +159,7 @@ def test_sources_that_cannot_be(tmp_path, capsys):
 
 def test_the_command_prints_predictions_and_ends_with_the_file(tmp_path, monkeypatch, capsys):
     path = write_video(tmp_path / "a.avi", 30, infrared=True, rate=60)
-    monkeypatch.setattr(
-        "jax_irkd.deployment.recognizer.open_classifier", lambda path, which: Reader()
-    )
+    monkeypatch.setattr("jax_irkd.deployment.recognizer.open_classifier", lambda *_: Reader())
     code = predict.main(["--run=any", f"--stream={path}", "--stride=10", "--json", "--topk=1"])
     captured = capsys.readouterr()
     lines = [json.loads(line) for line in captured.out.splitlines()]
@@ -184,7 +180,7 @@ sys.path.insert(0, sys.argv[2])
 import jax_irkd.deployment.recognizer
 from tests.deployment import test_predict
 from jax_irkd import predict
-jax_irkd.deployment.recognizer.open_classifier = lambda path, which: test_predict.Reader()
+jax_irkd.deployment.recognizer.open_classifier = lambda *_: test_predict.Reader()
 sys.exit(predict.main(["--run=any", "--stream=" + sys.argv[1], "--stride=4"]))
 """
 
