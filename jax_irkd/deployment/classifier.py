@@ -128,12 +128,13 @@ class OnnxClassifier:
 
     def __init__(
         self,
+        path: str | Path,
         manifest: dict[str, Any],
         program: engines.Compiled,
         frames: Callable[[], tuple[Callable, PyTree]] | None = None,
     ):
         self.manifest, self._program, self.engine = manifest, program, program.name
-        self._frames = frames
+        self._frames, self.path = frames, path
         self.class_names = tuple(manifest["class_names"])
         self.range = manifest.get("range", "auto")
         self.modality, self.num_segments = manifest["modality"], manifest["num_segments"]
@@ -147,7 +148,7 @@ class OnnxClassifier:
         from jax_irkd.deployment.exported import only_whole_clips
 
         if self._frames is None:
-            raise UserError(f"the network {only_whole_clips(self.manifest)}")
+            raise UserError(f"{self.path} {only_whole_clips(self.manifest)}")
         return self._frames()
 
 
@@ -167,7 +168,8 @@ def open_onnx(path: str | Path, engine: str = "auto") -> OnnxClassifier:
         check_manifest(manifest, ("class_names", "modality", "num_segments", "height", "width"))
         if manifest.get("sealed") and not whole:
             raise ValueError("its checksum is lost")
-        return OnnxClassifier(manifest, engines.compiled(content, chosen, manifest["precision"]))
+        program = engines.compiled(content, chosen, manifest["precision"])
+        return OnnxClassifier(path, manifest, program)
     except Exception as error:  # an engine has an exception class for every fault
         reason = (str(error).splitlines() or [""])[0][:120]
         raise UserError(
@@ -198,7 +200,7 @@ def _open_irkd(path: Path, engine: str) -> Classifier:
                 "export the run again"
             ) from error
         frames = functools.partial(onnx_program.frames, network, spec, chosen, precision)
-        return OnnxClassifier(manifest, program, frames if streams(network.model) else None)
+        return OnnxClassifier(path, manifest, program, frames if streams(network.model) else None)
     except ExportedError as error:
         raise UserError(str(error)) from error
 

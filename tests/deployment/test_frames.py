@@ -118,7 +118,9 @@ def without_frames(path, target):
 
 @pytest.mark.slow
 def test_networks_that_need_whole_windows_say_so(networks, film, tmp_path):
-    old = open_classifier(without_frames(networks["none"][1].path, tmp_path / "old.irkd"))
+    old = open_classifier(
+        without_frames(networks["none"][1].path, tmp_path / "old.irkd"), engine="jax"
+    )
     settings = VideoSettings(trimmed=False, seconds=32 / 30, stride=8)
     for network, said in (
         (networks["shift"][0], r"segments see the ones after them .* train with :temporal=causal"),
