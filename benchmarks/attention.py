@@ -20,6 +20,7 @@ Needs two trained runs and their data. Nothing here is a time.
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
 from jax_irkd.distillers import mgcam
+from jax_irkd.host.files import expanded
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.runs.network import load_network
 from jax_irkd.training import steps
@@ -228,8 +230,18 @@ def row(title: str, figures: Mapping[str, np.ndarray]) -> str:
     return "| " + " | ".join([title, *cells]) + " |"
 
 
+def _progress(text: str) -> None:
+    """A line that the next one takes the place of; the table goes to another stream."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}\r", end="", file=sys.stderr, flush=True)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--teacher", required=True, help="a teacher's run folder")
     parser.add_argument("--student", required=True, help="an infrared run folder")
     parser.add_argument("--batch_sizes", default="8,32")
@@ -238,16 +250,23 @@ def main() -> None:
     parser.add_argument("--only", default="", help="variants with this in their name")
     parser.add_argument("--json", default="", help="write every value to this file")
     arguments = parser.parse_args()
-    teacher, _ = load_network(arguments.teacher)
-    student, meta = load_network(arguments.student)
+    folders = [expanded(folder) for folder in (arguments.teacher, arguments.student)]
+    (teacher, _), (student, meta) = map(load_network, folders)
+    print(__doc__.split("\n\n")[3])  # what the columns are
     config, every = ConfigDict(meta["config"]), {}
     variants = {title: f for title, f in VARIANTS.items() if arguments.only in title}
     for size in map(int, arguments.batch_sizes.split(",")):
-        drawn = [*batches(student, teacher, config, size, arguments.batches, arguments.seed)]
+        drawn = []
+        for pair in batches(student, teacher, config, size, arguments.batches, arguments.seed):
+            drawn.append(pair)
+            _progress(f"batch {len(drawn)} of {arguments.batches} drawn, {size} clips")
         print(f"\n{arguments.batches} batches of {size} clips\n")
         print("| " + " | ".join(["reading", *COLUMNS]) + " |")
         print("| --- |" + " ---: |" * len(COLUMNS))
-        for title, figures in compare(student, drawn, variants):
+        found = compare(student, drawn, variants)
+        for number, title in enumerate(variants, 1):
+            _progress(f"reading {number} of {len(variants)}: {title}")
+            title, figures = next(found)
             print(row(title, figures), flush=True)
             every[f"{size}: {title}"] = {name: values.tolist() for name, values in figures.items()}
     if arguments.json:

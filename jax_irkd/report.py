@@ -28,7 +28,7 @@ def report(argv: list[str]) -> None:
         from jax_irkd.host.terminal import make_console
         from jax_irkd.reporting import write
 
-    root, console = Path(given.workdir).expanduser(), make_console(100)
+    root, console = Path(given.workdir), make_console(100)
     if not root.is_dir():
         raise UserError(f"{root} is no folder; give the --workdir of a run")
     folders = sorted({path.parent.parent for path in root.glob("*/results.json")})

@@ -17,7 +17,8 @@ from jax_irkd.host.files import write_whole
 def as_json(result: VideoResult, names: Sequence[str], topk: int) -> dict[str, Any]:
     """One JSON object per video: `predictions` of a clip, `segments` of a timeline.
 
-    Labels and frames count from 1, ends included, as in PKU-MMD. `recognised` says whether a clip's
+    Labels and frames count from 1, ends included, as in PKU-MMD; `labels_count_from` says so, as in
+    a run's scores.npz, where they count from 0. `recognised` says whether a clip's
     answer counts, `reason` why not (a key of `judgement.REASONS`); of a timeline `unrecognised`
     counts the windows that do not, by reason.
     """
@@ -27,6 +28,7 @@ def as_json(result: VideoResult, names: Sequence[str], topk: int) -> dict[str, A
         "kind": "clip" if result.trimmed else "timeline",
         "frames": result.frames,
         "rate": round(result.rate, 3),
+        "labels_count_from": 1,
         "warnings": result.warnings,
     }
     if result.trimmed:

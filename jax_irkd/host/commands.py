@@ -248,9 +248,12 @@ def parser(module: str, text: str):
     """An argparse parser for the command `module`, described by its docstring `text`.
 
     It raises UserError for wrong arguments and names the nearest option for an unknown one. The
-    help tells every default.
+    help tells every default. In values that begin with ~ it stands for the home folder: a shell
+    leaves it alone behind an equals sign.
     """
     import argparse
+
+    from jax_irkd.host.files import at_home
 
     class Formatter(argparse.RawDescriptionHelpFormatter):
         def _get_help_string(self, action: argparse.Action) -> str:
@@ -267,6 +270,8 @@ def parser(module: str, text: str):
         def parse_args(self, args=None, namespace=None):
             found, rest = self.parse_known_args(args, namespace)
             if not rest:
+                for name, value in vars(found).items():
+                    setattr(found, name, at_home(value))
                 return found
             known = sorted(o for o in self._option_string_actions if o.startswith("--"))
             name = rest[0].partition("=")[0]

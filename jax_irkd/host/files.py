@@ -32,6 +32,14 @@ def expanded(path: str | Path) -> Path:
         raise UserError(f"{path}: no home folder is known here; give a full path") from error
 
 
+def at_home(value: Any) -> Any:
+    """A text, or each of a list of them, with a ~ that it begins with replaced; others as is."""
+    if isinstance(value, list):
+        return [at_home(part) for part in value]
+    starts = isinstance(value, str) and value.startswith("~")
+    return str(expanded(value)) if starts else value
+
+
 def read_json(path: str | Path, remedy: str = "train the run again") -> Any:
     """What the JSON file `path` holds. Raises UserError with `remedy` when it cannot be read."""
     try:

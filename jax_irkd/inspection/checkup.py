@@ -21,6 +21,7 @@ from rich.console import Console
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.host.files import expanded
+from jax_irkd.host.interrupts import Interrupted
 from jax_irkd.inspection.lines import GREEN, RED, YELLOW, Line
 
 # Distributions by the name they are imported under, in the order shown.
@@ -258,9 +259,12 @@ def check_training() -> list[Line]:
     try:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(spoken):
             losses = _train_two_steps(Path(folder))
+    except Interrupted:  # it offers to go on in a folder that is gone
+        raise KeyboardInterrupt from None
     except Exception as error:  # Whatever fails here would fail in training.
         remedy = "the lines above say why, or run with JAX_PLATFORMS=cpu to see if it is the device"
-        return [Line(RED, "training", f"{type(error).__name__}: {_short(error)}", remedy)]
+        said = _short(error).partition("; ")[0]  # not what to do in the temporary folder
+        return [Line(RED, "training", f"{type(error).__name__}: {said}", remedy)]
     seconds = time.monotonic() - begin
     text = f"2 steps, loss {losses[0]:.3f} then {losses[1]:.3f}, saved and tested, {seconds:.0f} s"
     return [Line(GREEN, "training", text)]

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jax_irkd.errors import UserError
-from jax_irkd.host.files import write_whole
+from jax_irkd.host.files import expanded, write_whole
 from jax_irkd.inspection.sparkline import sparkline
 from jax_irkd.reporting import charts, pictures
 from jax_irkd.reporting.wording import duration, flatten
@@ -26,7 +26,7 @@ def read(folders: Sequence[str | Path]) -> list[Run]:
     Raises UserError for a folder that holds neither a run nor runs.
     """
     found = []
-    for folder in map(Path, folders):
+    for folder in map(expanded, folders):
         inside = sorted(path for path in folder.glob("*/") if is_run(path))
         if not is_run(folder) and not inside:
             raise UserError(

@@ -65,7 +65,8 @@ def write_results(folder: Path, scores: Scores, results: dict) -> dict:
     results = results | {"metrics": figures, "num_clips": len(scores.labels)} | provenance()
     results |= {"used": used()}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, clip_id=scores.clip_ids, label=scores.labels, logits=scores.logits)
+    arrays = {"clip_id": scores.clip_ids, "label": scores.labels, "logits": scores.logits}
+    np.savez_compressed(buffer, **arrays, labels_count_from=0)  # those of `predict` count from 1
     write_whole(folder / SCORES, buffer.getvalue())
     return save_results(folder, results)
 

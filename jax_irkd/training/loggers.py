@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,7 +64,7 @@ class WandB:
         self._run = wandb.init(
             project=None if os.environ.get("WANDB_PROJECT") else "jax_irkd",
             name=f"{folder.parent.name}/{folder.name}",
-            id=_kept(folder / "wandb_id", wandb.util.generate_id),
+            id=_kept(folder / "wandb_id", lambda: uuid.uuid4().hex[:8]),
             resume="allow",
             dir=str(folder),
             config=dict(facts.get("config") or {}),

@@ -367,3 +367,23 @@ def test_run_works_outside_the_main_thread():
     thread.start()
     thread.join()
     assert codes == [0]
+
+
+def test_a_tilde_behind_an_equals_sign_is_the_home_folder(tmp_path, monkeypatch):
+    """A shell replaces it in a word of its own only."""
+    from jax_irkd import build, export, fuse, predict, report
+    from jax_irkd.detection import __main__ as detection
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = {
+        build.parse(["folder_ir", "--manual_dir=~/raw"]).manual_dir: "raw",
+        build.parse(["folder_ir", "--data_dir=~/x", "--crop_file=~/c"]).crop_file: "c",
+        predict.parse(["--run=~/run", "~/a.avi", "b.avi"]).run: "run",
+        predict.parse(["--run=~/run", "~/a.avi", "b.avi"]).videos[0]: "a.avi",
+        export.parse(["--run=~/run", "--out=~/out.irkd"]).out: "out.irkd",
+        fuse.parse(["~/one", "~/two", "--out=~/f.json"]).out: "f.json",
+        report.parse(["~/runs"]).workdir: "runs",
+        detection.parse(["~/mine", "~/theirs"]).ground: "theirs",
+    }
+    assert {path: str(tmp_path / name) for path, name in home.items()} == dict(zip(home, home))
+    assert predict.parse(["--run=x", "a~b.avi"]).videos == ["a~b.avi"]
