@@ -209,3 +209,31 @@ def test_python_in_the_docs_uses_what_there_is():
                     assert all(hasattr(module, name.name) for name in node.names), path
                     seen += 1
     assert seen > 3
+
+
+def _texts() -> str:
+    """Every text of ours in the sources, with … for what is filled in."""
+
+    def text(node) -> str:
+        if isinstance(node, ast.JoinedStr):
+            return "".join(text(part) for part in node.values)
+        if isinstance(node, ast.BinOp):
+            return text(node.left) + text(node.right)
+        return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else "…"
+
+    found = []
+    for folder in ("jax_irkd", "tfds_builders"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+            found += [
+                text(n) for n in nodes if isinstance(n, ast.JoinedStr | ast.BinOp | ast.Constant)
+            ]
+    return "\n".join(found)
+
+
+def test_troubleshooting_names_messages_that_there_are():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.M)
+    said = _texts()
+    assert len(messages) > 30
+    assert not [message for message in messages if message not in said]
