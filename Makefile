@@ -18,7 +18,7 @@ DEMO_SUBJECTS := 1-20,25,27,28,31,34,35,38
 TEST_SUBJECTS := 3,6,7,10,11,12,20-24,26,29,30,32,33,36,37,39,40
 DISTILLED ?= fitnet
 
-.PHONY: setup demo large-data gesture-data start-weights test test-fast lint format docs chaos bench gpu-check gpu-check-quick gpu-wheels clean
+.PHONY: setup shell demo large-data gesture-data start-weights test test-fast lint format docs chaos bench gpu-check gpu-check-quick gpu-wheels clean
 
 setup: $(VENV)/.core
 $(VENV)/bin/python:
@@ -32,6 +32,12 @@ $(VENV)/.test: $(VENV)/.core
 $(VENV)/.docs: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable '.[docs]' $(addprefix --constraint ,$(LOCK))
 	touch $@
+
+# A shell in which `python` is the one that everything is installed for.
+shell: setup
+	@printf '[ -f ~/.bashrc ] && . ~/.bashrc\n. "%s"\n' "$(abspath $(BIN))/activate" > $(VENV)/.shellrc
+	@echo "python is $(BIN)/python here; exit leaves"
+	@bash --rcfile $(VENV)/.shellrc -i
 
 demo: setup
 	$(FILM) --out=$(DATA)/raw --subjects=$(DEMO_SUBJECTS)

@@ -66,8 +66,8 @@ def _moved(text: str) -> str:
     for name, page in TEXTS.items():
         text = text.replace(f"]({name}", f"]({page}")
     # Files that are not on the site are named, not linked.
-    elsewhere = r"\[([^]]+)\]\((?:CITATION\.cff|LICENSE|configs/[^)]*|examples/[^)]*)\)"
-    return re.sub(elsewhere, r"\1", text)
+    elsewhere = r"(?:CITATION\.cff|LICENSE|(?:configs|docker|examples)/[^)]*)"
+    return re.sub(rf"\[([^]]+)\]\({elsewhere}\)", r"\1", text)
 
 
 def _index() -> str:

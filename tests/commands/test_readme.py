@@ -19,6 +19,23 @@ def snippets():
     return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
 
 
+def test_the_readme_is_short_and_its_pictures_small():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120
+    for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text("utf-8")):
+        assert (ROOT / name).stat().st_size < 1_000_000
+
+
+def test_the_figures_are_those_of_the_study():
+    """What the README and the page of results say is in the study's file, to the last digit."""
+    study = (ROOT / "docs/results/hint/study.md").read_text("utf-8")
+    for page, figures in (
+        ("README.md", ("64.4", "71.0", "+6.6", "[+4.0, +9.6]", "25 %")),
+        ("docs/results/index.md", ("90.7 ± 0.9", "64.4 ± 3.1", "71.0 ± 1.5", "64.7 ± 2.3")),
+    ):
+        said = (ROOT / page).read_text("utf-8")
+        assert all(figure in said and figure in study for figure in figures), page
+
+
 @pytest.mark.slow
 def test_the_loss_snippet():
     logits = jax.random.normal(jax.random.key(0), (2, 8, 10))

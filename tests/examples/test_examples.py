@@ -89,7 +89,11 @@ def test_the_notebook_is_python_and_says_what_it_shows():
 @pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(tmp_path):
     code = ["".join(cell["source"]) for cell in cells() if cell["cell_type"] == "code"]
-    environment = os.environ | {"MPLBACKEND": "agg", "TMPDIR": str(tmp_path), "XLA_FLAGS": ""}
+    # Compiled as all tests are, but for one device.
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+    environment = os.environ | {
+        "MPLBACKEND": "agg", "TMPDIR": str(tmp_path), "XLA_FLAGS": " ".join(flags)
+    }  # fmt: skip
     ended = subprocess.run(
         [sys.executable, "-c", "\n".join(code)],
         cwd=ROOT, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
