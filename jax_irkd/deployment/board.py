@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 
 from jax_irkd.deployment.annotate import in_colour
+from jax_irkd.deployment.judgement import REASONS
 
 MINUTES = 5  # of answers that are kept for viewers who come later
 MOST_ANSWERS = 10_000  # however often answers come
+REMARK = 30.0  # seconds for which a change of the source is shown
 STALLED = 2.0  # seconds without a frame after which a source that is open counts as stalled
 JPEG_QUALITY = 85
 
@@ -34,6 +36,7 @@ class Board:
         )
         self._count = 0
         self._state, self._text = "starting", ""
+        self._remark, self._remarked = "", -REMARK
         self._image: np.ndarray | None = None
         self._shown, self._moment = 0, self.started
         self._jpeg: tuple[int, bytes] = (0, b"")
@@ -64,6 +67,12 @@ class Board:
         """How the source is: `lost`, with the reason, or `ended`."""
         with self._lock:
             self._state, self._text = state, text
+        self.changed()
+
+    def remark(self, text: str) -> None:
+        """What has changed in the source: its size, its colours, its rate."""
+        with self._lock:
+            self._remark, self._remarked = text, time.monotonic()
         self.changed()
 
     def answer(self, line: dict[str, Any]) -> None:
@@ -103,18 +112,19 @@ class Board:
 
     def status(self) -> dict[str, Any]:
         """How things stand: `state` is starting, live, stalled, lost or ended. Times are seconds,
-        `answered` since the newest answer."""
+        `answered` since the newest answer. `reasons` are the words for an answer's `reason`."""
         now = time.monotonic()
         received, dropped = self._counts()
         with self._lock:
             state, text, since = self._state, self._text, now - self._moment
+            remark = self._remark if now < self._remarked + REMARK else ""
             recent = [moment for moment in self._recent if moment > now - 2]
             size = None if self._image is None else [*self._image.shape[1::-1]]
         if state == "live" and since > STALLED:
             state, text = "stalled", f"no frame for {since:.0f} s"
         return {
             "state": state,
-            "text": text,
+            "text": text or remark,
             "source": self.source,
             "network": self.network,
             "running": round(now - self.started, 1),
@@ -124,6 +134,7 @@ class Board:
             "latency": self._latency,
             "answered": None if self._answered is None else round(now - self._answered, 2),
             "size": size,
+            "reasons": REASONS,
         }
 
 

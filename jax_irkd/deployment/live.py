@@ -42,7 +42,7 @@ def stream(flags: argparse.Namespace) -> int:
     kind_of(flags.stream)
     with contextlib.ExitStack() as stack:
         board = _board(flags, stack)
-        target = _target(flags.annotate)
+        target, remark = _target(flags.annotate), _remarker(board)
         start = time.monotonic()
         recognizer = Recognizer(
             flags.run,
@@ -53,6 +53,7 @@ def stream(flags: argparse.Namespace) -> int:
             windows=flags.windows,
             threshold=flags.threshold,
             engine=flags.engine,
+            notify=remark,
         )
         if not recognizer.judge.calibration:
             once(f"{flags.run} {UNCALIBRATED}")
@@ -62,7 +63,7 @@ def stream(flags: argparse.Namespace) -> int:
         print(f"ready after {took:.1f} s{by}; Ctrl-C ends", file=sys.stderr)
         source = Stream(
             flags.stream,
-            _preparer(recognizer.spec, board),
+            _preparer(recognizer.spec, board, remark),
             capacity=flags.stride,
             patience=flags.patience,
             notify=_notifier(board),
@@ -135,7 +136,9 @@ def _as_text(answer: Answer) -> str:
     )
 
 
-def _preparer(spec: InputSpec, board: Any) -> Callable[[np.ndarray], Frame]:
+def _preparer(
+    spec: InputSpec, board: Any, remark: Callable[[str], None]
+) -> Callable[[np.ndarray], Frame]:
     """`prepare_frame`, which says once when the stream has the wrong colours, and shows the
     picture to who looks at the board."""
     seen = False
@@ -145,7 +148,7 @@ def _preparer(spec: InputSpec, board: Any) -> Callable[[np.ndarray], Frame]:
         if not seen:
             seen = True
             for text in playback.modality_warning(colourfulness(image), spec.modality):
-                print(f"warning: the stream {text}", file=sys.stderr)
+                remark(f"the stream {text}")
         if board:
             board.show(image)
         return Frame(playback.prepare_frame(image, spec), image)
@@ -160,6 +163,15 @@ def _notifier(board: Any) -> Callable[[str], None]:
             board.tell("lost", text)
 
     return notify
+
+
+def _remarker(board: Any) -> Callable[[str], None]:
+    def remark(text: str) -> None:
+        print(f"warning: {text}", file=sys.stderr)
+        if board:
+            board.remark(text)
+
+    return remark
 
 
 def _board(flags: argparse.Namespace, stack: contextlib.ExitStack) -> Any:

@@ -16,6 +16,7 @@ import pytest
 from jax_irkd import predict
 from jax_irkd.data.synthetic.raw_ntu import number_of, picture, write_video
 from jax_irkd.deployment.board import Board
+from jax_irkd.deployment.judgement import Verdict
 from jax_irkd.deployment.recording import Recorder
 from jax_irkd.deployment.serving import Address, Server, parse_address
 from jax_irkd.errors import UserError
@@ -123,7 +124,9 @@ def test_a_source_that_stands_still_and_answers_of_long_ago(monkeypatch):
     now[0] += 3
     assert board.status()["state"] == "stalled" and board.status()["text"] == "no frame for 3 s"
     board.show(picture(1))
-    assert board.status()["state"] == "live"
+    assert (board.status()["state"], board.status()["text"]) == ("live", "")
+    board.remark("the source has got colours")
+    assert board.status()["text"] == "the source has got colours"
     now[0] += 300
     board.answer(line(2))
     assert [number for number, _ in board.answers(0)] == [2]
@@ -214,7 +217,7 @@ def test_a_stream_is_shown_and_recorded(tmp_path, command, monkeypatch):
 
 def test_a_recording_goes_on_at_another_size_and_without_its_end(tmp_path):
     path = tmp_path / "a.mp4"
-    scores = np.array([0.1, 0.9])
+    scores = Verdict(np.array([0.1, 0.9]))
     with Recorder(path, ("walk", "sit")) as recorder:
         recorder.add(picture(0), 0.0, None)
         recorder.add(picture(1, (128, 100)), 0.1, scores)
@@ -233,7 +236,7 @@ def test_a_lost_source_is_said_on_the_page(monkeypatch, command):
     source = source_of([range(9), OSError("off"), range(9), OSError("off")], monkeypatch)
     told, states = Board.tell, []
     monkeypatch.setattr(Board, "tell", lambda *a: states.append(a[1:]) or told(*a))
-    monkeypatch.setattr("jax_irkd.deployment.live._preparer", lambda spec, board: lambda image: 1)
+    monkeypatch.setattr("jax_irkd.deployment.live._preparer", lambda *_: lambda image: 1)
     monkeypatch.setattr(
         "jax_irkd.deployment.live._answers", lambda recognizer, source, *_: (0 for _ in source if 0)
     )

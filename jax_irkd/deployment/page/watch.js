@@ -4,6 +4,7 @@
 const SECONDS = 300, ROWS = 6, SILENCE = 4;
 // Okabe and Ito's colours by class, as in annotated videos.
 const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#c9b900", "#0072b2", "#d55e00", "#cc79a7", "#999999"];
+const NOTHING = "nothing recognised";
 const field = (id) => document.getElementById(id);
 const colour = (label) => (label ? COLOURS[(label - 1) % COLOURS.length] : "#808080");
 const percent = (value) => `${(100 * value).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %`;
@@ -28,7 +29,7 @@ function answered(event) {
 // What the stream's answer is: its first class, unless it says that nothing was recognised.
 function chosen(line) {
   const first = line.predictions[0];
-  if (!first || line.recognised === false) return { label: 0, name: "nothing recognised", probability: null };
+  if (!first || line.recognised === false) return { label: 0, name: NOTHING, probability: null };
   return { label: first.label, name: first.class, probability: first.probability };
 }
 
@@ -37,6 +38,8 @@ function draw() {
   if (pending) {
     const best = chosen(pending);
     field("best").textContent = best.name;
+    field("why").textContent = (status && status.reasons[pending.reason]) || "";
+    field("bars").classList.toggle("doubtful", best.name === NOTHING); // what it would have said
     drawBars(pending.predictions);
     field("latency").textContent = `${Math.round(1000 * pending.latency)} ms`;
     pending = null;
@@ -146,6 +149,7 @@ function show(state, text) {
   const badge = field("state"), notice = field("notice");
   if (badge.textContent !== state) badge.textContent = state;
   badge.dataset.state = state;
+  notice.dataset.state = state;
   notice.hidden = !text;
   notice.textContent = text;
 }
@@ -153,6 +157,7 @@ function show(state, text) {
 function begin() {
   answers = [];
   field("best").textContent = "no answer yet";
+  field("why").textContent = "";
   field("bars").replaceChildren();
   field("rows").replaceChildren();
   field("picture").src = `picture?again=${++again}`;
