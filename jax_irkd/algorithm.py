@@ -242,6 +242,8 @@ def train(
             f"{trainer.num_steps} steps of {size} clips ({total} devices × {size // total})",
             highlight=False,
         )
+        if phase.distillers and (said := setup.single_words(config, dataset, phase.training)):
+            console.print(said, highlight=False)
     network, scores = trainer.run()
     calibrated = {}
     if config.input.validation:

@@ -162,6 +162,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="take infrared files for infrared, whatever their colours say",
     )
+    add(
+        "--unpaired",
+        action="store_true",
+        help="folder_ir: keep clips of one modality beside pairs, as more training clips",
+    )
     add("--crop_file", default="", help="per-camera crop of RGB to the infrared field of view")
     add("--workers", type=int, default=0, help="processes; 0 uses all cores (default: 0)")
     add(

@@ -265,6 +265,7 @@ def paper_setup(
     config.input.eval_batch_size = 16
     config.input.threads = 8
     config.input.max_broken = 0.01
+    config.input.unpaired = True  # a network that reads one modality takes clips of it alone, too
     # The share of the training subjects that is kept aside: for the best checkpoint, patience and
     # calibration. 0: the paper's protocols train on all of them.
     config.input.validation = 0.0
@@ -285,6 +286,9 @@ def paper_setup(
     config.teacher_training = get_training()
     config.teacher_training.batch_size = 16
     config.student_training = get_training()
+    config.student_training.extra_clips = (
+        0  # infrared clips without partners, beside a batch's pairs
+    )
 
     config.checkpoints = ConfigDict({"every": 500, "latest": 2, "best": 1})  # every: in steps
     config.log_every = 10  # steps: their mean is a line of the log

@@ -57,6 +57,7 @@ RULES = {
     "input.threads": _whole(1, 1024),
     "input.max_broken": SHARE,
     "input.validation": Number(0, 0.5),
+    "input.unpaired": Flag(),
     "weights.*": Words(),
     "*_model.depth": Choice((18, 34, 50, 101, 152)),
     "*_model.width": _whole(1, 4096),
@@ -78,6 +79,7 @@ RULES = {
     "*training.accumulation": _whole(1, 1 << 20),
     "*training.ema_decay": RATE,
     "*training.label_smoothing": RATE,
+    "*training.extra_clips": _whole(0, 1 << 20),
     "*training.class_weights": Choice(("none", "balanced")),
     "*training.sampling": Choice(("uniform", "balanced")),
     "*training.eval_every": POSITIVE,
@@ -199,11 +201,12 @@ def _check_together(config: ConfigDict) -> None:
     for name, section in config.items():
         if not name.endswith("_training") or "accumulation" not in section:
             continue
-        if section.batch_size % section.accumulation:
-            raise UserError(
-                f"{name}.accumulation is {section.accumulation}, which does not divide the batch "
-                f"of {section.batch_size} clips ({name}.batch_size)"
-            )
+        for field in ("batch_size", "extra_clips"):
+            if section.get(field, 0) % section.accumulation:
+                raise UserError(
+                    f"{name}.accumulation is {section.accumulation}, which does not divide the "
+                    f"batch of {section[field]} clips ({name}.{field})"
+                )
         if section.get("class_weights") == section.get("sampling") == "balanced":
             raise UserError(
                 f"{name} has class_weights=balanced and sampling=balanced, which would make up for "

@@ -18,7 +18,6 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from rich.console import Console
 
-from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.host.files import expanded
 from jax_irkd.host.interrupts import Interrupted
@@ -225,6 +224,7 @@ def check_cache() -> list[Line]:
 def check_data(config: ConfigDict | None) -> list[Line]:
     """Is the config's dataset there, and can its clips be read."""
     from jax_irkd.data import loading
+    from jax_irkd.training.selection import readable
     from jax_irkd.training.setup import make_reader
 
     if config is None:
@@ -233,7 +233,7 @@ def check_data(config: ConfigDict | None) -> list[Line]:
     try:
         dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
         for split in ("train", "test"):
-            reader = make_reader(config, dataset, split, tuple(CHANNELS))
+            reader = make_reader(config, dataset, split, readable(config, dataset, split))
             counts[split] = len(reader.records)
             if reader.centre(0)["mask"] == 0:
                 remedy = f"python -m jax_irkd.build {dataset.name} --overwrite --manual_dir=RAW"

@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 from jax_irkd.data import augment
 from jax_irkd.data.loading import ClipReader, Dataset
 from jax_irkd.data.pixels import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
-from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.host import lettering
 from jax_irkd.reporting.pictures import strip
+from jax_irkd.training.selection import readable
 from jax_irkd.training.setup import make_augmentation, make_reader
 
 HEIGHT = 96  # of a frame, in pixels
@@ -35,7 +35,7 @@ def reader_of(config: ConfigDict, dataset: Dataset, split: str) -> ClipReader:
     elif split not in ("train", "test"):
         choices = ["train", "test", *sorted(dataset.splits)]
         raise UserError(f"unknown split {split!r}; choose one of {choices}")
-    return make_reader(config, dataset, split, tuple(CHANNELS))
+    return make_reader(config, dataset, split, readable(config, dataset, split))
 
 
 def choose(reader: ClipReader, count: int, seed: int) -> list[int]:
@@ -95,7 +95,8 @@ def _read(reader: ClipReader, index: int, training: bool, seed: int) -> dict:
 
 def _augmented(config: ConfigDict, batch: list[dict], training: bool) -> list[dict]:
     inputs = config.input
-    clips = {name: np.stack([clip["clips"][name] for clip in batch]) for name in CHANNELS}
+    names = batch[0]["clips"]
+    clips = {name: np.stack([clip["clips"][name] for clip in batch]) for name in names}
     if training:
         prepare = make_augmentation(inputs)
         seeds = np.array([clip["seed"] for clip in batch])
@@ -116,8 +117,9 @@ def _pixels(normalised: np.ndarray, modality: str) -> np.ndarray:
 
 
 def cell(pair: dict[str, np.ndarray], caption: str) -> np.ndarray:
-    """A caption over the RGB frames over the infrared ones, with a margin."""
-    rows = [strip(pair["rgb"], HEIGHT), np.repeat(strip(pair["infrared"], HEIGHT), 3, axis=2)]
+    """A caption over the RGB frames over the infrared ones, those that there are, with a margin."""
+    shown = {name: strip(frames, HEIGHT) for name, frames in pair.items()}
+    rows = [x if name == "rgb" else np.repeat(x, 3, axis=2) for name, x in shown.items()]
     width = max(row.shape[1] for row in rows)
     head = Image.new("RGB", (width, LINE), "white")
     path, caption = lettering.lettered(caption)
@@ -127,9 +129,10 @@ def cell(pair: dict[str, np.ndarray], caption: str) -> np.ndarray:
         caption = caption[:-2].rstrip(" …") + "…" if len(caption) > 2 else ""
     draw.text((0, 2), caption, fill="black", font=font)
     gap = np.full((2, width, 3), 255, np.uint8)
-    whole = np.concatenate(
-        [np.asarray(head), _padded(rows[0], width), gap, _padded(rows[1], width)]
-    )
+    parts = [np.asarray(head)]
+    for row in rows:
+        parts += [_padded(row, width), gap]
+    whole = np.concatenate(parts[:-1])
     return np.pad(whole, ((MARGIN // 2,) * 2, (MARGIN,) * 2, (0, 0)), constant_values=255)
 
 

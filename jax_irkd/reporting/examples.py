@@ -22,6 +22,7 @@ from jax_irkd.runs import results
 from jax_irkd.runs.network import load_network
 from jax_irkd.runs.results import Run, finished, paired
 from jax_irkd.training.evaluation import Network
+from jax_irkd.training.selection import readable
 from jax_irkd.training.setup import make_reader
 
 COUNT = 4
@@ -36,7 +37,7 @@ def closeups(
     the run; MGCAM's attention matrices where the run used it and a teacher is given.
     """
     run, names = results.read_run(folder), dataset.class_names
-    reader = make_reader(config, dataset, "test", ("rgb", "infrared"))
+    reader = make_reader(config, dataset, "test", readable(config, dataset, "test"))
     wrong = surest_mistakes(run.logits, run.labels)
     mistakes = [_clip(run, i, reader, names, _repeated(run, i)) for i in wrong[:COUNT]]
     found = [sections.mistakes_section(mistakes, len(wrong))]
@@ -44,7 +45,7 @@ def closeups(
     sibling = folder.parent / "baseline"
     if run.method != "baseline" and finished(sibling):
         found += _before_and_after(run, student, sibling, reader, config, names)
-    if teacher is not None and "mgcam" in config.distillers:
+    if teacher is not None and "mgcam" in config.distillers and "rgb" in reader.modalities:
         found.append(_attention(student, teacher, reader, config))
     return found
 
@@ -87,14 +88,14 @@ def _clip(
 ) -> sections.ShownClip:
     """The clip at `index` of the run's scores, with its frames."""
     found = _find(reader, index, str(run.clip_ids[index]))
-    frames = found["clips"] if found else {"infrared": None, "rgb": None}
+    frames = found["clips"] if found else {}
     return sections.ShownClip(
         str(run.clip_ids[index]),
         names[int(run.labels[index])],
         names[int(run.logits[index].argmax())],
         _confidence(run.logits[index]),
-        frames["infrared"],
-        frames["rgb"],
+        frames.get("infrared"),
+        frames.get("rgb"),
         note,
     )
 

@@ -18,6 +18,8 @@ _LATER = {
     "model.frozen": "none",
     "training.class_weights": "none",
     "training.sampling": "uniform",
+    "training.extra_clips": 0,
+    "input.unpaired": True,
 }
 
 

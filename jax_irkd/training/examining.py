@@ -9,7 +9,8 @@ from jax_irkd.data import loading
 from jax_irkd.metrics import classification
 from jax_irkd.training.evaluation import Scores, evaluate
 from jax_irkd.training.phase import Network
-from jax_irkd.training.setup import divide, make_reader
+from jax_irkd.training.selection import aside, select
+from jax_irkd.training.setup import make_reader
 
 TESTED = "top1"  # what networks are compared by
 HELD = "validation_"  # in front of a figure of the validation subjects
@@ -86,11 +87,12 @@ class Examiner:
         """What the results of a run say of its validation subjects and of its best step."""
         if not self.validation:
             return {}
-        splits = self._config.dataset.protocols[self._config.protocol]["train"]
-        catalogue = self._dataset.catalogue(splits)
-        kind, aside, mask = divide(catalogue, self._config.input.validation)
+        kind, groups, masks = aside(self._config, self._dataset)
+        chosen = select(self._config, self._dataset, "train", self.validation.modalities)
+        of = sum(len(masks[name]) for name in chosen.splits if name in masks)
+        held = len(self.validation.records)
         return {
-            "validation": {"by": kind, "aside": aside, "clips": sum(mask), "of": len(mask)},
+            "validation": {"by": kind, "aside": groups, "clips": held, "of": of},
             "best": {"chosen_by": self.metric} | self._standing,
         }
 

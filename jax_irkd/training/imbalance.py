@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from jax_irkd.data.loading import Dataset
 from jax_irkd.data.sampling import balanced_weights
-from jax_irkd.training.setup import training_labels
+from jax_irkd.training.phase import Phase
+from jax_irkd.training.selection import select
 
 
 class Measures(NamedTuple):
@@ -18,11 +19,13 @@ class Measures(NamedTuple):
     labels: list[int] | None = None
 
 
-def measures(config: ConfigDict, dataset: Dataset, training: ConfigDict) -> Measures:
-    """Those that `training` asks for; the clips' labels are read only where one does."""
+def measures(config: ConfigDict, dataset: Dataset, phase: Phase) -> Measures:
+    """Those that the phase asks for; the clips' labels are read only where it does."""
+    training = phase.training
     weighs, draws = training.class_weights == "balanced", training.sampling == "balanced"
     if not weighs and not draws:
         return Measures()
-    labels = training_labels(config, dataset)
+    chosen = select(config, dataset, "train", phase.modalities)
+    labels = chosen.labels(dataset, config.input.threads)
     weights = balanced_weights(labels, len(dataset.class_names)) if weighs else None
     return Measures(weights, labels if draws else None)

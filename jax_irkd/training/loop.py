@@ -23,7 +23,7 @@ from jax_irkd.host.files import write_whole
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress, console
 from jax_irkd.models.folding import without_norms
-from jax_irkd.training import balance, failures, imbalance, steps
+from jax_irkd.training import balance, failures, imbalance, steps, streams
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.evaluation import Scores, Stopped, evaluate
 from jax_irkd.training.examining import Examiner
@@ -33,7 +33,7 @@ from jax_irkd.training.parallel import devices_of, on_devices, replicate, split
 from jax_irkd.training.phase import Network, Phase
 from jax_irkd.training.profiling import Clock, StepTrace
 from jax_irkd.training.programs import bind_update, fresh_state
-from jax_irkd.training.setup import make_reader
+from jax_irkd.training.setup import make_reader, make_single_reader
 from jax_irkd.training.window import Window
 
 
@@ -57,7 +57,8 @@ class Trainer:
         self.clock, self._stop = Clock(), StopRequest()
         asked = self._stop.is_asked
         self.examiner = Examiner(config, dataset, phase.modality, training.patience, asked)
-        self._against = imbalance.measures(config, dataset, training)
+        self._against = imbalance.measures(config, dataset, phase)
+        self._single = make_single_reader(config, dataset, training) if phase.distillers else None
         self.devices = devices_of(config, training.batch_size)
         self.steps_per_epoch = max(len(self.reader.records) // training.batch_size, 1)
         self.num_steps = max(round(training.num_epochs * self.steps_per_epoch), 1)
@@ -173,12 +174,13 @@ class Trainer:
         compiled: set[bool] = set()
         # The state too: the first step would compile for one device, the second for all again.
         state, variables = replicate((state, variables), self.devices)
-        batches = loading.training_batches(
+        batches = streams.batches(
             self.reader,
+            self._single,
             seed=self.config.seed,
-            batch_size=self.phase.training.batch_size // jax.process_count(),
+            batch_size=self.phase.training.batch_size,
+            extra_clips=self.phase.training.get("extra_clips", 0),
             first_step=first,
-            process=(jax.process_index(), jax.process_count()),
             threads=self.config.input.threads,
             balanced=self._against.labels,
         )

@@ -157,6 +157,11 @@ def update_program(
         "mask": jax.ShapeDtypeStruct((clips,), jnp.float32),
         "seed": jax.ShapeDtypeStruct((clips,), jnp.uint32),
     }
+    if made and (extra := training.get("extra_clips", 0)):
+        single = {"clips": _clips(config, (phase.modality,), extra)}
+        for name in ("label", "mask", "seed"):
+            single[name] = jax.ShapeDtypeStruct((extra,), batch[name].dtype)
+        batch["extra"] = single
     stop = jax.ShapeDtypeStruct((clips,), jnp.bool_)
     arguments = (_state(config, phase, tx), folded, batch, stop)
     return Program(update, arguments, split=(2, 3), donate=(0,))

@@ -1,7 +1,7 @@
 """What a configuration asks for: networks, distillers, readers and augmentation."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 
 from jax_irkd import fields
 from jax_irkd.data import augment, loading
-from jax_irkd.data.groups import grouped, kept_aside
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
 from jax_irkd.training import steps
 from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.parallel import devices_of
+from jax_irkd.training.selection import select
 from jax_irkd.training.steps import AXIS
 
 
@@ -44,18 +44,16 @@ def make_distillers(section: Mapping[str, Mapping[str, Any]]) -> dict:
 
 
 def make_reader(
-    config: ConfigDict, dataset: loading.Dataset, split: str, modalities: tuple[str, ...]
+    config: ConfigDict,
+    dataset: loading.Dataset,
+    split: str,
+    modalities: tuple[str, ...],
+    single: bool = False,
 ) -> loading.ClipReader:
-    """Reads the clips of the protocol's `split`: train, validation or test.
-
-    Validation clips are those of the training subjects that `input.validation` keeps aside (see
-    `divide`); training then reads the others. Raises UserError where there are none.
-    """
-    splits, places = _chosen(config, dataset, split)
-    records = dataset.records(splits)
+    """Reads the clips that `selection.select` chooses; raises UserError as it does."""
     sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
     return loading.ClipReader(
-        records=records if places is None else loading.Chosen(records, places),
+        records=select(config, dataset, split, modalities, single).records(dataset),
         modalities=modalities,
         num_segments=config.input.num_segments,
         sizes={name: tuple(sizes[name]) for name in modalities},
@@ -64,53 +62,40 @@ def make_reader(
     )
 
 
-def training_labels(config: ConfigDict, dataset: loading.Dataset) -> list[int]:
-    """The labels of the clips that training reads, in their order; -1 for an unreadable record."""
-    splits, places = _chosen(config, dataset, "train")
-    labels = dataset.catalogue(splits, config.input.threads).labels
-    return labels if places is None else [labels[place] for place in places]
+def make_single_reader(
+    config: ConfigDict, dataset: loading.Dataset, training: ConfigDict
+) -> loading.ClipReader | None:
+    """Reads the infrared clips without partners that go beside pairs; None where none shall.
 
-
-def _chosen(
-    config: ConfigDict, dataset: loading.Dataset, split: str
-) -> tuple[Sequence[str], list[int] | None]:
-    """The dataset's splits that make up `split`, and which of their clips: None means all."""
-    protocols = config.dataset.protocols
-    if config.protocol not in protocols:
-        raise UserError(f"unknown protocol {config.protocol!r}; choose one of {sorted(protocols)}")
-    share = config.input.get("validation", 0.0)
-    if split == "validation" and not share:
-        raise UserError("no training subjects were kept aside; set input.validation, 0.1 say")
-    splits = protocols[config.protocol]["test" if split == "test" else "train"]
-    if not share or split == "test":
-        return splits, None
-    *_, mask = divide(dataset.catalogue(splits, config.input.threads), share)
-    return splits, [i for i, kept in enumerate(mask) if kept == (split == "validation")]
-
-
-def divide(catalogue: loading.Catalogue, share: float) -> tuple[str, list[str], list[bool]]:
-    """What clips are grouped by, the groups that validate, and whether each clip does.
-
-    Whole subjects are kept aside, the same for every seed and method (`data.groups`). Raises
-    UserError where the clips are all of one, or where a class would be left without training clips.
+    Raises UserError where `extra_clips` asks for what is not there, or cannot be divided.
     """
-    kind, groups = grouped(catalogue.clip_ids)
-    try:
-        aside = kept_aside(groups, share)
-    except ValueError:
+    count = training.get("extra_clips", 0)
+    if not count:
+        return None
+    if not select(config, dataset, "train", ("infrared",), single=True).splits:
         raise UserError(
-            f"input.validation is {share:g}, but all training clips are of one group ({kind}: "
-            f"{groups[0]}), which cannot be divided; set input.validation=0"
-        ) from None
-    mask = [group in set(aside) for group in groups]
-    trained = {label for label, kept in zip(catalogue.labels, mask) if not kept}
-    lost = sorted(set(catalogue.labels) - trained - {-1})
-    if lost:
-        raise UserError(
-            f"with input.validation={share:g} ({kind}: {', '.join(aside[:5])}) no training clips "
-            f"of {len(lost)} classes are left, class {lost[0]} first; take a smaller share"
+            f"student_training.extra_clips is {count}, but {dataset.name} has no infrared clips "
+            "without partners; build them with --unpaired, or set it to 0"
         )
-    return kind, aside, mask
+    devices_of(config, count)
+    return make_reader(config, dataset, "train", ("infrared",), single=True)
+
+
+def single_words(config: ConfigDict, dataset: loading.Dataset, training: ConfigDict) -> str:
+    """What distillation does with infrared clips without partners; "" where there are none."""
+    chosen = select(config, dataset, "train", ("infrared",), single=True)
+    if not chosen.splits:
+        return ""
+    count, used = len(chosen.records(dataset)), training.get("extra_clips", 0)
+    if not used:
+        return (
+            f"{count} infrared clips without partners are left out; "
+            "--config.student_training.extra_clips=N takes N of them to every step"
+        )
+    return (
+        f"beside the pairs {used} of {count} infrared clips without partners a step: they count in "
+        "the cross-entropy only"
+    )
 
 
 def check_phase(config: ConfigDict, dataset: loading.Dataset, role: str) -> None:
@@ -120,6 +105,9 @@ def check_phase(config: ConfigDict, dataset: loading.Dataset, role: str) -> None
     aside = ("validation",) if config.input.validation else ()
     for split in ("train", *aside, "test"):
         make_reader(config, dataset, split, (modality,))
+    if role == "student" and config.distillers:
+        make_reader(config, dataset, "train", tuple(CHANNELS))
+        make_single_reader(config, dataset, training)
     devices_of(config, training.batch_size)
     make_optimizer(training, 2, 1)
 

@@ -5,7 +5,7 @@ name, given by `jax.pmap` in training and by `jax.vmap` in tests.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, UInt
 
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.training import balance as balances
+from jax_irkd.training import objective
 
 AXIS = "batch"
 # Of programs that run once.
@@ -90,6 +91,11 @@ def init_state(
     return TrainState(zero, params, batch_stats, opt_state, average, jnp.copy(zero), balance)
 
 
+def clip_keys(seed: int, numbers: UInt[Array, " b"]) -> Array:
+    """The randomness of every clip of a run with this seed, by the clip's own number."""
+    return jax.vmap(lambda number: jax.random.fold_in(jax.random.key(seed), number))(numbers)
+
+
 def alone(module: nn.Module) -> nn.Module:
     """`module` without its device axis: there is none outside pmap."""
     return module.clone(axis_name=None) if hasattr(module, "axis_name") else module
@@ -98,23 +104,6 @@ def alone(module: nn.Module) -> nn.Module:
 def _zeros(function: Callable, *args: PyTree) -> PyTree:
     """What `function` returns, as zeros, without running it."""
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(function, *args))
-
-
-def cross_entropy(
-    logits: Float[Array, "b k"],
-    labels: Int[Array, " b"],
-    smoothing: float = 0.0,
-    weights: Float[Array, " k"] | None = None,
-) -> Float[Array, ""]:
-    """Mean over the clips of -sum_k w_k q_k log p_k.
-
-    q is one-hot, mixed with a uniform `smoothing`; `weights` w are 1 where there are none. The mean
-    is over the number of clips, not over their weights, which would depend on how clips are dealt
-    out to devices.
-    """
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-    targets = targets if weights is None else targets * weights
-    return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets).mean()
 
 
 def train_step(
@@ -138,7 +127,7 @@ def train_step(
     measure: bool = False,
     axis_name: str = AXIS,
 ) -> tuple[TrainState, Terms]:
-    """CE plus the terms of every distiller, one optimiser update, terms averaged over the axis.
+    """One update by the loss of `training.objective`, terms averaged over the axis.
 
     A loss or gradient that is not finite leaves the state as it was but for `step` and `rejected`.
     With `accumulation` > 1 the batch is cut into that many parts, whose gradients are averaged;
@@ -149,10 +138,13 @@ def train_step(
     balance, and come back as `NAME/pull` (multiplied) and `NAME/cosine`; their sum makes the same
     update.
     """
-    keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.key(seed), s))(batch["seed"])
+    keys = clip_keys(seed, batch["seed"])
+    if "extra" in batch:
+        extra = batch["extra"]
+        batch = batch | {"extra": extra | {"keys": clip_keys(seed, extra["seed"])}}
     epoch = (state.step // steps_per_epoch + 1).astype(jnp.float32)
     loss_fn = functools.partial(
-        _loss,
+        objective.loss,
         teacher=teacher,
         epoch=epoch,
         model=model,
@@ -197,7 +189,7 @@ def _sum(loss_fn: LossFn, weights: Terms) -> Callable[..., tuple[Array, Any]]:
 
     def total(*arguments: PyTree) -> tuple[Array, Any]:
         losses, aux = loss_fn(*arguments)
-        return _added(weights.get(name, 1.0) * loss for name, loss in losses.items()), aux
+        return objective.added(weights.get(name, 1.0) * loss for name, loss in losses.items()), aux
 
     return total
 
@@ -218,7 +210,7 @@ def _weighted_sum(gradients: dict[str, PyTree], weights: Terms) -> PyTree:
     factors = [weights.get(name, 1.0) for name in gradients]
 
     def total(*leaves: Array) -> Array:
-        return _added(factor * leaf for factor, leaf in zip(factors, leaves, strict=True))
+        return objective.added(factor * leaf for factor, leaf in zip(factors, leaves, strict=True))
 
     return jax.tree.map(total, *gradients.values())
 
@@ -238,11 +230,7 @@ def _flat(terms: dict[str, Terms], weights: Terms) -> Terms:
         for name in set(own) & set(found):
             raise ValueError(f"two distillers return a term named {name!r}; rename one of them")
         found |= {name: weights.get(source, 1.0) * term for name, term in own.items()}
-    return found | {"loss": _added(found.values())}
-
-
-def _added(terms: Iterable[Array]) -> Array:
-    return functools.reduce(jnp.add, terms)
+    return found | {"loss": objective.added(found.values())}
 
 
 def _accumulate(
@@ -265,56 +253,6 @@ def _accumulate(
     (total, batch_stats), told = jax.lax.scan(body, (nothing, state.batch_stats), cut)
     gradients = jax.tree.map(lambda x: x / parts, total)
     return gradients, (batch_stats, *jax.tree.map(lambda x: x.mean(0), told))
-
-
-def _loss(
-    params: PyTree,
-    batch_stats: PyTree,
-    batch: Batch,
-    keys: Array,
-    *,
-    teacher: PyTree,
-    epoch: Array,
-    model: nn.Module,
-    teacher_model: nn.Module | None,
-    distillers: Mapping[str, nn.Module],
-    prepare: Callable[[Clips, Array], Clips],
-    modality: str,
-    label_smoothing: float,
-    class_weights: Array | None,
-) -> tuple[Terms, Any]:
-    """The loss of every source: the cross-entropy and each distiller, at its own weight."""
-    clips = prepare(batch["clips"], keys)
-    student, updated = model.apply(
-        {"params": params["model"], "batch_stats": batch_stats["model"]},
-        clips[modality],
-        train=True,
-        dropout_keys=jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
-        mutable=["batch_stats"],
-    )
-    labels = batch["label"]
-    entropy = cross_entropy(student.logits, labels, label_smoothing, class_weights)
-    terms = {balances.LABELS: {"ce": entropy}}
-    statistics: dict[str, PyTree] = {}
-    diagnostics: Terms = {}
-    if distillers:
-        assert teacher_model is not None, "distillers compare with a teacher"
-        taught = jax.lax.stop_gradient(teacher_model.apply(teacher, clips["rgb"], train=False))
-    for name, distiller in distillers.items():
-        variables = {
-            "params": params["distillers"][name],
-            "batch_stats": batch_stats["distillers"][name],
-        }
-        terms[name], changed = distiller.apply(
-            variables, student, taught, labels, epoch=epoch, mutable=["batch_stats", "diagnostics"]
-        )
-        statistics[name] = changed.get("batch_stats", {})
-        sown = changed.get("diagnostics", {})
-        diagnostics |= {f"{name}/{key}": jnp.asarray(value[-1]) for key, value in sown.items()}
-    diagnostics["accuracy"] = jnp.mean((student.logits.argmax(-1) == labels).astype(jnp.float32))
-    batch_stats = {"model": updated.get("batch_stats", {}), "distillers": statistics}
-    losses = {name: _added(own.values()) for name, own in terms.items()}
-    return losses, (batch_stats, terms, diagnostics)
 
 
 def eval_step(

@@ -12,6 +12,7 @@ from jax_irkd import build
 from jax_irkd.configs import custom
 from jax_irkd.data import loading
 from jax_irkd.data.synthetic.raw_ntu import number_of, picture, write_video, zip_folder
+from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders._shared.finding import film_name
 from jax_irkd.tfds_builders.folder_ir import clips
 from jax_irkd.tfds_builders.folder_ir.folder_ir_dataset_builder import Builder
@@ -160,10 +161,10 @@ def test_train_and_test_folders_decide_and_archives_count_as_folders(tmp_path):
     [
         (["a/b/x.mp4"], "no clips in .*: expected rgb/CLASS/NAME.mp4.*1 files, 1 of them videos"),
         (
-            ["rgb/a/1.mp4", "rgb/a/2.mp4"],
-            "no infrared clips in .*, only 2 .*needs both",
+            ["rgb/a/1.mp4", "rgb/a/2.mp4", "cam2/a/1.mp4"],
+            "no infrared clips in .*, only 2 .*needs both, .*1 videos lie in other places",
         ),
-        (["ir/a/1.mp4"], "no rgb clips in"),
+        (["ir/a/1.mp4"], "1 clips of 1 classes are too few to keep one for testing"),
         (["rgb/a/1.mp4", "ir/a/2.mp4"], "no pairs in .*called, for example, a/1 and a/2"),
         ([*pairs("a/1"), *[f"train/{n}" for n in pairs("a/2")]], "move all of them below"),
         ([f"train/{n}" for n in pairs("a/1", "b/1")], "lie below train/; add the other folder"),
@@ -176,6 +177,65 @@ def test_wrong_folders_are_explained(tmp_path, capsys, names, message):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(message, error), error
+
+
+def films(root, *names):
+    for name in names:
+        kind = name.split("/")[0]
+        path = root / name
+        write_video(path, 3, infrared=kind != "rgb", codec="mjpeg")
+
+
+def counts(out):
+    splits = loading.open_dataset("folder_ir", out).splits
+    return {name: len(records) for name, records in splits.items()}
+
+
+def test_infrared_films_alone_make_a_data_set(tmp_path, capsys):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    films(raw, *[f"thermal/{label}/{i}.avi" for label in ("nod", "wave") for i in range(3)])
+    assert run(raw, out, "--check") == 0
+    assert "0 pairs and 6 single films of 2 classes; 4 train, 2 test" in capsys.readouterr().out
+    assert run(raw, out) == 0
+    assert "one modality only" in capsys.readouterr().out
+    assert counts(out) == {"train_infrared": 4, "test_infrared": 2}
+    config = custom.get_config("method=baseline")
+    dataset = loading.open_dataset("folder_ir", out)
+    for split, count in (("train", 4), ("test", 2)):
+        reader = make_reader(config, dataset, split, ("infrared",))
+        assert len(reader.records) == count and reader.centre(0)["mask"] == 1
+    with pytest.raises(UserError, match="this needs pairs; method=baseline trains on infrared al"):
+        make_reader(config, dataset, "train", ("rgb", "infrared"))
+
+
+def test_single_films_are_kept_beside_pairs_when_asked(tmp_path, capsys):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    names = ["wave/ann__1", "wave/bob__1", "nod/ann__1", "nod/bob__1"]
+    films(raw, *[f"{kind}/{name}.avi" for kind in ("rgb", "infrared") for name in names])
+    films(raw, "infrared/wave/ann__2.avi", "infrared/wave/bob__2.avi", "rgb/nod/cat__1.avi")
+    films(raw, "infrared/fall/cat__2.avi")
+    assert run(raw, out) == 2
+    assert "no rgb file" in capsys.readouterr().err
+    assert run(raw, out, "--unpaired") == 0
+    found = counts(out)
+    # One of the two subjects tests, with all her films; who has no pairs trains.
+    assert found == {"train": 2, "test": 2, "train_infrared": 2, "train_rgb": 1, "test_infrared": 1}
+    dataset = loading.open_dataset("folder_ir", out)
+    assert dataset.class_names == ("fall", "nod", "wave")
+    sides = {name: {r["subject"] for r in map(records.__getitem__, range(len(records)))}
+             for name, records in dataset.splits.items()}  # fmt: skip
+    assert sides["test_infrared"] == sides["test"] and not sides["test"] & sides["train_infrared"]
+    record = dataset.splits["train_rgb"][0]
+    assert not len(record["infrared"]) and (record["infrared_frames"], record["rgb_frames"]) == (
+        0,
+        3,
+    )
+
+
+def test_other_data_sets_have_pairs_only(tmp_path, capsys):
+    argv = ["ntu_rgbd_ir", f"--manual_dir={tmp_path}", "--unpaired"]
+    assert build.main(argv) == 2
+    assert "ntu_rgbd_ir has pairs only; --unpaired is for folder_ir" in capsys.readouterr().err
 
 
 def test_folder_follows_the_conventions_of_tfds(tmp_path):

@@ -56,6 +56,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """Paired RGB and infrared clips as ArrayRecord, from one scan of the user's folder."""
 
     SPLITS: Sequence[str] = ()
+    KEEPS_UNPAIRED = False  # Whether it knows what to do with clips of one modality.
     TASKS_PER_SHARD = 64  # With Beam, where sizes are not known beforehand.
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -66,6 +67,8 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def __init__(self, *, options: BuildOptions | None = None, file_format=None, **kwargs: Any):
         self.options = options or BuildOptions.from_environment()
+        if self.options.unpaired and not self.KEEPS_UNPAIRED:
+            raise UserError(f"{self.name} has pairs only; --unpaired is for folder_ir")
         self.show_progress = True
         self.report: Report | None = None
         self.holds_lock = False  # Whoever builds holds the folder's lock already.

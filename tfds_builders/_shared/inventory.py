@@ -143,6 +143,8 @@ def estimate(
         if isinstance(cost, _Cost):
             measured[kind].append(cost)
     for kind, costs in measured.items():
+        if not samples[kind]:
+            continue  # a folder of one modality
         if not costs:
             return ["no estimate: none of the samples could be read"]
         cost = _Cost(*(sum(column) / len(costs) for column in zip(*costs)))

@@ -24,6 +24,7 @@ class BuildOptions:
     quality: int = 90  # JPEG, 1 to 100.
     range: str = AUTO  # Pixels of more than eight bits: auto, or MIN,MAX of the file's values.
     trust_names: bool = False  # Take infrared files for infrared, whatever their colours say.
+    unpaired: bool = False  # Keep clips of one modality beside pairs, in splits of their own.
     crop_file: str = ""  # Per-camera crop of RGB to the infrared field of view.
     workers: int = 0  # 0: one for each core.
     max_skipped: float = 0.01  # The build refuses to finish when a larger share is skipped.

@@ -26,6 +26,28 @@ def unpaired(key: str, pair: Mapping[str, Found]) -> Skip:
     return Skip(key, f"no {other} file", f"only {only}; distillation needs both")
 
 
+def encode_alone(
+    key: str, scalars: dict, kind: str, source: Source, options: BuildOptions, camera: str
+) -> EncodingResult:
+    """The one film of a clip as JPEG frames; the record has none of the other modality."""
+    crop = crop_for(options.crop_file, camera) if kind == "rgb" else None
+    try:
+        with named_faults(source), held(source) as file:
+            film = Film(file)
+
+            def encode() -> list[EncodedClip]:
+                storage = Storage(**options.storage)
+                return [encode_film(film, None, kind == "infrared", crop, storage)]
+
+            (clip,) = settled([film], encode)
+    except VideoError as error:
+        return EncodingResult([], [Skip(key, "unreadable video", str(error))], [])
+    scalars = {"clip_id": key} | scalars | dict.fromkeys(FRAMES.values(), 0)
+    frames = {name: clip.frames if name == kind else [] for name in FRAMES}
+    record = Record(key, scalars | {FRAMES[kind]: clip.total}, frames)
+    return EncodingResult([record], [], _notes(key, {kind: film}, {kind: clip}))
+
+
 def encode_pair(
     key: str, scalars: dict, rgb: Source, infrared: Source, options: BuildOptions, camera: str
 ) -> EncodingResult:
@@ -66,8 +88,10 @@ def _notes(key: str, films: dict[str, Film], clips: dict[str, EncodedClip]) -> l
         if clip.total < SHORT_CLIP:
             notes.append(Skip(key, "short clip", f"{clip.total} {kind} frames"))
         notes += film_notes(key, kind, films[kind], [clip])
-    if clips["rgb"].colour < COLOURLESS:
+    if "rgb" in clips and clips["rgb"].colour < COLOURLESS:
         notes.append(Skip(key, NO_COLOUR, "its channels are equal, as in an infrared file"))
+    if len(films) < len(FRAMES):
+        return notes
     return notes + length_notes(key, {kind: film.timing for kind, film in films.items()})
 
 

@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,17 +12,25 @@ from jax_irkd.tfds_builders._shared.cache import EncodingResult, EncodingTask, S
 from jax_irkd.tfds_builders._shared.crops import require_crops
 from jax_irkd.tfds_builders._shared.finding import duplicate, film_name, find
 from jax_irkd.tfds_builders._shared.options import BuildOptions
-from jax_irkd.tfds_builders._shared.pairs import FRAMES, encode_pair, unpaired
+from jax_irkd.tfds_builders._shared.pairs import FRAMES, encode_alone, encode_pair, unpaired
 from jax_irkd.video.archives import ARCHIVE_SUFFIX, Found, Source, name_of
 from jax_irkd.video.formats import composed
 
 SPLITS = ("train", "test")
+# Clips of one modality have splits of their own, so that those of pairs hold pairs.
+ALONE = tuple(f"{split}_{kind}" for split in SPLITS for kind in FRAMES)
 # What the folder of infrared films may be called.
 INFRARED = ("infrared", "ir", "thermal", "nir", "lwir")
 MODALITIES = {"rgb": "rgb", **dict.fromkeys(INFRARED, "infrared")}
+# What clips of one modality are good for.
+USES = {
+    "infrared": "they train infrared networks; distillation takes them by extra_clips",
+    "rgb": "they train the teacher",
+}
 SUBJECT = "__"  # What precedes it in a clip's name is the subject.
 TEST_SHARE = 5  # One in so many is kept for testing when there are no train and test folders.
 CAMERA = "1"  # Of the crop file: a folder of clips is one rig.
+MISPLACED = "video in another place"
 LAYOUT = (
     "rgb/CLASS/NAME.mp4 and infrared/CLASS/NAME.mp4, both also under train/ and test/ (infrared "
     f"may be called {', '.join(INFRARED[1:])} too)"
@@ -61,9 +70,24 @@ class FolderScan(NamedTuple):
         return {key: pair for key, pair in sorted(self.clips.items()) if len(pair) == 2}
 
     @property
-    def class_names(self) -> list[str]:
-        """Classes with at least one complete pair, in alphabetical order."""
-        return sorted({self.places[key].label for key in self.pairs})
+    def singles(self) -> dict[str, dict[str, Found]]:
+        """The clips of which one modality is there."""
+        return {key: pair for key, pair in sorted(self.clips.items()) if len(pair) == 1}
+
+    @property
+    def only(self) -> str:
+        """The modality of all clips where there is but one, and nothing that may be the other."""
+        kinds = {kind for pair in self.clips.values() for kind in pair}
+        misplaced = any(skip.reason == MISPLACED for skip in self.skipped)
+        return "" if misplaced or len(kinds) != 1 else kinds.pop()
+
+    def kept(self, unpaired: bool) -> dict[str, dict[str, Found]]:
+        """The clips that are built: pairs, and `unpaired` ones or those of the only modality."""
+        return self.pairs | (self.singles if unpaired or self.only else {})
+
+    def class_names(self, unpaired: bool = False) -> list[str]:
+        """Classes with at least one clip that is built, in alphabetical order."""
+        return sorted({self.places[key].label for key in self.kept(unpaired)})
 
 
 def parse(path: str, name: str) -> Place | None:
@@ -90,7 +114,7 @@ def scan(folder: Path) -> FolderScan:
         place = parse(path, film_name(film.source))
         if place is None:
             result.other_files.append(path)
-            result.skipped.append(Skip(path, "video in another place", f"expected {LAYOUT}"))
+            result.skipped.append(Skip(path, MISPLACED, f"expected {LAYOUT}"))
             continue
         pair = result.clips.setdefault(place.key, {})
         result.places[place.key] = place
@@ -106,21 +130,25 @@ def _inner_path(source: Source, folder: Path) -> str:
     return path.replace(f"{ARCHIVE_SUFFIX}/", "/")
 
 
-def refuse_wrong_folder(folder: Path, found: FolderScan) -> None:
-    """Raises UserError when `folder` holds no clips, one modality only, or half a split."""
+def refuse_wrong_folder(folder: Path, found: FolderScan, unpaired: bool = False) -> None:
+    """Raises UserError when `folder` holds no clips, no pairs among both kinds, or half a split.
+
+    Clips of one modality alone are taken where nothing lies beside them that may be the other.
+    """
     counts = collections.Counter(kind for pair in found.clips.values() for kind in pair)
     if not found.clips:
-        videos = sum(skip.reason == "video in another place" for skip in found.skipped)
+        videos = sum(skip.reason == MISPLACED for skip in found.skipped)
         seen = f"{len(found.other_files)} files, {videos} of them videos"
         first = f" (first: {found.other_files[0]})" if found.other_files else ""
         raise UserError(f"no clips in {folder}: expected {LAYOUT}; found {seen}{first}")
     for kind in FRAMES:
-        if not counts[kind]:
+        if not counts[kind] and not found.only:
             raise UserError(
                 f"no {kind} clips in {folder}, only {sum(counts.values())} of the other modality: "
-                f"distillation needs both, filmed at the same time; expected {LAYOUT}"
+                "distillation needs both, filmed at the same time, and "
+                f"{len(found.skipped)} videos lie in other places; expected {LAYOUT}"
             )
-    if not found.pairs:
+    if not found.pairs and not found.only:
         first = {
             kind: next(k for k, pair in found.clips.items() if kind in pair) for kind in FRAMES
         }
@@ -128,7 +156,7 @@ def refuse_wrong_folder(folder: Path, found: FolderScan) -> None:
             f"no pairs in {folder}: an RGB and an infrared file belong together when class and "
             f"name agree, but they are called, for example, {first['rgb']} and {first['infrared']}"
         )
-    given = {found.places[key].split for key in found.pairs}
+    given = {found.places[key].split for key in found.kept(unpaired)}
     if "" in given and len(given) > 1:
         raise UserError(
             f"{folder} has clips below train/ or test/ and clips outside of both; move all of them "
@@ -136,7 +164,7 @@ def refuse_wrong_folder(folder: Path, found: FolderScan) -> None:
         )
     if given in ({"train"}, {"test"}):
         raise UserError(
-            f"all pairs in {folder} lie below {given.pop()}/; add the other folder, or move rgb/ "
+            f"all clips in {folder} lie below {given.pop()}/; add the other folder, or move rgb/ "
             "and infrared/ up to let a share be chosen for testing"
         )
 
@@ -145,9 +173,10 @@ def splits_of(found: FolderScan) -> dict[str, str]:
     """The split of every pair: its folder's, or by hash where folders do not say.
 
     Subjects are ranked by a hash of their name and the first fifth of them (at least one) tests;
-    clips without a subject are ranked class by class. What is alone of its kind trains.
+    clips without a subject are ranked class by class. What is alone of its kind trains. Where
+    there are no pairs, the clips of the only modality are divided so.
     """
-    places = {key: found.places[key] for key in found.pairs}
+    places = {key: found.places[key] for key in found.pairs or found.clips}
     if all(place.split for place in places.values()):
         return {key: place.split for key, place in places.items()}
     ranked = collections.defaultdict(set)
@@ -164,6 +193,18 @@ def splits_of(found: FolderScan) -> dict[str, str]:
     }
 
 
+def split_of_single(found: FolderScan, key: str, splits: Mapping[str, str]) -> str:
+    """The split of a clip of one modality: its folder's, its subject's among the pairs, or train.
+
+    `splits` are those of `splits_of`.
+    """
+    place = found.places[key]
+    if place.split or key in splits:
+        return place.split or splits[key]
+    tests = {found.places[other].subject for other, split in splits.items() if split == "test"}
+    return "test" if place.subject and place.subject in tests else "train"
+
+
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -171,39 +212,58 @@ def _hash(text: str) -> str:
 def tasks_of(
     found: FolderScan, options: BuildOptions
 ) -> tuple[list[EncodingTask], list[Skip], list[Skip]]:
-    """Tasks for all pairs, the clips that lack a modality, and remarks on thin classes.
+    """Tasks for all clips that are kept, those that lack a modality, and remarks on thin classes.
 
     Raises UserError, also for a crop file without this camera.
     """
     require_crops(options.crop_file, [CAMERA])
-    names, splits = found.class_names, splits_of(found)
-    tasks, alone = [], []
-    for key in sorted(found.clips):
-        place, pair = found.places[key], found.clips[key]
-        if len(pair) == 1:
-            alone.append(unpaired(key, pair))
-            continue
-        stamp = f"{pair['rgb'].stamp} {pair['infrared'].stamp} {names.index(place.label)}"
+    names, splits = found.class_names(options.unpaired), splits_of(found)
+    kept = found.kept(options.unpaired)
+    left = [unpaired(key, pair) for key, pair in found.singles.items() if key not in kept]
+    tasks = []
+    for key, pair in sorted(kept.items()):
+        place = found.places[key]
         scalars = {"label": names.index(place.label), "subject": place.subject}
-        work = (scalars, pair["rgb"].source, pair["infrared"].source, options)
-        tasks.append(EncodingTask(key, splits[key], stamp, work))
-    counts = collections.Counter((found.places[task.key].label, task.split) for task in tasks)
-    thin = [
+        stamp = " ".join([pair[kind].stamp for kind in FRAMES if kind in pair])
+        films = [(kind, pair[kind].source) for kind in FRAMES if kind in pair]
+        if len(films) == 2:
+            split = splits[key]
+        else:
+            split = f"{split_of_single(found, key, splits)}_{films[0][0]}"
+        work = (scalars, films, options)
+        tasks.append(EncodingTask(key, split, f"{stamp} {names.index(place.label)}", work))
+    if {task.split.split("_")[0] for task in tasks} != {*SPLITS}:
+        kind = "clips" if found.only else "pairs"
+        raise UserError(
+            f"{len(tasks)} {kind} of {len(names)} classes are too few to keep one for testing; add "
+            "clips, or divide them yourself into train/ and test/"
+        )
+    return tasks, left, _remarks(found, tasks, names)
+
+
+def _remarks(found: FolderScan, tasks: list[EncodingTask], names: list[str]) -> list[Skip]:
+    """On classes with clips of one split only, and on clips of one modality."""
+    sides = [(found.places[task.key].label, task.split.split("_")[0]) for task in tasks]
+    counts = collections.Counter(sides)
+    notes = [
         Skip(name, f"class without {split} clips", f"{counts[name, other]} clips, all {other}")
         for name in names
         for split, other in (SPLITS, SPLITS[::-1])
         if not counts[name, split]
     ]
     lost = sorted({found.places[key].label for key in found.clips} - set(names))
-    thin += [Skip(name, "class without a complete pair", "left out") for name in lost]
-    if not all(any(task.split == split for task in tasks) for split in SPLITS):
-        raise UserError(
-            f"{len(tasks)} pairs of {len(names)} classes are too few to keep one for testing; add "
-            "clips, or divide them yourself into train/ and test/"
-        )
-    return tasks, alone, thin
+    notes += [Skip(name, "class without a complete pair", "left out") for name in lost]
+    for kind, use in USES.items():
+        alone = sum(task.split.endswith(f"_{kind}") for task in tasks)
+        if alone:
+            notes.append(Skip(f"{alone} {kind} clips", "one modality only", use))
+    return notes
 
 
 def encode(task: EncodingTask) -> EncodingResult:
-    """Both videos of a pair; runs in a worker."""
-    return encode_pair(task.key, *task.work, CAMERA)
+    """The videos of a clip; runs in a worker."""
+    scalars, films, options = task.work
+    if len(films) == 1:
+        return encode_alone(task.key, scalars, *films[0], options, CAMERA)
+    (_, rgb), (_, infrared) = films
+    return encode_pair(task.key, scalars, rgb, infrared, options, CAMERA)

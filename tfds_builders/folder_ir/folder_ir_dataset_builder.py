@@ -24,7 +24,8 @@ class Builder(PairedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "Two splits, given by folders or chosen by name."}
-    SPLITS = clips.SPLITS
+    SPLITS = (*clips.SPLITS, *clips.ALONE)
+    KEEPS_UNPAIRED = True
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Put your clips into rgb/CLASS/NAME.mp4 and infrared/CLASS/NAME.mp4, with the same CLASS and NAME
     for the two films of one action; or into train/rgb/…, train/infrared/…, test/rgb/… and
@@ -52,10 +53,11 @@ class Builder(PairedBuilder):
 
     def plan(self, manual_dir: Path) -> BuildPlan:
         found = clips.scan(manual_dir)
-        clips.refuse_wrong_folder(manual_dir, found)
+        clips.refuse_wrong_folder(manual_dir, found, self.options.unpaired)
         tasks, unpaired, thin = clips.tasks_of(found, self.options)
         try:
-            self.info.features["label"].names = found.class_names
+            names = found.class_names(self.options.unpaired)
+            self.info.features["label"].names = names
         except ValueError as error:  # TFDS keeps the names of what lay there before.
             raise UserError(
                 f"the classes of {self.data_dir} have changed ({error}); delete that folder first"
@@ -66,7 +68,7 @@ class Builder(PairedBuilder):
             manual_dir=str(manual_dir),
             options=dataclasses.asdict(self.options),
             found={kind: sum(kind in p for p in found.clips.values()) for kind in FRAMES}
-            | {"classes": found.class_names, "other_files": len(found.other_files)},
+            | {"classes": names, "other_files": len(found.other_files)},
             skipped=found.skipped + unpaired,
             unreadable=found.unreadable,
             notes=found.notes + thin,

@@ -25,6 +25,6 @@ def test_folder_ir_builds_from_dummy_data(tmp_path):
         "train": 4,
         "test": 2,
     }
-    for split in Builder.SPLITS:
+    for split in builder.info.splits:
         for record in builder.as_data_source(split):
             assert record["rgb"][0].shape[-1] == 3 and record["infrared"][0].shape[-1] == 1

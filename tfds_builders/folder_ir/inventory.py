@@ -17,12 +17,13 @@ from jax_irkd.tfds_builders.folder_ir import clips
 def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
     """Clips by class, modality and split, what is missing or odd, and an estimate."""
     found = clips.scan(folder)
-    clips.refuse_wrong_folder(folder, found)
+    clips.refuse_wrong_folder(folder, found, options.unpaired)
     tasks, unpaired, thin = clips.tasks_of(found, options)
     problems, decoded, stored = found.notes + found.skipped + unpaired + thin, {}, {}
     problems += found.unreadable
-    samples = {kind: [pair[kind] for pair in found.pairs.values()] for kind in MODALITIES}
-    files = {(key, kind): pair[kind] for key, pair in found.pairs.items() for kind in MODALITIES}
+    kept = found.kept(options.unpaired)
+    files = {(key, kind): film for key, pair in kept.items() for kind, film in pair.items()}
+    samples = {kind: [f for (_, k), f in files.items() if k == kind] for kind in MODALITIES}
     headers, unreadable = read_headers(files, options.processes)
     problems += unreadable + length_problems(headers)
     for kind in MODALITIES:
@@ -30,12 +31,15 @@ def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
         decoded[kind] = sum(lengths)
         stored[kind] = sum(min(n, options.max_frames or n) for n in lengths)
     given = all(found.places[task.key].split for task in tasks)
-    counts = collections.Counter(task.split for task in tasks)
+    counts = collections.Counter(task.split.split("_")[0] for task in tasks)
+    singles = sum(task.split in clips.ALONE for task in tasks)
+    pairs = f"{len(tasks) - singles} pairs" + (f" and {singles} single films" if singles else "")
     how = "as the folders say" if given else "chosen by name"
     return Inventory(
         title=f"folder_ir in {folder}",
         totals=[
-            f"{len(tasks)} pairs of {len(found.class_names)} classes; {counts['train']} train, "
+            f"{pairs} of {len(found.class_names(options.unpaired))} classes; "
+            f"{counts['train']} train, "
             f"{counts['test']} test, {how}; {len(found.other_files)} other files passed over"
         ],
         columns=["class", "RGB", "infrared", "pairs", *clips.SPLITS],
@@ -50,8 +54,9 @@ def _all_classes(found: clips.FolderScan) -> list[str]:
 
 
 def _row(found: clips.FolderScan, tasks: list, name: str) -> list[str]:
-    own = [pair for key, pair in found.clips.items() if found.places[key].label == name]
-    cells = [sum(kind in pair for pair in own) for kind in MODALITIES]
-    cells.append(sum(len(pair) == 2 for pair in own))
-    splits = [task.split for task in tasks if found.places[task.key].label == name]
+    lie = [pair for key, pair in found.clips.items() if found.places[key].label == name]
+    cells = [sum(kind in pair for pair in lie) for kind in MODALITIES]
+    cells.append(sum(len(pair) == 2 for pair in lie))
+    own = [task for task in tasks if found.places[task.key].label == name]
+    splits = [task.split.split("_")[0] for task in own]
     return [name, *map(str, [*cells, *map(splits.count, clips.SPLITS)])]

@@ -1,0 +1,41 @@
+"""The batches of a phase: pairs, or clips of its modality, and single clips beside pairs."""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from jax_irkd.data import loading
+
+
+def batches(
+    reader: loading.ClipReader,
+    single: loading.ClipReader | None,
+    *,
+    seed: int,
+    batch_size: int,
+    extra_clips: int,
+    first_step: int,
+    threads: int,
+    balanced: list[int] | None = None,
+) -> Iterator[loading.Batch]:
+    """This process's share of every step's clips, from `first_step` on, for ever.
+
+    `batch_size` clips of `reader` a step over all processes; where there is a reader of `single`
+    clips, `extra_clips` of them lie in the entry `extra`. `clip_id` has the names of all.
+    """
+    count = jax.process_count()
+    options = {"first_step": first_step, "process": (jax.process_index(), count)}
+    options["threads"] = threads
+    own = loading.training_batches(
+        reader, seed=seed, batch_size=batch_size // count, balanced=balanced, **options
+    )
+    if single is None:
+        yield from own
+        return
+    others = loading.training_batches(
+        single, seed=(seed + 1) % 2**32, batch_size=extra_clips // count, **options
+    )
+    for batch, extra in zip(own, others):
+        names = np.concatenate([batch.pop("clip_id"), extra.pop("clip_id")])
+        yield batch | {"extra": extra, "clip_id": names}

@@ -1,0 +1,189 @@
+"""Infrared clips without partners: where they are read, and what they count in."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_irkd.data import loading
+from jax_irkd.errors import UserError
+from jax_irkd.training import objective, setup, steps, streams
+from jax_irkd.training.loop import Trainer
+from tests.helpers import fakes, networks
+from tests.training.test_steps import PREPARE, assert_close, batch_of
+
+BOTH = ("rgb", "infrared")
+INFRARED = BOTH[1:]
+
+
+def single(label: int, number: int) -> dict:
+    return fakes.record(label, number) | {"rgb": []}
+
+
+def dataset(pairs: int = 6, alone: int = 4) -> loading.Dataset:
+    parts = {
+        "train": [fakes.record(i % 3, i) for i in range(pairs)],
+        "train_infrared": [single(i % 3, 100 + i) for i in range(alone)],
+        "test": [fakes.record(i % 3, 200 + i) for i in range(pairs)],
+        "test_infrared": [single(i % 3, 300 + i) for i in range(alone)],
+    }
+    return loading.Dataset("fake/mixed", fakes.CLASSES, {k: v for k, v in parts.items() if v}, "")
+
+
+def config(**training):
+    made = fakes.config(**training)
+    made.dataset.protocols = {"cross_subject": {"train": ("train",), "test": ("test",)}}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("pairs", "split", "modalities", "unpaired", "single", "count"),
+    [
+        (6, "train", INFRARED, True, False, 10),
+        (6, "train", INFRARED, False, False, 6),
+        (6, "train", ("rgb",), True, False, 6),
+        (6, "train", BOTH, True, False, 6),
+        (6, "train", INFRARED, True, True, 4),
+        (6, "test", INFRARED, True, False, 6),  # the teacher's test clips
+        (0, "train", INFRARED, True, False, 4),
+        (0, "test", INFRARED, True, False, 4),
+    ],
+)
+def test_who_reads_which_clips(pairs, split, modalities, unpaired, single, count):
+    made = config()
+    made.input.unpaired = unpaired
+    reader = setup.make_reader(made, dataset(pairs), split, modalities, single)
+    names = {str(reader.centre(i)["clip_id"]) for i in range(len(reader.records))}
+    assert len(names) == count and not reader.faults.clips
+
+
+def test_teacher_and_student_keep_the_same_subjects_aside():
+    made = config()
+    made.input.validation = 0.4
+    kept, read = {}, {}
+    for modalities in (("rgb",), INFRARED):
+        for split in ("validation", "train"):
+            reader = setup.make_reader(made, dataset(12, 8), split, modalities)
+            ids = {str(reader.centre(i)["clip_id"]) for i in range(len(reader.records))}
+            (kept if split == "validation" else read)[modalities] = ids
+    assert kept["rgb",] < kept[INFRARED] and not kept[INFRARED] & read[INFRARED]
+    assert not kept[INFRARED] & read["rgb",] and len(kept[INFRARED] | read[INFRARED]) == 20
+
+
+@pytest.mark.parametrize(
+    ("pairs", "alone", "method", "message"),
+    [
+        (0, 4, "ours", "has infrared clips without partners only, and this needs rgb clips"),
+        (6, 0, "ours", "extra_clips is 2, but fake/mixed has no infrared clips without partners"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_anything_is_trained(pairs, alone, method, message):
+    made = config()
+    made.distillers = {"dkd": {}}
+    made.student_training.extra_clips = 2
+    with pytest.raises(UserError, match=message):
+        setup.check_phase(made, dataset(pairs, alone), "teacher")
+        setup.check_phase(made, dataset(pairs, alone), "student")
+
+
+def extra_of(clips: int) -> dict:
+    extra = batch_of(clips, seed=7)
+    del extra["clips"]["rgb"]
+    return extra
+
+
+def losses(batch: dict, devices: int, sync: bool = False):
+    """The gradient to the student (with `sync`) and the terms of a batch on emulated devices."""
+    axis = steps.AXIS if sync else None
+    model = fakes.TinyModel(norm=sync, dropout=0.0, axis_name=axis)
+    teacher, made = fakes.teacher(), setup.make_distillers({"dkd": {}, "sp": {}})
+    variables = model.init(jax.random.key(1), jnp.zeros((1, 2, 32, 32, 1)), train=False)
+    params = {"model": variables["params"], "distillers": {name: {} for name in made}}
+    stats = {"model": variables.get("batch_stats", {}), "distillers": {name: {} for name in made}}
+
+    def loss(batch):
+        keys = steps.clip_keys(0, batch["seed"])
+        if "extra" in batch:
+            more = {"keys": steps.clip_keys(0, batch["extra"]["seed"])}
+            batch = batch | {"extra": batch["extra"] | more}
+        bound = functools.partial(
+            objective.loss,
+            teacher=teacher.variables,
+            epoch=jnp.ones(()),
+            model=model,
+            teacher_model=teacher.model,
+            distillers=made,
+            prepare=PREPARE,
+            modality="infrared",
+            label_smoothing=0.0,
+            class_weights=None,
+        )
+
+        def total(params):
+            own, (_, terms, _) = bound(params, stats, batch, keys)
+            return objective.added(own.values()), terms
+
+        found = jax.grad(total, has_aux=True)(params) if sync else total(params)
+        return jax.lax.pmean(found, steps.AXIS)
+
+    cut = jax.tree.map(lambda x: jnp.asarray(x).reshape(devices, -1, *x.shape[1:]), batch)
+    found = networks.jit(jax.vmap(loss, axis_name=steps.AXIS))(cut)
+    return jax.tree.map(lambda x: x[0], found)
+
+
+@pytest.mark.slow
+def test_they_count_in_the_cross_entropy_and_nowhere_else():
+    pairs, extra = batch_of(8), extra_of(4)
+    _, alone = losses(pairs, 1)
+    _, singles = losses({**extra, "clips": batch_of(4, seed=7)["clips"]}, 1)
+    _, both = losses(pairs | {"extra": extra}, 1)
+    for name in ("dkd", "sp"):  # means over the eight pairs
+        assert_close(both[name], alone[name], rtol=1e-6)
+    expected = (8 * alone["ce"]["ce"] + 4 * singles["ce"]["ce"]) / 12
+    np.testing.assert_allclose(both["ce"]["ce"], expected, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_they_do_not_make_the_update_depend_on_the_number_of_devices():
+    batch = batch_of(8) | {"extra": extra_of(4)}
+    one, two = (losses(batch, devices, sync=True) for devices in (1, 2))
+    assert_close(two, one, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stream_brings_them_beside_the_pairs_and_goes_on_anywhere():
+    made, data = config(), dataset()
+    readers = (
+        setup.make_reader(made, data, "train", BOTH),
+        setup.make_reader(made, data, "train", INFRARED, single=True),
+    )
+
+    def stream(first):
+        options = {"batch_size": 4, "extra_clips": 2, "threads": 2}
+        return streams.batches(*readers, seed=3, first_step=first, **options)
+
+    batches = [batch for batch, _ in zip(stream(0), range(4))]
+    assert batches[0]["clips"]["rgb"].shape[0] == 4 and len(batches[0]["clip_id"]) == 6
+    assert batches[0]["extra"]["clips"].keys() == {"infrared"}
+    assert batches[0]["extra"]["label"].shape == (2,)
+    again = next(stream(3))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        {k: v for k, v in again.items() if k != "clip_id"},
+        {k: v for k, v in batches[3].items() if k != "clip_id"},
+    )
+
+
+@pytest.mark.slow
+def test_a_phase_learns_from_pairs_and_single_clips(tmp_path):
+    made = config(extra_clips=2, batch_size=3, num_epochs=1)
+    phase = fakes.phase(
+        made, distillers=setup.make_distillers({"dkd": {}}), teacher=fakes.teacher()
+    )
+    trainer = Trainer(phase, made, dataset(), tmp_path)
+    _, scores = trainer.run()
+    assert trainer.num_steps == 2 and len(scores.labels) == 6
+    assert {"S001C001P10", "S001C001P00"} <= {
+        name[:11] for _, names in trainer._recent for name in names
+    }
