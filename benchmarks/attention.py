@@ -35,7 +35,7 @@ from jax_irkd.distillers import mgcam
 from jax_irkd.host.files import expanded
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.runs.network import load_network
-from jax_irkd.training import steps
+from jax_irkd.training import objective
 from jax_irkd.training.evaluation import Network
 from jax_irkd.training.setup import make_augmentation, make_reader
 
@@ -193,7 +193,7 @@ def compare(
     pull = make_pull(student)
 
     def entropy(logits, labels):
-        return steps.cross_entropy(logits, labels)
+        return objective.cross_entropy(logits, labels)
 
     whole = []
     for pair in pairs:

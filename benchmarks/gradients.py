@@ -18,7 +18,7 @@ from benchmarks.attention import Pair, batches, make_pull
 from jax_irkd import distillers
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.runs.network import load_network
-from jax_irkd.training import steps
+from jax_irkd.training import objective
 from jax_irkd.training.evaluation import Network
 
 
@@ -31,7 +31,7 @@ def figures(student: Network, pairs: list[Pair]) -> list[_measure.Figure]:
 
     entropies = []
     for pair in pairs:
-        slope = jax.grad(steps.cross_entropy)(pair.student.logits, pair.labels)
+        slope = jax.grad(objective.cross_entropy)(pair.student.logits, pair.labels)
         nothing = jax.tree.map(jnp.zeros_like, pair.student)
         entropies.append(length(pair, nothing._replace(logits=slope)))
     found = []

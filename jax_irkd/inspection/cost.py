@@ -17,9 +17,9 @@ from ml_collections import ConfigDict
 from jax_irkd.data.loading import Dataset
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.training import setup
+from jax_irkd.training.objective import cross_entropy
 from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.setup import make_reader
-from jax_irkd.training.steps import cross_entropy
 
 UNKNOWN_STEPS = 100  # an epoch's, for the shape of the curve, when the clips are not known
 

@@ -18,13 +18,11 @@ from jaxtyping import Array, Float, Int, PyTree, UInt
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.training import balance as balances
 from jax_irkd.training import objective
+from jax_irkd.training.objective import Batch, Clips, Terms
 
 AXIS = "batch"
 # Of programs that run once.
 _quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
-Terms = dict[str, Array]
-Clips = dict[str, Array]
-Batch = dict[str, PyTree]
 LossFn = Callable[..., tuple[Terms, Any]]
 
 

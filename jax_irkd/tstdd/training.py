@@ -19,7 +19,7 @@ from jax_irkd.errors import UserError
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress
 from jax_irkd.reporting.wording import percent
-from jax_irkd.training import steps
+from jax_irkd.training import objective
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.logs import RunLog
 from jax_irkd.training.optimizers import make_optimizer
@@ -190,7 +190,7 @@ def _update(state: _State, images, labels, key, *, model: StreamNet, tx):
             rngs={"dropout": jax.random.fold_in(key, state.step)},
             mutable=["batch_stats"],
         )
-        loss = steps.cross_entropy(outputs.logits, labels)
+        loss = objective.cross_entropy(outputs.logits, labels)
         accuracy = jnp.mean(outputs.logits.argmax(-1) == labels)
         return loss, (changed["batch_stats"], {"loss": loss, "accuracy": accuracy})
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jax_irkd.data import augment
-from jax_irkd.training import setup, steps
+from jax_irkd.training import objective, setup, steps
 from tests.helpers import fakes
 
 PREPARE = functools.partial(
@@ -115,12 +115,12 @@ def test_cross_entropy_by_hand():
     # softmax([0, log 3]) = [1/4, 3/4]; smoothing 0.2 over two classes gives targets [0.1, 0.9].
     logits = jnp.array([[0.0, np.log(3.0)]])
     labels = jnp.array([1])
-    np.testing.assert_allclose(steps.cross_entropy(logits, labels), -np.log(0.75), rtol=1e-6)
+    np.testing.assert_allclose(objective.cross_entropy(logits, labels), -np.log(0.75), rtol=1e-6)
     expected = -(0.1 * np.log(0.25) + 0.9 * np.log(0.75))
-    np.testing.assert_allclose(steps.cross_entropy(logits, labels, 0.2), expected, rtol=1e-6)
+    np.testing.assert_allclose(objective.cross_entropy(logits, labels, 0.2), expected, rtol=1e-6)
     # Weights of the classes: 2 and 5 times; the mean is over two clips, whatever their weights.
     pair, both = jnp.concatenate([logits, logits]), jnp.array([0, 1])
-    weighted = steps.cross_entropy(pair, both, weights=jnp.array([2.0, 5.0]))
+    weighted = objective.cross_entropy(pair, both, weights=jnp.array([2.0, 5.0]))
     np.testing.assert_allclose(weighted, -(2 * np.log(0.25) + 5 * np.log(0.75)) / 2, rtol=1e-6)
 
 
