@@ -28,8 +28,9 @@ class Builder(PairedBuilder):
     KEEPS_UNPAIRED = True
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Put your clips into rgb/CLASS/NAME.mp4 and infrared/CLASS/NAME.mp4, with the same CLASS and NAME
-    for the two films of one action (thermal, nir, lwir or ir do for infrared); or into train/rgb/…, train/infrared/…, test/rgb/… and
-    test/infrared/… to say yourself what is kept for testing.
+    for the two films of one action (thermal, nir, lwir or ir do for infrared); or into
+    train/rgb/…, train/infrared/…, test/rgb/… and test/infrared/… to say yourself what is kept for
+    testing.
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
