@@ -8,56 +8,31 @@ nothing. What the header says of their number is believed only where nothing els
 
 import contextlib
 import os
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import av
-import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 
 from jax_irkd.video import stills, timing
 from jax_irkd.video.archives import Held, Member, Source, Stills, open_source, words
 from jax_irkd.video.avi import count_empty_chunks, count_indexed, missing_bytes
-from jax_irkd.video.faults import FAULTS, VideoError, named_faults, refuse_no_file
-from jax_irkd.video.pixels import Converter, is_deep, resize
+from jax_irkd.video.faults import FAULTS, VideoError, named, named_faults, refuse_no_file
+from jax_irkd.video.pixels import Converter
+from jax_irkd.video.shot import Shot
 from jax_irkd.video.timing import Timing
 
 # XVID counts placeholder frames in the header that no decoder returns.
 HEADER_SLACK = 2
+AHEAD = 64 << 20  # bytes of packets that are kept
 STILLS_RATE = 30.0  # frames per second of pictures, which no file tells
 
 # Titles in another encoding than UTF-8 are no reason to refuse a video; since 19 PyAV agrees.
 _OPTIONS: dict[str, Any] = (
     {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "ignore"}
 )
-
-
-class Shot:
-    """One frame of a film: its `index` among all frames, and its `time` in seconds."""
-
-    __slots__ = ("_film", "_frame", "index", "time")
-
-    def __init__(self, film: "Film", frame: VideoFrame | np.ndarray, index: int, time: float):
-        self._film, self._frame, self.index, self.time = film, frame, index, time
-
-    @property
-    def deep(self) -> bool:
-        """Whether its grey has more than eight bits."""
-        if isinstance(self._frame, np.ndarray):
-            return self._frame.dtype != np.uint8
-        return is_deep(self._frame, grey=True)
-
-    def image(self, short_side: int = 0, *, grey: bool = False) -> np.ndarray:
-        """Upright pixels, shrunk to `short_side` unless that is 0: RGB uint8 `h w 3`, or one
-        channel `h w` where the film has no more or `grey` allows it. One channel of more than eight
-        bits keeps the file's type; `depth.Range` brings it down.
-        """
-        if isinstance(self._frame, np.ndarray):
-            image = resize(self._frame, short_side)
-            return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if grey and image.ndim == 3 else image
-        with named_faults(self._film.source):
-            return self._film.convert(self._frame, self._film.rotation, short_side, grey)
 
 
 class Facts(NamedTuple):
@@ -78,11 +53,15 @@ class Film:
     `timing` says when its frames are shown. Of the last walk: `read` counts the frames, `rotation`
     is what the header asks for in degrees, and `remarks` says what was unusual. A damaged film
     raises VideoError at the fault, what could be read has come before; with `tolerant`, reading
-    goes on behind it. `threads` is the decoder's thread count, 0 lets it choose.
+    goes on behind it. `threads` is the decoder's thread count, 0 lets it choose. `ahead` keeps the
+    packets of a small film between `timing` and the walk after it, which then opens it no more.
     """
 
-    def __init__(self, source: Source, *, threads: int = 1, tolerant: bool = False):
+    def __init__(
+        self, source: Source, *, threads: int = 1, tolerant: bool = False, ahead: bool = False
+    ):
         self.source, self.threads, self.tolerant = source, threads, tolerant
+        self._ahead: tuple | None = None if ahead else ()  # None: nothing was kept yet
         self.read = self.broken = self.rotation = 0
         self.promised = self.streams = 0
         self.convert = Converter()
@@ -183,34 +162,42 @@ class Film:
             if not count:
                 raise VideoError(self.source, "has no frames")
             return timing.steady(count, STILLS_RATE, timed=False)
-        with self._opened() as (container, stream):
+        with contextlib.ExitStack() as stack:
+            container, stream = stack.enter_context(self._opened())
             self.promised = stream.frames  # 0 when the header does not say
             rate = float(stream.average_rate or stream.guessed_rate or STILLS_RATE)
-            stamps = []
+            stamps, kept, size = [], [], 0
             with self._faults(lambda: "cannot be read"):
                 for packet in container.demux(stream):
                     if packet.size and not packet.is_discard:
                         stamps.append(packet.pts)
+                    if self._ahead is None and (size := size + packet.size) < AHEAD:
+                        kept.append(packet)
             base = stream.time_base or 0
+            if kept and size < AHEAD and not self.broken:
+                self._ahead = stack.pop_all(), stream, kept
+                weakref.finalize(self, self._ahead[0].close)
         if not stamps:
             cut = f", it is truncated by {self._missing()} bytes" if self._missing() else ""
             raise VideoError(
                 self.source, f"has no frames (0 video packets){cut}; record or copy it again"
             )
-        known = all(stamp is not None for stamp in stamps)
-        seconds = sorted(float(s * base) for s in stamps) if known else [None] * len(stamps)
-        return timing.from_stamps(seconds, rate)
+        if all(stamp is not None for stamp in stamps):
+            stamps = sorted(stamps)
+        return timing.from_stamps(timing.seconds(stamps, base), rate)
 
     @contextlib.contextmanager
     def _faults(self, reason) -> Iterator[None]:
         """Faults get the film's name, or are counted and passed over by the tolerant."""
         try:
-            with named_faults(self.source, reason):
-                yield
-        except VideoError:
-            if not self.tolerant:
-                raise
-            self.broken += 1
+            yield
+        except (VideoError, *FAULTS) as error:
+            self._note(error, reason)
+
+    def _note(self, error: Exception, reason: Callable[[], str]) -> None:
+        if not self.tolerant:
+            raise named(self.source, error, reason())
+        self.broken += 1
 
     @contextlib.contextmanager
     def _opened(self):
@@ -224,6 +211,17 @@ class Film:
                 how = "copy it again" if missing else "give a file that ffmpeg can play"
                 raise VideoError(self.source, f"{cut} ({words(error)}); {how}") from error
             yield container, self._stream(container)
+
+    @contextlib.contextmanager
+    def _demuxed(self):
+        """The stream and its packets."""
+        if self._ahead:
+            (stack, stream, kept), self._ahead = self._ahead, ()
+            with stack:
+                yield stream, iter(kept)
+            return
+        with self._opened() as (container, stream):
+            yield stream, container.demux(stream)
 
     def _target(self, stack: contextlib.ExitStack):
         """What the decoder opens: a path by its name, a member of an archive as an open file."""
@@ -261,23 +259,23 @@ class Film:
     def _decoded(self, stamps: list[float | None]) -> Iterator[VideoFrame]:
         missing = self._missing()
         packets = 0
-        with self._opened() as (container, stream):
+        with self._demuxed() as (stream, demuxed):
             stream.thread_type = "NONE" if self.threads == 1 else "AUTO"
             stream.codec_context.thread_count = self.threads
             if stream.codec_context.name == "mjpeg":  # It marks no frame as damaged by itself.
                 stream.codec_context.options = {"err_detect": "explode"}
             said = lambda: _progress(self.read, self.promised, missing)  # noqa: E731
-            demuxed = container.demux(stream)
             while True:
                 packet, frames = None, []
-                with self._faults(said):
+                try:
                     packet = next(demuxed, None)
-                    if packet is None:
-                        break
-                    packets += bool(packet.size)
-                    frames = packet.decode()
+                    if packet is not None:
+                        packets += bool(packet.size)
+                        frames = packet.decode()
+                except FAULTS as error:
+                    self._note(error, said)
                 if packet is None:
-                    break  # the tolerant cannot go on where there is no next packet
+                    break  # the tolerant too: where there is no packet they cannot go on
                 for frame in frames:
                     if frame.is_corrupt:
                         if not self.tolerant:
@@ -286,8 +284,10 @@ class Film:
                         continue
                     if not self.read:
                         self.rotation = 90 * round(getattr(frame, "rotation", 0) / 90)
-                    stamps.append(frame.time)
+                    stamps.append(frame.pts)
                     yield frame
+            base = stream.time_base or 0
+        stamps[:] = timing.seconds(stamps, base)
         self._check_all_there(packets, missing)
 
     def _check_all_there(self, packets: int, missing: int) -> None:

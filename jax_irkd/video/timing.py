@@ -5,6 +5,7 @@ of other frame rates, and films whose rate changes, are read by the same rule.
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,12 @@ def steady(count: int, rate: float, *, timed: bool = True) -> Timing:
     """`count` frames at `rate` per second."""
     rate = rate if rate > 0 else 30.0
     return Timing(np.arange(count) / rate, count / rate, timed)
+
+
+def seconds(stamps: Sequence[int | None], base: Fraction | int) -> list[float | None]:
+    """Time stamps in units of `base` in seconds; None is one that is missing."""
+    above, below = base.numerator, base.denominator
+    return [None if stamp is None else stamp * above / below for stamp in stamps]
 
 
 def from_stamps(stamps: Sequence[float | None], rate: float) -> Timing:

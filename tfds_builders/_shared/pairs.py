@@ -61,7 +61,7 @@ def encode_pair(
             named_faults(infrared),
             held(infrared) as second,
         ):
-            films = {"rgb": Film(first), "infrared": Film(second)}
+            films = {"rgb": Film(first, ahead=True), "infrared": Film(second, ahead=True)}
 
             def encode() -> dict[str, EncodedClip]:
                 stops = span_of(films["rgb"].timing, films["infrared"].timing, LENGTHS)
