@@ -70,7 +70,8 @@ def study(argv: list[str]) -> int:
     else:
         command_line.need_config(asked)
         methods, seeds = planning.read_methods(given.methods), planning.read_seeds(given.seeds)
-        tasks = planning.make_tasks(settings, methods, seeds, workdir)
+        elsewhere = given.launcher != "local"
+        tasks = planning.make_tasks(settings, methods, seeds, workdir, elsewhere)
         needs = planning.read_needs(given.needs)
         launcher = clusters.make_launcher(given.launcher, given.jobs, needs, given.scheduler)
         if given.dry_run:

@@ -128,9 +128,16 @@ def _parse(arguments: Sequence[str]) -> ConfigDict:
 
 
 def make_tasks(
-    settings: StudySettings, methods: Sequence[str], seeds: Sequence[int], workdir: Path
+    settings: StudySettings,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    workdir: Path,
+    elsewhere: bool = False,
 ) -> list[PlannedRun]:
     """All tasks, the teacher of each seed before those that learn from it.
+
+    `elsewhere`: on other machines, where a run that lost its machine may still be at work when it
+    is started again; the new start waits for it.
 
     Every config is built, so that a mistake in one ends the study before its first step. Raises
     UserError for that, and for an override no method has a use for.
@@ -154,16 +161,19 @@ def make_tasks(
             folder = below / method
             _check(config, folder, below)
             needs = (seed, "teacher") if config.distillers and not config.teacher else None
-            tasks.append(PlannedRun(seed, method, folder, _command(arguments, below), needs))
+            command = _command(arguments, below, ("--busy=wait",) if elsewhere else ())
+            tasks.append(PlannedRun(seed, method, folder, command, needs))
     unused = [o for o in settings.overrides if o not in used]
     if unused:
         raise UserError(f"{unused[0]}: none of the methods {list(methods)} has this distiller")
     return tasks
 
 
-def _command(arguments: Sequence[str], workdir: Path) -> tuple[str, ...]:
+def _command(
+    arguments: Sequence[str], workdir: Path, more: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     run = (sys.executable, "-m", "jax_irkd.main", *arguments)
-    return (*run, f"--workdir={workdir}", "--distributed=off")
+    return (*run, f"--workdir={workdir}", "--distributed=off", *more)
 
 
 @functools.cache

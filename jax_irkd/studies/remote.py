@@ -33,7 +33,9 @@ class Errand:
         before: tuple[Attempt, ...] = (),
         folder: str = "",
     ):
-        self.task, self.stop, self.requeues, self.before = task, stop, requeues, before
+        # Whoever carries it out may be in another folder.
+        self.task = task._replace(folder=task.folder.absolute())
+        self.stop, self.requeues, self.before = stop.absolute(), requeues, before
         self.folder = folder or os.getcwd()  # where the study was started
         self._child: attempts.Child | None = None
         self._attempt: Attempt | None = None

@@ -22,7 +22,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 OURS = re.compile(r"`((?:python -m (?:jax_irkd|benchmarks)|jax-irkd|make)\b[^`]*)`")
 # What a block of commands may hold beside ours: other programs, and the words of a shell.
 OTHERS = ["cd", "conda", "curl", "docker", "git", "jupyter", "ros2", "source", "ssh", "tensorboard"]
-OTHERS += ["colcon", "unzip", "mkdir"]
+OTHERS += ["colcon", "dask", "unzip", "mkdir"]
 SHELL = ["#!/bin/bash", "code=$?", "if", "run", "run()", "for", "done", "export"]
 
 
