@@ -14,7 +14,7 @@ from jax_irkd import fields
 from jax_irkd.data import loading
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.detection import untrimmed
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, plural
 from jax_irkd.host import devices
 from jax_irkd.host.files import expanded
 from jax_irkd.host.terminal import console
@@ -238,8 +238,10 @@ def train(
     size = phase.training.batch_size
     if jax.process_index() == 0:
         console.print(
-            f"[bold]{phase.name}[/bold] on {phase.modality}: {len(trainer.reader.records)} clips, "
-            f"{trainer.num_steps} steps of {size} clips ({total} devices × {size // total})",
+            f"[bold]{phase.name}[/bold] on {phase.modality}: "
+            f"{plural(len(trainer.reader.records), 'clip')}, "
+            f"{plural(trainer.num_steps, 'step')} of {plural(size, 'clip')} "
+            f"({plural(total, 'device')} × {size // total})",
             highlight=False,
         )
         if phase.distillers and (said := setup.single_words(config, dataset, phase.training)):

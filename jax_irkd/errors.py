@@ -28,6 +28,11 @@ def once(text: str) -> None:
     print(f"note: {text}", file=sys.stderr, flush=True)
 
 
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 step`, `2 steps`; `many` where it is not `one` with an s."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """The end of a message on an unknown `name`: `; did you mean 'ours'? choose from …`."""
     known = [str(choice) for choice in choices]

@@ -11,6 +11,7 @@ is compared with the Flax model before the file is written.
 import sys
 from collections.abc import Mapping, Sequence
 
+from jax_irkd.errors import plural
 from jax_irkd.host import commands
 
 
@@ -55,8 +56,9 @@ def describe(path: str, manifest: Mapping) -> str:
 
     text = (
         f"{path}: {Path(path).stat().st_size / 2**20:.1f} MiB, {manifest['precision']}, "
-        f"{manifest['num_segments']} {manifest['modality']} frames of {manifest['height']}x"
-        f"{manifest['width']}, {len(manifest['class_names'])} classes; differs from the Flax model "
+        f"{plural(manifest['num_segments'], manifest['modality'] + ' frame')} of "
+        f"{manifest['height']}x{manifest['width']}, "
+        f"{plural(len(manifest['class_names']), 'class', 'classes')}; differs from the Flax model "
         f"by at most {manifest['distance']:.1e}"
     )
     accuracy = manifest.get("accuracy")

@@ -23,7 +23,7 @@ from jax_irkd.detection.proposals import segments
 from jax_irkd.detection.protocol import evaluate
 from jax_irkd.detection.rows import Row, read_folder, write_folder
 from jax_irkd.detection.scoring import make_watch
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, plural
 from jax_irkd.host.files import expanded
 from jax_irkd.host.terminal import Progress, console
 from jax_irkd.reporting import sections, write
@@ -124,7 +124,9 @@ def add_detection(config: ConfigDict, folder: Path, results: Mapping[str, Any]) 
             write.add_section(folder, section(held))
             shown = "  ".join(f"{name} {percent(found[name])}" for name in FIGURES)
             console.print(
-                f"detection, {found['videos']} videos: {shown}", highlight=False, soft_wrap=True
+                f"detection, {plural(found['videos'], 'video')}: {shown}",
+                highlight=False,
+                soft_wrap=True,
             )
     finally:
         _meet()
@@ -181,7 +183,8 @@ def section(results: Mapping[str, Any]) -> sections.Section:
     rows = [["mAP of trimmed clips (mean class AP)", percent(results["metrics"]["mAP"])]]
     rows += [[_NAMES[name], percent(found[name])] for name in FIGURES]
     lead = (
-        f"{found['proposals']} proposals in {found['videos']} videos ({results['protocol']}), from "
+        f"{plural(found['proposals'], 'proposal')} in {plural(found['videos'], 'video')} "
+        f"({results['protocol']}), from "
         f"windows of {settings['window']} frames every {settings['stride']}; the official protocol "
         f"with hits from an overlap of {found['overlap']} on."
     )

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from rich.console import Console
 
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, plural
 from jax_irkd.host.files import expanded
 from jax_irkd.host.interrupts import Interrupted
 from jax_irkd.inspection.lines import GREEN, RED, YELLOW, Line
@@ -254,8 +254,7 @@ def check_weights(config: ConfigDict | None) -> list[Line]:
 
 def check_training() -> list[Line]:
     """Two steps of a tiny network on all devices, through the loop that trains the real ones."""
-    begin = time.monotonic()
-    spoken = io.StringIO()
+    begin, spoken = time.monotonic(), io.StringIO()
     try:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(spoken):
             losses = _train_two_steps(Path(folder))
@@ -265,8 +264,8 @@ def check_training() -> list[Line]:
         remedy = "the lines above say why, or run with JAX_PLATFORMS=cpu to see if it is the device"
         said = _short(error).partition("; ")[0]  # not what to do in the temporary folder
         return [Line(RED, "training", f"{type(error).__name__}: {said}", remedy)]
-    seconds = time.monotonic() - begin
-    text = f"2 steps, loss {losses[0]:.3f} then {losses[1]:.3f}, saved and tested, {seconds:.0f} s"
+    said = f"2 steps, loss {losses[0]:.3f} then {losses[1]:.3f}, saved and tested"
+    text = f"{said}, {time.monotonic() - begin:.0f} s"
     return [Line(GREEN, "training", text)]
 
 
@@ -316,13 +315,11 @@ def examine(
         check_memory,
         lambda: check_disk(folders),
         check_cache,
-        lambda: check_data(config),
-        lambda: check_weights(config),
+        *(lambda check=check: check(config) for check in (check_data, check_weights)),
         check_training,
     ]
-    if config is None:
-        return checks
-    return [*checks, lambda: check_needs(config), lambda: check_programs(argv)]
+    more = [lambda: check_needs(config), lambda: check_programs(argv)]
+    return checks if config is None else [*checks, *more]
 
 
 def report(config: ConfigDict | None, workdir: Path, argv: Sequence[str], console: Console) -> int:
@@ -338,9 +335,10 @@ def report(config: ConfigDict | None, workdir: Path, argv: Sequence[str], consol
             show(line, console)
             colours.append(line.colour)
     red, yellow = colours.count(RED), colours.count(YELLOW)
-    verdict = f"{red} errors, {yellow} warnings" if red or yellow else "all is well"
-    console.print(verdict, style=RED if red else YELLOW if yellow else GREEN, highlight=False)
-    return 1 if red else 0
+    found = f"{plural(red, 'error')}, {plural(yellow, 'warning')}"
+    verdict = (found, RED) if red else (found, YELLOW) if yellow else ("all is well", GREEN)
+    console.print(verdict[0], style=verdict[1], highlight=False)
+    return int(red > 0)
 
 
 def show(line: Line, console: Console) -> None:

@@ -14,10 +14,9 @@ from ml_collections import ConfigDict
 
 from jax_irkd.data import augment, loading
 from jax_irkd.distillers import mgcam
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, plural
 from jax_irkd.reporting import sections
 from jax_irkd.reporting.gradcam import grad_cam
-from jax_irkd.reporting.wording import plural
 from jax_irkd.runs import results
 from jax_irkd.runs.network import load_network
 from jax_irkd.runs.results import Run, finished, paired

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from jax_irkd.errors import plural
 from jax_irkd.metrics import classification
 from jax_irkd.reporting import analysis, calibrated, charts, pulls, verdict
 from jax_irkd.reporting.comparison import Cast, cast_of, colour_of, figures
 from jax_irkd.reporting.paper import paper_rows
-from jax_irkd.reporting.wording import duration, flatten, metric_name, percent, plural
+from jax_irkd.reporting.wording import duration, flatten, metric_name, percent
 from jax_irkd.runs.results import TITLES, Run, data_of, number
 
 COLUMNS = ("seeds", "top-1", "top-5", "class acc.", "mAP", "NLL", "ECE", "gap closed", "steps")

@@ -12,9 +12,10 @@ from markupsafe import Markup
 from matplotlib import colormaps
 from PIL import Image
 
+from jax_irkd.errors import plural
 from jax_irkd.reporting import pictures
 from jax_irkd.reporting.attention import Stages, attention_chart
-from jax_irkd.reporting.wording import percent, plural
+from jax_irkd.reporting.wording import percent
 
 
 class Section(NamedTuple):

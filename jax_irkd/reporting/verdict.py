@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jax_irkd.errors import plural
 from jax_irkd.metrics import significance
 from jax_irkd.metrics.significance import Interval, McNemar, PairedInterval
 from jax_irkd.reporting.comparison import Cast, figures
-from jax_irkd.reporting.wording import metric_name, percent, plural
+from jax_irkd.reporting.wording import metric_name, percent
 from jax_irkd.runs.results import Run, paired, right_or_wrong
 
 REPLICATES = 4000

@@ -31,8 +31,3 @@ def metric_name(metric: str) -> str:
 
 def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """`1 step`, `2 steps`; `many` where it is not `one` with an s."""
-    return f"{count} {one if count == 1 else many or one + 's'}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, plural
 from jax_irkd.host import devices, locks
 from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.runs.identity import digest
@@ -149,7 +149,8 @@ def check_free(
         "another --workdir"
     )
     raise UserError(
-        f"{folder} holds a run with another configuration ({len(names)} fields: {shown}); "
+        f"{folder} holds a run with another configuration "
+        f"({plural(len(names), 'field')}: {shown}); "
         f"{_anew(folder)}{hint if longer else ''}"
     )
 

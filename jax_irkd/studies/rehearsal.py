@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jax_irkd.errors import UserError
-from jax_irkd.reporting.wording import duration, plural
+from jax_irkd.errors import UserError, plural
+from jax_irkd.reporting.wording import duration
 from jax_irkd.runs.results import finished, number
 from jax_irkd.studies.attempts import Attempt, is_done, log_path, read_attempts
 from jax_irkd.studies.planning import PlannedRun

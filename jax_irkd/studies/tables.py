@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from jax_irkd.errors import plural
 from jax_irkd.reporting import pulls
 from jax_irkd.reporting.intervals import Estimate, interval_chart
 from jax_irkd.reporting.sections import Section, table_section
@@ -117,7 +118,9 @@ def chart(summary: Mapping[str, Any]) -> Markup | None:
     rows = [Estimate(r["title"], *(100 * r["difference"][end] for end in ends)) for r in compared]
     counts = sorted({len(row["difference"]["seeds"]) for row in compared})
     seeds = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
-    unit = f"points of top-1 over infrared only, 95 %, {seeds} seeds, {summary['clips']} clips"
+    seeds += " seed" if seeds == "1" else " seeds"
+    clips = plural(summary["clips"], "clip")
+    unit = f"points of top-1 over infrared only, 95 %, {seeds}, {clips}"
     return interval_chart(rows, unit=unit, label="differences to infrared only, with intervals")
 
 

@@ -172,8 +172,8 @@ def test_data(monkeypatch):
     ("found", "code", "verdict"),
     [
         ([Line(GREEN, "a", "fine")], 0, "all is well"),
-        ([Line(YELLOW, "a", "so so", "do this")], 0, "0 errors, 1 warnings"),
-        ([Line(RED, "a", "bad", "do that"), Line(YELLOW, "b", "x")], 1, "1 errors, 1 warnings"),
+        ([Line(YELLOW, "a", "so so", "do this")], 0, "0 errors, 1 warning"),
+        ([Line(RED, "a", "bad", "do that"), Line(YELLOW, "b", "x")], 1, "1 error, 1 warning"),
     ],
 )
 def test_exit_codes(monkeypatch, capsys, found, code, verdict):

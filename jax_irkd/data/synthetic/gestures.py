@@ -8,6 +8,7 @@ Every second person tests. The same command again continues an interrupted one.
 import sys
 from collections.abc import Sequence
 
+from jax_irkd.errors import plural
 from jax_irkd.host import commands
 
 
@@ -28,7 +29,7 @@ def film(argv: list[str]) -> None:
 
     out = options.pop("out")
     pairs = hands.generate(out, **options)
-    print(f"{pairs} pairs of {len(hands.GESTURES)} gestures in {out}")
+    print(f"{plural(pairs, 'pair')} of {len(hands.GESTURES)} gestures in {out}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
