@@ -67,6 +67,13 @@ def read(source: Source) -> Iterator[np.ndarray]:
             yield picture
 
 
+def is_deep_colour(source: Source) -> bool:
+    """Whether the first picture has colours of 16 bits, of which eight are read."""
+    first = source.files[0] if isinstance(source, Stills) else source
+    with _opened(first) as image:
+        return image.mode.startswith("RGB") and any(";16" in str(tile[3]) for tile in image.tile)
+
+
 @contextlib.contextmanager
 def _opened(source: Source) -> Iterator[Image.Image]:
     with open_source(source) as file, warnings.catch_warnings():

@@ -231,6 +231,20 @@ def test_a_picture_of_another_kind_is_named(tmp_path):
     assert "is damaged: 2 of 6 frames are readable" in result.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [(".png", np.uint16), (".tiff", np.uint16), (".png", np.uint8)]
+)
+def test_colours_of_sixteen_bits_are_named(tmp_path, suffix, kind):
+    scale = 257 if kind == np.uint16 else 1
+    for number in range(3):
+        picture = np.full((96, 96, 3), (200, 40, number), np.uint8).astype(kind) * kind(scale)
+        cv2.imwrite(str(tmp_path / f"{number}{suffix}"), picture[..., ::-1])
+    film = Film(films_of(tmp_path.iterdir())[0])
+    assert [tuple(shot.image()[0, 0]) for shot in film.shots()] == [(200, 40, n) for n in range(3)]
+    said = ["has colours of 16 bits, of which eight are kept"]
+    assert film.remarks == (said if kind == np.uint16 else [])
+
+
 def test_a_network_brings_the_range_of_its_data(tmp_path):
     class Fixed(Reader):
         range = "7000,9000"
