@@ -175,8 +175,10 @@ def get_training() -> ConfigDict:
 
 
 def get_evaluation() -> ConfigDict:
-    """Detection in the untrimmed test videos of PKU-MMD; changes nothing that is trained."""
+    """How clips are tested, and detection in the untrimmed test videos of PKU-MMD."""
     evaluation = ConfigDict()
+    evaluation.clips = 1  # views in time: so many frames of every segment, evenly spaced
+    evaluation.crops = 1  # views in space: the centre, 3 along the longer side, 5 or 10 as in TSN
     evaluation.detection = False
     evaluation.raw_dir = ""  # the raw files that the data set was built from
     evaluation.window = 64  # frames

@@ -39,6 +39,25 @@ def centre_crop(scale: float) -> Crop:
     return Crop(jnp.full(2, scale), jnp.full(2, 0.5), jnp.array(False))
 
 
+CROPS = (1, 3, 5, 10)
+
+
+def evaluation_crops(count: int, scale: float, wide: bool = True) -> Crop:
+    """The crops of a test with `count` of them (of `CROPS`), stacked, each of size `scale`.
+
+    1 is the centre; 3 are the two ends of the longer side and its middle, the longer side being the
+    width if `wide`; 5 the corners and the centre; 10 these and their mirror images (TSN's).
+    """
+    if count not in CROPS:
+        raise ValueError(f"{count} crops; choose one of {list(CROPS)}")
+    centre, ends = [(0.5, 0.5)], ((0.5, 0.0), (0.5, 1.0)) if wide else ((0.0, 0.5), (1.0, 0.5))
+    corners = [(down, right) for down in (0.0, 1.0) for right in (0.0, 1.0)]
+    offsets = {1: centre, 3: [*centre, *ends]}.get(count, [*centre, *corners])
+    flips = [False] * len(offsets) + [True] * (count - len(offsets))
+    offsets = offsets * (count // len(offsets))
+    return Crop(jnp.full((count, 2), scale), jnp.array(offsets), jnp.array(flips))
+
+
 def draw_crop(key: Key[Array, ""], scales: Sequence[float], flip: bool) -> Crop:
     """TSN's multi-scale crop: sides from `scales` at most one apart, position on a 5 x 5 grid."""
     scale_key, shift_key, offset_key, flip_key = jax.random.split(key, 4)
@@ -194,9 +213,13 @@ def prepare_training(
 
 
 def prepare_evaluation(
-    clips: dict[str, UInt8[Array, "b t _ _ _"]], *, resolution: int, scale: float
+    clips: dict[str, UInt8[Array, "b t _ _ _"]],
+    *,
+    resolution: int,
+    scale: float,
+    crop: Crop | None = None,
 ) -> dict[str, Float[Array, "b t r r _"]]:
-    """Every modality of a test batch under the centre crop."""
-    crop = centre_crop(scale)
-    one = jax.vmap(lambda frames: prepare_clip(frames, crop, resolution))
+    """Every modality of a test batch under `crop`, the centre crop if there is none."""
+    chosen = centre_crop(scale) if crop is None else crop
+    one = jax.vmap(lambda frames: prepare_clip(frames, chosen, resolution))
     return {name: one(frames) for name, frames in clips.items()}

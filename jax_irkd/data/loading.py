@@ -237,11 +237,11 @@ class ClipReader:
                 return clip | {"seed": seed}
             index = int(rng.integers(len(self.records)))
 
-    def centre(self, index: int) -> Clip:
-        """A test clip; one that is padding (index -1) or broken has mask 0."""
-        positions = segment_positions(self.num_segments)
+    def centre(self, index: int, views: int = 1) -> Clip:
+        """A test clip in several `views`; one that is padding (index -1) or broken has mask 0."""
+        positions = segment_positions(self.num_segments, views=views)
         clip = self._try(index, positions) if index >= 0 else None
-        return self._blank(index) if clip is None else clip | {"index": np.int32(index)}
+        return self._blank(index, views) if clip is None else clip | {"index": np.int32(index)}
 
     def _try(self, index: int, positions: np.ndarray) -> Clip | None:
         identity = f"record {index}"
@@ -270,9 +270,9 @@ class ClipReader:
         decoded = {i: decode_frame(frames[i], self.sizes[modality], modality) for i in set(chosen)}
         return np.stack([decoded[i] for i in chosen])
 
-    def _blank(self, index: int) -> Clip:
+    def _blank(self, index: int, views: int) -> Clip:
         clip = {
-            name: np.zeros((self.num_segments, *self.sizes[name], CHANNELS[name]), np.uint8)
+            name: np.zeros((views * self.num_segments, *self.sizes[name], CHANNELS[name]), np.uint8)
             for name in self.modalities
         }
         return {
@@ -322,14 +322,22 @@ def training_batches(
 
 
 def evaluation_batches(
-    reader: ClipReader, *, batch_size: int, process: tuple[int, int] = (0, 1), threads: int = 4
+    reader: ClipReader,
+    *,
+    batch_size: int,
+    process: tuple[int, int] = (0, 1),
+    threads: int = 4,
+    views: int = 1,
 ) -> Iterator[Batch]:
-    """Every clip exactly once, in order; the last batch is padded and its padding has mask 0."""
+    """Every clip exactly once, in order; the last batch is padded and its padding has mask 0.
+
+    The frames of several `views` of a clip follow each other.
+    """
     index, count = process
     total = len(reader.records)
     padding = -total % (batch_size * count)
     positions = [*range(total), *[-1] * padding][index::count]
-    clips = grain.MapDataset.source(positions).map(reader.centre)
+    clips = grain.MapDataset.source(positions).map(functools.partial(reader.centre, views=views))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
     return iter(clips.to_iter_dataset(options).batch(batch_size))
 

@@ -10,18 +10,21 @@ ENDLESS = 2**53  # positions of a stream that has no end
 
 
 def segment_positions(
-    num_segments: int, rng: np.random.Generator | None = None
-) -> Float[np.ndarray, " t"]:
+    num_segments: int, rng: np.random.Generator | None = None, views: int = 1
+) -> Float[np.ndarray, " n"]:
     """One position in each of `num_segments` equal segments, as a share of the clip in [0, 1).
 
-    (i + u_i) / t with u_i uniform in [0, 1) when `rng` is given (training), and u_i = 1/2,
-    the segment's centre, when it is not (testing). Normalised time lets two modalities with
+    (i + u_i) / t with u_i uniform in [0, 1) when `rng` is given (training), and u_i = 1/2, the
+    segment's centre, when it is not (testing). The positions of several `views` of a test clip
+    follow each other: u_i = (v + 1/2) / views in view v. Normalised time lets two modalities with
     different frame counts share one draw.
     """
     if num_segments < 1:
         raise ValueError(f"num_segments is {num_segments}; a clip needs at least one segment")
-    offsets = np.full(num_segments, 0.5) if rng is None else rng.random(num_segments)
-    return (np.arange(num_segments) + offsets) / num_segments
+    if rng is not None:
+        return (np.arange(num_segments) + rng.random(num_segments)) / num_segments
+    offsets = (np.arange(views) + 0.5) / views
+    return ((np.arange(num_segments) + offsets[:, None]) / num_segments).reshape(-1)
 
 
 def frame_indices(positions: Float[np.ndarray, " t"], num_frames: int) -> Int[np.ndarray, " t"]:

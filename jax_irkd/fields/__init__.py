@@ -87,6 +87,8 @@ RULES = {
     "checkpoints.every": _whole(1),
     "checkpoints.latest": _whole(1, 10_000),
     "checkpoints.best": _whole(0, 10_000),
+    "eval.clips": _whole(1, 64),
+    "eval.crops": Choice((1, 3, 5, 10)),
     "eval.detection": Flag(),
     "eval.raw_dir": Words(),
     "eval.window": _whole(1),

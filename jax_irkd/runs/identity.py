@@ -20,6 +20,8 @@ _LATER = {
     "training.sampling": "uniform",
     "training.extra_clips": 0,
     "input.unpaired": True,
+    "eval.clips": 1,
+    "eval.crops": 1,
 }
 
 
@@ -35,6 +37,8 @@ def identity_of(
     role = "teacher" if phase == "teacher" else "student"
     chosen = {name: full[name] for name in ("protocol", "seed", "dtype", "dataset", "input")}
     chosen |= {"model": full[f"{role}_model"], "training": full[f"{role}_training"]}
+    # Of the section `eval` what decides the scores; detection can be asked of a finished run.
+    chosen["eval"] = {name: full.get("eval", {}).get(name, 1) for name in ("clips", "crops")}
     chosen["weights"] = weights or full["weights"][role]
     if data:
         chosen["data"] = data

@@ -22,7 +22,7 @@ from jax_irkd.training.parallel import (
     split,
 )
 from jax_irkd.training.phase import Network
-from jax_irkd.training.programs import bind_evaluation
+from jax_irkd.training.programs import Views, bind_evaluation
 
 
 class Scores(NamedTuple):
@@ -43,22 +43,27 @@ def evaluate(
     reader: loading.ClipReader,
     asked: Callable[[], bool] = lambda: False,
 ) -> Scores:
-    """Centre-crop logits of every clip of `reader`, each once, in order.
+    """Logits of every clip of `reader`, each once, in order.
+
+    Of its centre crop and the centres of its segments, or the mean over the views in time and space
+    that `eval.clips` and `eval.crops` ask for.
 
     Raises Stopped between two batches as soon as `asked` says so in any process.
     """
     memory.hand_back()  # what training has freed, and below what a compiler has
     devices = devices_of(config)
     total = len(devices) * jax.process_count()
-    batch_size = math.ceil(config.input.eval_batch_size / total) * total
     modality = reader.modalities[0]
+    views = Views.of(config, modality)
+    batch_size = math.ceil(config.input.eval_batch_size / views.clips / total) * total
     sizes = config.input.resolution, config.input.eval_scale
-    step = _eval_on(tuple(devices), network.model, modality, *sizes)
+    step = _eval_on(tuple(devices), network.model, modality, *sizes, views)
     batches = loading.evaluation_batches(
         reader,
         batch_size=batch_size // jax.process_count(),
         process=(jax.process_index(), jax.process_count()),
         threads=config.input.threads,
+        views=views.clips,
     )
     parts, variables = [], replicate(network.variables, devices)
     quiet = jax.process_index() > 0
@@ -79,6 +84,8 @@ def evaluate(
 
 
 @functools.lru_cache(maxsize=8)
-def _eval_on(devices: tuple, model: nn.Module, modality: str, resolution: int, scale: float):
-    step = bind_evaluation(model, modality, resolution, scale)
+def _eval_on(
+    devices: tuple, model: nn.Module, modality: str, resolution: int, scale: float, views: Views
+):
+    step = bind_evaluation(model, modality, resolution, scale, views)
     return on_devices(step, devices, in_axes=(None, 0))

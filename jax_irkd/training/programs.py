@@ -95,10 +95,38 @@ def fresh_state(
     )
 
 
-def bind_evaluation(model: nn.Module, modality: str, resolution: int, scale: float) -> Callable:
+class Views(NamedTuple):
+    """How often a test clip is looked at: in time, and in space (`augment.evaluation_crops`)."""
+
+    clips: int = 1
+    crops: int = 1
+    wide: bool = True
+
+    @classmethod
+    def of(cls, config: ConfigDict, modality: str) -> "Views":
+        """Those of a configuration; an older one has one of each."""
+        height, width = config.dataset[f"{modality}_size"]
+        asked = config.get("eval", {})
+        return cls(asked.get("clips", 1), asked.get("crops", 1), width >= height)
+
+
+ONE_VIEW = Views()
+
+
+def bind_evaluation(
+    model: nn.Module, modality: str, resolution: int, scale: float, views: Views = ONE_VIEW
+) -> Callable:
     """`steps.eval_step` of (variables, batch) as it runs on every device."""
     prepare = functools.partial(augment.prepare_evaluation, resolution=resolution, scale=scale)
-    return functools.partial(steps.eval_step, model=model, prepare=prepare, modality=modality)
+    several = augment.evaluation_crops(views.crops, scale, views.wide) if views.crops > 1 else None
+    return functools.partial(
+        steps.eval_step,
+        model=model,
+        prepare=prepare,
+        modality=modality,
+        views=views.clips,
+        crops=several,
+    )
 
 
 class Program(NamedTuple):
@@ -171,9 +199,11 @@ def evaluation_program(config: ConfigDict, role: str, num_classes: int) -> Progr
     """The evaluation of the trained `teacher` or `student`."""
     modality, clips = ROLES[role], config.input.eval_batch_size
     model = make_model(config[f"{role}_model"], num_classes, config.dtype)
-    step = bind_evaluation(model, modality, config.input.resolution, config.input.eval_scale)
+    views = Views.of(config, modality)
+    sizes = config.input.resolution, config.input.eval_scale
+    step = bind_evaluation(model, modality, *sizes, views)
     batch = {
-        "clips": _clips(config, (modality,), clips),
+        "clips": _clips(config, (modality,), clips, views.clips),
         "label": jax.ShapeDtypeStruct((clips,), jnp.int32),
         "mask": jax.ShapeDtypeStruct((clips,), jnp.float32),
         "index": jax.ShapeDtypeStruct((clips,), jnp.int32),
@@ -198,11 +228,11 @@ def _part(x: jax.ShapeDtypeStruct, devices: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((devices, x.shape[0] // devices, *x.shape[1:]), x.dtype)
 
 
-def _clips(config: ConfigDict, modalities: tuple[str, ...], clips: int) -> PyTree:
+def _clips(config: ConfigDict, modalities: tuple[str, ...], clips: int, views: int = 1) -> PyTree:
     sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
     return {
         name: jax.ShapeDtypeStruct(
-            (clips, config.input.num_segments, *sizes[name], CHANNELS[name]), jnp.uint8
+            (clips, views * config.input.num_segments, *sizes[name], CHANNELS[name]), jnp.uint8
         )
         for name in modalities
     }

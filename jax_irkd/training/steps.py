@@ -258,14 +258,33 @@ def eval_step(
     batch: Batch,
     *,
     model: nn.Module,
-    prepare: Callable[[Clips], Clips],
+    prepare: Callable[..., Clips],
     modality: str,
+    views: int = 1,
+    crops: PyTree = None,
     axis_name: str = AXIS,
 ) -> dict[str, Array]:
-    """Logits of every clip of the batch, gathered over the axis, with the clip's index and mask."""
-    outputs: Any = model.apply(variables, prepare(batch["clips"])[modality], train=False)
+    """Logits of every clip of the batch, gathered over the axis, with the clip's index and mask.
+
+    With several `views` in time or stacked `crops` (each handed to `prepare` as `crop`) a clip's
+    logits are their mean.
+    """
+
+    def logits(**crop: PyTree) -> Float[Array, "n k"]:
+        outputs: Any = model.apply(variables, prepare(clips, **crop)[modality], train=False)
+        return outputs.logits.astype(jnp.float32)
+
+    clips = batch["clips"]
+    if views > 1:
+        clips = jax.tree.map(lambda x: x.reshape(-1, x.shape[1] // views, *x.shape[2:]), clips)
+    if crops is None:
+        found = logits()
+    else:  # one after the other: together they would need as much more memory
+        found = jax.lax.map(lambda crop: logits(crop=crop), crops).mean(0)
+    if views > 1:
+        found = found.reshape(-1, views, found.shape[-1]).mean(1)
     scores = {
-        "logits": outputs.logits.astype(jnp.float32),
+        "logits": found,
         "label": batch["label"],
         "mask": batch["mask"],
         "index": batch["index"],

@@ -18,6 +18,7 @@ from jax_irkd.runs.identity import digest
 from jax_irkd.runs.network import describe_network, load_network
 from jax_irkd.runs.results import finished
 from jax_irkd.training.evaluation import evaluate
+from jax_irkd.training.programs import Views
 from jax_irkd.training.setup import make_reader
 
 JUDGED = "teacher.json"  # what it reached, for a student's run that goes on
@@ -37,6 +38,8 @@ def judge(
     found = {"identity": content, "formerly": {"teacher": digest(path)}}
     measured = [content, dataset.fingerprint, config.protocol]
     measured.append(json.loads(config.to_json_best_effort())["input"])
+    views = Views.of(config, "rgb")
+    measured += [] if views[:2] == (1, 1) else [list(views)]
     found["measured"] = digest({"of": measured})
     results = None if fresh else finished(student)
     kept = {} if fresh else _kept(student)

@@ -147,3 +147,18 @@ def test_normalisation_by_hand():
     pixel = jnp.array([[0.485, 0.456, 0.406 + 0.225]])
     np.testing.assert_allclose(augment.normalise(pixel), [[0, 0, 1]], atol=1e-6)
     np.testing.assert_allclose(augment.normalise(jnp.array([[0.449 + 0.226]])), [[1]], atol=1e-6)
+
+
+def test_crops_of_a_test_by_hand():
+    one = augment.evaluation_crops(1, 0.875)
+    centre = augment.centre_crop(0.875)
+    assert all(np.array_equal(a[0], b) for a, b in zip(one, centre))
+    wide, tall = (augment.evaluation_crops(3, 1.0, wide=wide).offset for wide in (True, False))
+    np.testing.assert_array_equal(wide, [[0.5, 0.5], [0.5, 0], [0.5, 1]])
+    np.testing.assert_array_equal(tall, [[0.5, 0.5], [0, 0.5], [1, 0.5]])
+    ten = augment.evaluation_crops(10, 0.75)
+    corners = [[0.5, 0.5], [0, 0], [0, 1], [1, 0], [1, 1]]
+    np.testing.assert_array_equal(ten.offset, corners * 2)
+    assert ten.flip.tolist() == [False] * 5 + [True] * 5 and ten.size.shape == (10, 2)
+    with pytest.raises(ValueError, match="2 crops; choose one of"):
+        augment.evaluation_crops(2, 1.0)

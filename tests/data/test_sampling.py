@@ -16,6 +16,13 @@ def test_centres_by_hand():
     np.testing.assert_array_equal(frame_indices(positions, 8), [1, 3, 5, 7])
 
 
+def test_views_by_hand():
+    # Two views of two segments: a quarter and three quarters into each.
+    np.testing.assert_allclose(segment_positions(2, views=2), [0.125, 0.625, 0.375, 0.875])
+    np.testing.assert_array_equal(segment_positions(5, views=1), segment_positions(5))
+    assert sorted(segment_positions(4, views=3)) == pytest.approx(segment_positions(12))
+
+
 def test_training_draws_stay_in_their_segments_and_cover_them():
     rng = np.random.default_rng(0)
     draws = np.stack([segment_positions(5, rng) for _ in range(2000)])

@@ -193,6 +193,8 @@ LATER = {
     "training.sampling": "balanced",
     "training.extra_clips": 2,
     "input.unpaired": False,
+    "eval.clips": 3,
+    "eval.crops": 10,
 }
 
 

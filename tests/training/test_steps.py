@@ -8,6 +8,7 @@ import pytest
 
 from jax_irkd.data import augment
 from jax_irkd.training import objective, setup, steps
+from jax_irkd.training.programs import Views, bind_evaluation
 from tests.helpers import fakes
 
 PREPARE = functools.partial(
@@ -203,6 +204,32 @@ def test_evaluation_gathers_every_clip():
     four = on_devices(lambda state, teacher, batch: step(state, batch), 4)(variables, None, batch)
     np.testing.assert_allclose(one["logits"][0], four["logits"][2], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(four["index"][1], np.arange(8))
+
+
+@pytest.mark.slow
+def test_several_views_are_the_mean_of_each():
+    model, views = fakes.TinyModel(), Views(clips=2, crops=3)
+    batch = batch_of(2) | {"index": np.arange(2, dtype=np.int32)}
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 2, 32, 32, 1)), train=False)
+
+    def scores(infrared, bound):
+        step = bind_evaluation(model, "infrared", 32, 0.8, bound)
+        shown = batch | {"clips": {"infrared": infrared}}
+        run = on_devices(lambda state, teacher, batch: step(state, batch), 1)
+        return run(variables, None, shown)["logits"][0]
+
+    frames = batch["clips"]["infrared"]
+    twice = np.concatenate([frames, frames[:, ::-1] // 2], axis=1)  # two views, two frames each
+    expected = []
+    crops = augment.evaluation_crops(3, 0.8)
+    for view in (frames, frames[:, ::-1] // 2):
+        for i in range(3):
+            crop = jax.tree.map(lambda x, i=i: x[i], crops)
+            clips = augment.prepare_evaluation(
+                {"x": jnp.asarray(view)}, resolution=32, scale=0.8, crop=crop
+            )
+            expected.append(model.apply(variables, clips["x"], train=False).logits)
+    np.testing.assert_allclose(scores(twice, views), np.mean(expected, axis=0), atol=2e-6)
 
 
 def flops(methods) -> float:
