@@ -16,6 +16,7 @@ from jax_irkd.deployment.answers import clock_time, judged, predictions
 from jax_irkd.deployment.judgement import NOTHING, REASONS, UNCALIBRATED, Verdict
 from jax_irkd.deployment.recognizer import Prediction, Recognizer, engine_of
 from jax_irkd.errors import UserError, once
+from jax_irkd.host.interrupts import as_ctrl_c
 from jax_irkd.video import playback
 from jax_irkd.video.pixels import colourfulness
 from jax_irkd.video.streams import Stream, kind_of, name_of
@@ -38,7 +39,7 @@ class Answer(NamedTuple):
 
 
 def stream(flags: argparse.Namespace) -> int:
-    """Predictions of a live source until it ends or Ctrl-C."""
+    """Predictions of a live source until it ends, Ctrl-C, or SIGTERM as from systemd."""
     kind_of(flags.stream)
     with contextlib.ExitStack() as stack:
         board = _board(flags, stack)
@@ -68,7 +69,7 @@ def stream(flags: argparse.Namespace) -> int:
             patience=flags.patience,
             notify=_notifier(board),
         )
-        with source:
+        with source, as_ctrl_c():
             if board:
                 board.follow(lambda: (source.received, source.drop_rate))
             _answer_all(recognizer, source, flags, board, recorder)

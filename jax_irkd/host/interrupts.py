@@ -83,6 +83,18 @@ def leaving_at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def as_ctrl_c() -> Iterator[None]:
+    """Until the block ends, a signal of `ENDING` is a KeyboardInterrupt where the main thread is:
+    for what has no state to save, but an end to be carried out, as a stream that is recorded."""
+
+    def end(number: int, frame) -> None:
+        raise KeyboardInterrupt
+
+    with _handled(end):
+        yield
+
+
+@contextlib.contextmanager
 def _handled(handler) -> Iterator[None]:
     before = _handle(ENDING, handler)
     try:

@@ -39,6 +39,11 @@ def find_videos(patterns: Iterable[str]) -> list[Source]:
     """
     found: list[Source] = []
     for pattern in map(str, patterns):
+        if "://" in pattern:
+            raise UserError(
+                f"{pattern} is an address, not a file; fetch it first (curl -L -O '{pattern}'), or "
+                f"watch a live source with --stream={pattern}"
+            )
         path = Path(pattern).expanduser()
         if path.is_dir():
             found += _inside(path)

@@ -24,6 +24,8 @@ from jax_irkd.video.playback import SHORT_SIDE
 LAG = 0.5  # seconds behind its own clock after which a source's frames are dropped
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between attempts to reopen
 OPEN_TIMEOUT = READ_TIMEOUT = 5.0
+DRIFT = 1e-3  # by which two clocks may differ in speed; quartz differs by 1e-4 at most
+UNTIMED = 0x80  # FFmpeg's flag of formats without time stamps, AVFMT_NOTIMESTAMPS
 
 
 class Stream:
@@ -152,7 +154,7 @@ class _Pace:
 
     def __init__(self, hold: bool):
         self._hold, self._start, self._least = hold, None, np.inf
-        self._last = -np.inf
+        self._last, self._seen = -np.inf, 0.0
 
     def wait(self, moment: float | None, stop: threading.Event) -> tuple[float, float]:
         """Wait for `moment` (seconds by the source, None: now): how late it is, and when it was
@@ -171,7 +173,9 @@ class _Pace:
             if late < 0:
                 stop.wait(-late)
             return max(late, 0.0), self._start + moment
-        self._least = min(self._least, late)  # Clocks differ: late is what is later than usual.
+        # Clocks differ, in speed too: late is what is later than usual.
+        self._least = min(self._least + DRIFT * (now - self._seen), late)
+        self._seen = now
         return late - self._least, self._start + moment + self._least
 
 
@@ -233,9 +237,12 @@ def _container(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndar
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         convert = Converter()
+        # Pictures one after the other, as many cameras send them: FFmpeg makes their times up.
+        untimed = container.format.flags & UNTIMED
         for frame in _readable(container, stream):
             turned = getattr(frame, "rotation", 0)
-            yield frame.time, functools.partial(convert, frame, turned, SHORT_SIDE)
+            moment = None if untimed else frame.time
+            yield moment, functools.partial(convert, frame, turned, SHORT_SIDE)
 
 
 def _readable(container, stream) -> Iterator[av.VideoFrame]:

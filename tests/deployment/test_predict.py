@@ -343,6 +343,7 @@ def test_mistakes_on_the_command_line(folder, command, tmp_path):
     for flags, message in (
         ((), "give videos (files, folders, globs) or one --stream"),
         ((folder / "x*.avi",), "no file matches"),
+        (("https://a.org/b.mp4?c=1",), "https://a.org/b.mp4?c=1 is an address, not a file; fetch"),
         ((tmp_path,), "no videos in the folder"),
         ((folder, f"--annotate={tmp_path / 'a.mp4'}"), "is one file for 3 videos; give a folder"),
         ((folder / "rgb.avi", f"--annotate={folder / 'rgb.avi'}"), "would overwrite the video"),

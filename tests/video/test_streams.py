@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import av
 import numpy as np
 import pytest
 
@@ -105,6 +106,35 @@ def test_frames_are_dropped_rather_than_queued(tmp_path):
     assert max(delays) < 0.5
 
 
+def test_a_clock_of_another_speed_makes_no_frame_late(monkeypatch):
+    """A day of a camera whose clock is slow; then it falls behind for good, which is late."""
+    now = [50.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace, stop, worst = streams._Pace(hold=False), threading.Event(), 0.0
+    for minute in range(24 * 60):
+        now[0] = 50 + 60 * minute
+        worst = max(worst, pace.wait(60 * minute * (1 - 1e-4), stop)[0])
+    assert worst < 0.1
+    late, shown = pace.wait(60 * minute * (1 - 1e-4) + 0.01, stop)
+    assert late < 0.1 and shown == pytest.approx(now[0], abs=0.1)
+    now[0] += 2
+    assert pace.wait(60 * minute * (1 - 1e-4) + 0.02, stop)[0] > streams.LAG
+
+
+def test_pictures_without_times_are_shown_when_they_come(tmp_path):
+    """Motion JPEG has no time stamps: FFmpeg's are made up, and frames would all be late."""
+    path = tmp_path / "camera.mjpeg"
+    with av.open(str(path), "w", format="mjpeg") as container:
+        video = container.add_stream("mjpeg", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
+        for number in range(5):
+            frame = av.VideoFrame.from_ndarray(picture(number, infrared=True), format="rgb24")
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    found = [(moment, number_of(image())) for moment, image in streams._container(str(path))]
+    assert found == [(None, number) for number in range(5)]
+
+
 def source_of(plays, monkeypatch, kind="network"):
     """A stand-in for a source: each play is frames, or a fault to raise."""
     left = iter(plays)
@@ -186,7 +216,8 @@ sys.exit(predict.main(["--run=any", "--stream=" + sys.argv[1], "--stride=4"]))
 
 
 @pytest.mark.slow
-def test_control_c_ends_cleanly(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_control_c_ends_cleanly(tmp_path, number):
     path = write_video(tmp_path / "a.avi", 400, infrared=True, rate=20)
     process = subprocess.Popen(
         [sys.executable, "-c", CONTROL_C, str(path), str(ROOT)],
@@ -195,7 +226,7 @@ def test_control_c_ends_cleanly(tmp_path):
     timer = threading.Timer(60, process.kill)
     timer.start()
     assert "walk" in process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate()
     timer.cancel()
     assert process.returncode == 0
