@@ -15,7 +15,7 @@ from jax_irkd.deployment.judgement import REASONS
 
 MINUTES = 5  # of answers that are kept for viewers who come later
 MOST_ANSWERS = 10_000  # however often answers come
-REMARK = 30.0  # seconds for which a change of the source is shown
+REMARK = 10.0  # seconds for which a change of the source is shown
 STALLED = 2.0  # seconds without a frame after which a source that is open counts as stalled
 JPEG_QUALITY = 85
 

@@ -180,14 +180,16 @@ async def event_lines(board: Board, bell: Bell, since: int) -> AsyncIterator[str
     yield "retry: 1000\n\n"
     while True:
         rung, closed, status = bell.count, board.closed, board.status()
-        if closed or clock() >= due or status["state"] != told:
+        word = f"event: status\ndata: {json.dumps(status)}\n\n"
+        if not closed and (clock() >= due or status["state"] != told):
             told, due = status["state"], clock() + HEARTBEAT
-            yield f"event: status\ndata: {json.dumps(status)}\n\n"
+            yield word
         found = board.answers(since)
         for line in lines_of(found):
             yield line
         since = found[-1][0] if found else min(since, board.newest)
-        if closed:
+        if closed:  # the last word, after all answers
+            yield word
             return
         await bell.wait(rung, HEARTBEAT)
 

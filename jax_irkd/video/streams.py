@@ -109,7 +109,8 @@ class Stream:
                 if self.kind == "file":
                     return
             except (av.FFmpegError, OSError, ValueError) as error:
-                reason = words(error)
+                silent = isinstance(error, av.error.ExitError)  # a time-out, in FFmpeg's words
+                reason = f"nothing came for {READ_TIMEOUT:.0f} s" if silent else words(error)
             if self.received > before:
                 wait, last = FIRST_WAIT, time.monotonic()
                 self.reopened += 1

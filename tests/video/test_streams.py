@@ -152,7 +152,8 @@ def source_of(plays, monkeypatch, kind="network"):
 
 
 def test_a_lost_source_is_reopened(monkeypatch):
-    plays = ([1, 2], OSError("refused"), OSError("refused"), [3], OSError("off"))
+    silent = av.error.ExitError(0, "Immediate exit requested")
+    plays = ([1, 2], silent, OSError("refused"), [3], OSError("off"))
     source, said = source_of(plays, monkeypatch), []
     stream = Stream(source, lambda image: image, patience=0.4, notify=said.append)
     with stream, pytest.raises(UserError, match=r"no frame from rtsp://camera for 0 s \(gone\)"):
@@ -161,6 +162,7 @@ def test_a_lost_source_is_reopened(monkeypatch):
             seen.append(frame)
     assert seen == [1, 2, 3] and stream.reopened == 2
     assert said[0] == "rtsp://camera was lost (it ended); trying again in 0.0 s"
+    assert said[1].startswith("rtsp://camera was lost (nothing came for 5 s)")
     waits = [float(line.rsplit(" ", 2)[1]) for line in said]
     assert waits[:2] == [0.0, 0.0] and max(waits) <= 0.4  # Doubled after each attempt in vain.
 

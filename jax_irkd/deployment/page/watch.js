@@ -1,7 +1,7 @@
 "use strict";
 // The page of predict --serve: answers and the state of the source come by /events.
 
-const SECONDS = 300, ROWS = 6, SILENCE = 4;
+const SECONDS = 300, ROWS = 12, SILENCE = 4;
 // Okabe and Ito's colours by class, as in annotated videos.
 const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#c9b900", "#0072b2", "#d55e00", "#cc79a7", "#999999"];
 const NOTHING = "nothing recognised";
@@ -148,7 +148,7 @@ function told(event) {
 function show(state, text) {
   const badge = field("state"), notice = field("notice");
   if (badge.textContent !== state) badge.textContent = state;
-  badge.dataset.state = state;
+  badge.dataset.state = document.body.dataset.state = state;
   notice.dataset.state = state;
   notice.hidden = !text;
   notice.textContent = text;
