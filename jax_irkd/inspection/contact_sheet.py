@@ -31,7 +31,8 @@ def reader_of(config: ConfigDict, dataset: Dataset, split: str) -> ClipReader:
     """Reads pairs of `split`: train or test of the config's protocol, or one of the dataset's."""
     if split in dataset.splits:
         config = config.copy_and_resolve_references()
-        config.dataset.protocols = {config.protocol: {split: (split,)}}
+        config.dataset.protocols = {config.protocol: {"train": (split,), "test": (split,)}}
+        split = "test"  # whole: none is kept aside for validation
     elif split not in ("train", "test"):
         choices = ["train", "test", *sorted(dataset.splits)]
         raise UserError(f"unknown split {split!r}; choose one of {choices}")
