@@ -263,6 +263,9 @@ def paper_setup(
     config.input.colour_jitter = 0.2
     config.input.hue_jitter = 0.0  # share of the colour circle, up to 0.5: any hue
     config.input.grey_share = 0.0  # of the RGB clips, shown without colour
+    config.input.erasing = 0.0  # of the clips, with a rectangle erased
+    config.input.mixup = 0.0  # alpha of its beta distribution, 0.2 say; 0: none
+    config.input.cutmix = 0.0  # the same, 1.0 say
     config.input.eval_scale = 0.875
     config.input.eval_batch_size = 16
     config.input.threads = 8

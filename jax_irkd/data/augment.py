@@ -14,8 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, UInt8
 
+from jax_irkd.data import mixing
 from jax_irkd.data.pixels import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
 
+# What is drawn from a clip's key beside its crop and colours (dropout is 1).
+ERASING, MIXING = 2, 3
 _OFFSETS = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
 # RGB to luma and two colour coordinates (NTSC, FCC 1953), and back.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -196,10 +199,12 @@ def prepare_training(
     colour_jitter: float,
     hue_jitter: float = 0.0,
     grey_share: float = 0.0,
+    erasing: float = 0.0,
 ) -> dict[str, Float[Array, "b t r r _"]]:
     """Every modality of a training batch under the same crop and flip, clip by clip.
 
-    `jitter_colours` explains the last three; they change RGB frames only.
+    `jitter_colours` explains the colours and `grey_share`; they change RGB frames only. With
+    probability `erasing` a rectangle of a clip becomes 0, the mean (`mixing.draw_erased`).
     """
     colours = (colour_jitter, hue_jitter, grey_share)
 
@@ -207,7 +212,11 @@ def prepare_training(
         crop_key, jitter_key = jax.random.split(key)
         crop = draw_crop(crop_key, scales, flip)
         jitter = (jitter_key, *colours) if any(colours) else None
-        return {name: prepare_clip(x, crop, resolution, jitter) for name, x in clip.items()}
+        made = {name: prepare_clip(x, crop, resolution, jitter) for name, x in clip.items()}
+        if not erasing:
+            return made
+        erased = mixing.draw_erased(jax.random.fold_in(key, ERASING), erasing, resolution)
+        return {name: jnp.where(erased[:, :, None], 0.0, x) for name, x in made.items()}
 
     return jax.vmap(one)(keys, clips)
 

@@ -102,7 +102,8 @@ def _picked(
 class Distiller(Method):
     """Applies `crd_loss` to learned linear embeddings of `layer` (pooled, or averaged over space).
 
-    `size` is that of the embeddings. `negatives` is `other_classes` or `all` other clips.
+    `size` is that of the embeddings. `negatives` is `other_classes` or `all` other clips; the class
+    of a mixed clip is the one with the larger share.
     `vertex="frame"` (with a stage) contrasts frames; those of one clip are then told from each
     other only with `negatives="all"`.
     """
@@ -131,7 +132,8 @@ class Distiller(Method):
         ]
         classes = None
         if self.negatives == "other_classes":
-            classes = jnp.repeat(labels, pair[0].shape[0] // labels.shape[0], axis=0)
+            known = labels if labels.ndim == 1 else jnp.argmax(labels, axis=-1)
+            classes = jnp.repeat(known, pair[0].shape[0] // labels.shape[0], axis=0)
         loss = crd_loss(
             pair[0],
             pair[1],

@@ -6,6 +6,7 @@ ImageNet). The defaults are those of the infrared paper: 0.7, 0.35, outer weight
 NTU RGB+D (0.01 on PKU-MMD), no warm-up.
 """
 
+import functools
 from typing import ClassVar
 
 import jax
@@ -130,7 +131,9 @@ def _odds(
 class Distiller(Method):
     """Applies `dkd_loss` to the clip logits.
 
-    `warmup_epochs` W > 0 multiplies it by min(epoch / W, 1), epochs counted from 1.
+    Of labels that give two classes a share each (mixup, CutMix) each is the target once, and the
+    two losses are weighted by the shares. `warmup_epochs` W > 0 multiplies it by
+    min(epoch / W, 1), epochs counted from 1.
     """
 
     weight: Number = 0.1
@@ -145,15 +148,21 @@ class Distiller(Method):
     def terms(
         self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None
     ) -> dict[str, Float[Array, ""]]:
-        loss = dkd_loss(
+        towards = functools.partial(
+            dkd_loss,
             student.logits,
             teacher.logits,
-            labels,
             target_weight=self.target_weight,
             nontarget_weight=self.nontarget_weight,
             temperature=self.temperature,
             standardise=self.standardise,
         )
+        if labels.ndim == student.logits.ndim:
+            shares, targets = jax.lax.top_k(labels, 2)
+            loss = towards(targets[:, 0], weights=shares[:, 0])
+            loss += towards(targets[:, 1], weights=shares[:, 1])
+        else:
+            loss = towards(labels)
         if self.warmup_epochs > 0:
             now = current_epoch(epoch, f"warmup_epochs={self.warmup_epochs}", self)
             loss = loss * jnp.minimum(now / self.warmup_epochs, 1.0)

@@ -112,7 +112,8 @@ class Distiller(Method):
             clips = projected.reshape(labels.shape[0], -1, target.shape[-1])
             logits = simkd_logits(clips, **teacher.head)
             if not self.is_initializing():
-                self.sow("diagnostics", "accuracy", jnp.mean(jnp.argmax(logits, -1) == labels))
+                known = labels if labels.ndim == 1 else jnp.argmax(labels, -1)
+                self.sow("diagnostics", "accuracy", jnp.mean(jnp.argmax(logits, -1) == known))
             if self.classifier_weight != 0:
                 entropy = cross_entropy(logits, labels)
                 terms["simkd_classifier"] = self.weight * self.classifier_weight * entropy

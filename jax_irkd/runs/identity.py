@@ -20,6 +20,9 @@ _LATER = {
     "training.sampling": "uniform",
     "training.extra_clips": 0,
     "input.unpaired": True,
+    "input.erasing": 0.0,
+    "input.mixup": 0.0,
+    "input.cutmix": 0.0,
     "eval.clips": 1,
     "eval.crops": 1,
 }

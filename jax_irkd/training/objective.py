@@ -20,17 +20,18 @@ Batch = dict[str, PyTree]
 
 def cross_entropy(
     logits: Float[Array, "b k"],
-    labels: Int[Array, " b"],
+    labels: Int[Array, " b"] | Float[Array, "b k"],
     smoothing: float = 0.0,
     weights: Float[Array, " k"] | None = None,
 ) -> Float[Array, ""]:
     """Mean over the clips of -sum_k w_k q_k log p_k.
 
-    q is one-hot, mixed with a uniform `smoothing`; `weights` w are 1 where there are none. The mean
-    is over the number of clips, not over their weights, which would depend on how clips are dealt
-    out to devices.
+    q is one-hot, or what `labels` give every class, mixed with a uniform `smoothing`; `weights` w
+    are 1 where there are none. The mean is over the number of clips, not over their weights, which
+    would depend on how clips are dealt out to devices.
     """
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    targets = jax.nn.one_hot(labels, logits.shape[-1]) if labels.ndim == 1 else labels
+    targets = optax.smooth_labels(targets, smoothing)
     targets = targets if weights is None else targets * weights
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets).mean()
 
@@ -47,6 +48,7 @@ def loss(
     teacher_model: nn.Module | None,
     distillers: Mapping[str, nn.Module],
     prepare: Callable[[Clips, Array], Clips],
+    mix: Callable[[Clips, Array], tuple[Clips, Array, Array]] | None = None,
     modality: str,
     label_smoothing: float,
     class_weights: Array | None,
@@ -56,12 +58,17 @@ def loss(
     Clips of the entry `extra` have the student's modality only: they count in the cross-entropy and
     in the batch statistics, and no distiller sees them. Its mean is therefore that over the pairs,
     on any number of devices, as every device has as many.
+
+    `mix` gives clips that hold a share of their own and the rest of a partner (`data.mixing`); all
+    modalities of a clip hold the same. Labels are then what each class has of a clip.
     """
-    clips, labels = prepare(batch["clips"], keys), batch["label"]
-    seen, known = clips[modality], labels
+    clips, soften = _prepared(batch["clips"], keys, prepare, mix)
+    seen, classes = clips[modality], getattr(model, "num_classes", 0)
+    labels = known = soften(batch["label"], classes)
     if extra := batch.get("extra"):
-        seen = jnp.concatenate([seen, prepare(extra["clips"], extra["keys"])[modality]])
-        known = jnp.concatenate([labels, extra["label"]])
+        more, soften = _prepared(extra["clips"], extra["keys"], prepare, mix)
+        seen = jnp.concatenate([seen, more[modality]])
+        known = jnp.concatenate([labels, soften(extra["label"], classes)])
         keys = jnp.concatenate([keys, extra["keys"]])
     student, updated = model.apply(
         {"params": params["model"], "batch_stats": batch_stats["model"]},
@@ -71,7 +78,7 @@ def loss(
         mutable=["batch_stats"],
     )
     entropy = cross_entropy(student.logits, known, label_smoothing, class_weights)
-    hits = student.logits.argmax(-1) == known
+    hits = student.logits.argmax(-1) == (known if mix is None else known.argmax(-1))
     student = _first(student, len(labels)) if extra else student
     terms = {balances.LABELS: {"ce": entropy}}
     statistics: dict[str, PyTree] = {}
@@ -94,6 +101,22 @@ def loss(
     batch_stats = {"model": updated.get("batch_stats", {}), "distillers": statistics}
     losses = {name: added(own.values()) for name, own in terms.items()}
     return losses, (batch_stats, terms, diagnostics)
+
+
+def _prepared(
+    clips: Clips, keys: Array, prepare: Callable[..., Clips], mix: Callable | None
+) -> tuple[Clips, Callable[[Array, int], Array]]:
+    """What the networks see, and what makes distributions over the classes of labels if mixed."""
+    clips = prepare(clips, keys)
+    if mix is None:
+        return clips, lambda labels, classes: labels
+    clips, shares, partners = mix(clips, keys)
+
+    def soften(labels: Array, classes: int) -> Array:
+        own = jax.nn.one_hot(labels, classes)
+        return shares[:, None] * own + (1 - shares[:, None]) * own[partners]
+
+    return clips, soften
 
 
 def _first(outputs: Outputs, count: int) -> Outputs:

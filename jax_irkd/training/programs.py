@@ -25,7 +25,7 @@ from jax_irkd.training import steps
 from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.parallel import on_devices
 from jax_irkd.training.phase import Network, Phase
-from jax_irkd.training.setup import make_augmentation, make_distillers, make_model
+from jax_irkd.training.setup import make_augmentation, make_distillers, make_mixing, make_model
 
 EPOCH = 1000  # steps, where no data tell how many
 ROLES = {"teacher": "rgb", "student": "infrared"}
@@ -52,6 +52,7 @@ def bind_update(
         distillers=phase.distillers,
         tx=tx,
         prepare=make_augmentation(config.input),
+        mix=make_mixing(config.input),
         modality=phase.modality,
         seed=config.seed,
         steps_per_epoch=steps_per_epoch,

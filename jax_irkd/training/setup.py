@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jax_irkd import fields
-from jax_irkd.data import augment, loading
+from jax_irkd.data import augment, loading, mixing
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
@@ -108,7 +108,8 @@ def check_phase(config: ConfigDict, dataset: loading.Dataset, role: str) -> None
     if role == "student" and config.distillers:
         make_reader(config, dataset, "train", tuple(CHANNELS))
         make_single_reader(config, dataset, training)
-    devices_of(config, training.batch_size)
+    devices = devices_of(config, training.batch_size)
+    check_twos(config, training, len(devices) * jax.process_count())
     make_optimizer(training, 2, 1)
 
 
@@ -122,7 +123,31 @@ def make_augmentation(inputs: ConfigDict) -> Callable:
         colour_jitter=inputs.colour_jitter,
         hue_jitter=inputs.hue_jitter,
         grey_share=inputs.grey_share,
+        erasing=inputs.erasing,
     )
+
+
+def make_mixing(inputs: ConfigDict) -> Callable | None:
+    """`mixing.mix` of clips and their keys as the section `input` asks for it; None: no mixing."""
+    if not inputs.mixup and not inputs.cutmix:
+        return None
+    mix = functools.partial(mixing.mix, mixup=inputs.mixup, cutmix=inputs.cutmix)
+    draws = jax.vmap(lambda key: jax.random.fold_in(key, augment.MIXING))
+    return lambda clips, keys: mix(clips, draws(keys))
+
+
+def check_twos(config: ConfigDict, training: ConfigDict, devices: int) -> None:
+    """Raises UserError where mixing finds an odd number of clips on a device."""
+    if make_mixing(config.input) is None:
+        return
+    for name in ("batch_size", "extra_clips"):
+        count, wanted = training.get(name, 0), 2 * devices * training.accumulation
+        if count % wanted:
+            raise UserError(
+                f"mixup and cutmix mix neighbouring clips, and {name}={count} over {devices} "
+                f"devices in {training.accumulation} parts leaves an odd number; choose a multiple "
+                f"of {wanted}"
+            )
 
 
 def check_fit(config: ConfigDict, made: Mapping[str, nn.Module], num_classes: int) -> None:
@@ -137,6 +162,8 @@ def check_fit(config: ConfigDict, made: Mapping[str, nn.Module], num_classes: in
         forward = functools.partial(model.init_with_output, train=False)
         outputs.append(jax.eval_shape(forward, key, jax.ShapeDtypeStruct(size, jnp.float32))[0])
     labels = jax.ShapeDtypeStruct((2,), jnp.int32)
+    if make_mixing(inputs):
+        labels = jax.ShapeDtypeStruct((2, num_classes), jnp.float32)
     for distiller in made.values():
         try:
             jax.eval_shape(steps.alone(distiller).init, key, *outputs, labels)

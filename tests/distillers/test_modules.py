@@ -363,6 +363,25 @@ def test_every_method_fits_a_small_student_of_a_large_teacher(name):
     assert jax.tree.structure(gradients) == jax.tree.structure((params, pair[0]))
 
 
+def test_every_method_takes_the_labels_of_mixed_clips():
+    pair, soft = real_shapes(), jax.ShapeDtypeStruct((2, 10), jnp.float32)
+    for name in NAMES:
+        jax.eval_shape(distillers.get(name)().init, jax.random.key(0), *pair, soft)
+
+
+def test_dkd_of_mixed_clips_has_two_targets():
+    share, others = jnp.array([0.3, 0.6, 1.0, 0.5]), (LABELS + 2) % 5
+    mixed = share[:, None] * jax.nn.one_hot(LABELS, 5)
+    mixed += (1 - share[:, None]) * jax.nn.one_hot(others, 5)
+    networks = STUDENT.logits, TEACHER.logits
+    parts = (dkd_loss(*networks, LABELS, reduction="none") * share).mean()
+    parts += (dkd_loss(*networks, others, reduction="none") * (1 - share)).mean()
+    distiller = distillers.get("dkd")(weight=1.0)
+    np.testing.assert_allclose(apply(distiller, labels=mixed)["dkd"], parts, rtol=1e-5)
+    whole = apply(distiller, labels=jax.nn.one_hot(LABELS, 5))["dkd"]
+    np.testing.assert_allclose(whole, apply(distiller)["dkd"], rtol=1e-6)
+
+
 def test_labels_are_checked():
     for name, fields in (("dkd", {}), ("ccskd", {"layers": ("stage4",)})):
         distiller = distillers.get(name)(**fields)

@@ -193,6 +193,9 @@ LATER = {
     "training.sampling": "balanced",
     "training.extra_clips": 2,
     "input.unpaired": False,
+    "input.erasing": 0.25,
+    "input.mixup": 0.2,
+    "input.cutmix": 1.0,
     "eval.clips": 3,
     "eval.crops": 10,
 }

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jax_irkd.data import augment
+from jax_irkd.errors import UserError
 from jax_irkd.training import objective, setup, steps
 from jax_irkd.training.programs import Views, bind_evaluation
 from tests.helpers import fakes
@@ -123,6 +124,38 @@ def test_cross_entropy_by_hand():
     pair, both = jnp.concatenate([logits, logits]), jnp.array([0, 1])
     weighted = objective.cross_entropy(pair, both, weights=jnp.array([2.0, 5.0]))
     np.testing.assert_allclose(weighted, -(2 * np.log(0.25) + 5 * np.log(0.75)) / 2, rtol=1e-6)
+
+
+def test_soft_labels_by_hand():
+    # -(0.3 log 1/4 + 0.7 log 3/4); one-hot rows are labels.
+    logits, soft = jnp.array([[0.0, np.log(3.0)]]), jnp.array([[0.3, 0.7]])
+    expected = -(0.3 * np.log(0.25) + 0.7 * np.log(0.75))
+    np.testing.assert_allclose(objective.cross_entropy(logits, soft), expected, rtol=1e-6)
+    row = objective.cross_entropy(logits, jnp.array([[0.0, 1.0]]), 0.2)
+    np.testing.assert_allclose(row, objective.cross_entropy(logits, jnp.array([1]), 0.2))
+
+
+def test_mixing_needs_an_even_number_on_every_device():
+    config = fakes.config()
+    setup.check_twos(config, config.student_training, 4)
+    config.input.mixup = 0.2
+    setup.check_twos(config, config.student_training, 3)
+    with pytest.raises(UserError, match=r"batch_size=6 over 2 devices in 1 parts .* multiple of 4"):
+        setup.check_twos(config, config.student_training, 2)
+
+
+@pytest.mark.slow
+def test_mixed_clips_and_their_labels_reach_every_loss():
+    fields = {"dkd": {}, "at": {"layers": ("stage4",)}}
+    inputs = fakes.config().input
+    inputs.cutmix = 1.0
+    step, state, teacher = setting(fields, mix=setup.make_mixing(inputs), sync=True)
+    runs = [on_devices(step, count)(state, teacher, batch_of()) for count in (1, 2)]
+    for name, value in runs[1][1].items():
+        np.testing.assert_allclose(value[0], runs[0][1][name][0], rtol=1e-4, atol=1e-5)
+    plain, *_ = setting(fields, sync=True)
+    terms = on_devices(plain, 1)(state, teacher, batch_of())[1]
+    assert all(terms[name][0] != runs[0][1][name][0] for name in ("ce", "dkd", "at"))
 
 
 def test_the_update_is_gradient_descent():
