@@ -17,6 +17,8 @@ from jax_irkd.reporting import pictures
 from jax_irkd.reporting.attention import Stages, attention_chart
 from jax_irkd.reporting.wording import percent
 
+PHONE = 5.2  # width over height of a strip that fits beside nothing on a phone
+
 
 class Section(NamedTuple):
     """A titled part of the page: `html` is trusted, `lead` a sentence of plain text before it.
@@ -182,11 +184,12 @@ def _filmstrips(caption: Markup, strips: Sequence[tuple[str, np.ndarray]]) -> Ma
         Markup("<div><small>{}</small>{}</div>").format(name, pictures.image(strip, name))
         for name, strip in strips
     )
+    widest = max((strip.shape[1] / strip.shape[0] for _, strip in strips), default=0.0)
+    hint = Markup('<small class="hint">scrolls sideways</small>') if widest > PHONE else ""
     return Markup(
-        '<figure class="film"><figcaption>{}</figcaption>'
-        '<small class="hint">scrolls sideways</small>'
+        '<figure class="film"><figcaption>{}</figcaption>{}'
         '<div class="scroll" tabindex="0">{}</div></figure>'
-    ).format(caption, rows)
+    ).format(caption, hint, rows)
 
 
 def _sentence(text: str) -> Markup:

@@ -62,6 +62,8 @@ class _Job(NamedTuple):
 class _Cluster:
     """What the launchers have in common: the file that tells runs to stop."""
 
+    poll_s = 2.0
+
     def begin(self, tasks: Sequence[PlannedRun], workdir: Path, lock: int) -> dict[Key, _Job]:
         self._stop = workdir / STOP
         self._stop.unlink(missing_ok=True)
@@ -130,7 +132,8 @@ class Submitit(_Cluster):
         return {task.key: _Job(task, job, now) for task, job in zip(chosen, jobs)}
 
     def state(self, handle: _Job) -> str:
-        return QUEUED if handle.handle.state in ("PENDING", "REQUEUED", "SUSPENDED") else RUNNING
+        waits = ("PENDING", "REQUEUED", "SUSPENDED", "UNKNOWN")
+        return QUEUED if handle.handle.state in waits else RUNNING
 
     def ended(self, handle: _Job, asked: bool) -> list[Attempt] | None:
         task, job, since = handle

@@ -34,6 +34,8 @@ from jax_irkd.studies.planning import PlannedRun
 class Launcher(Protocol):
     """Carries runs out. A handle is whatever it knows a started run by."""
 
+    poll_s: float  # between two looks at the runs
+
     def begin(self, tasks: Sequence[PlannedRun], workdir: Path, lock: int) -> dict[Key, Any]:
         """The study begins and holds the file descriptor `lock`; handles of runs still at work."""
 
@@ -55,6 +57,8 @@ class Launcher(Protocol):
 
 class Local:
     """Processes of this host, up to `jobs` side by side, as far as its memory allows."""
+
+    poll_s = 0.2
 
     def __init__(self, jobs: int = 1):
         self._jobs = jobs
@@ -100,14 +104,15 @@ def run_tasks(
     workdir: Path,
     launcher: Launcher,
     watch: Callable[[Mapping[Key, Status]], None],
-    poll: float = 0.2,
+    poll: float | None = None,
 ) -> dict[Key, Status]:
     """Carry out `tasks`; the final state of each.
 
     A task with results.json is done. A failed one does not stop the others, except those that
     need it. SIGTERM, SIGINT and SIGUSR1 are passed on: the runs save and stop, and so do we, but
     for a launcher whose runs go on without us. A second SIGINT ends them at once and raises
-    KeyboardInterrupt. `watch` is called at every poll.
+    KeyboardInterrupt. `watch` is called at every look at the runs, `poll`
+    seconds apart (None: as the launcher has it).
 
     Raises UserError when another study works in `workdir`, or a run that one has left behind.
     """
@@ -131,7 +136,7 @@ def run_tasks(
                 watch(status)
                 if not running:
                     return status
-                time.sleep(poll)
+                time.sleep(launcher.poll_s if poll is None else poll)
         finally:
             launcher.kill(running.values())
 
