@@ -29,6 +29,7 @@ TITLES = {
     "growth": "Cost as work grows",
     "startup": "Start and memory",
     "student": "The student at work",
+    "frames": "Every frame once",
     "build": "Building a data set",
 }
 QUICK = {
@@ -47,7 +48,8 @@ QUICK = {
     "seeds": ["--clips=2", "--segments=1", "--resolution=96", "--repeats=1", "--students=2"],
     "growth": ["--quick", "--repeats=1"],
 }
-SLOW = ("shift", "student", "build")  # minutes each: only when asked for by name or with --all
+# Minutes each: only when asked for by name or with --all.
+SLOW = ("shift", "student", "frames", "build")
 
 
 def run_one(name: str, options: list[str]) -> dict | None:

@@ -36,11 +36,11 @@ from jax_irkd.training.checkpoints import Checkpoints
 CLASSES = [f"class {number}" for number in range(10)]
 
 
-def make_run(folder: Path) -> Path:
+def make_run(folder: Path, temporal: str = "none") -> Path:
     """An untrained student as training would leave it."""
     config = paper_setup("baseline", "cross_subject", 0)
-    config.dtype = "float32"
-    model = TSN(num_classes=len(CLASSES), depth=18)
+    config.dtype, config.student_model.temporal = "float32", temporal
+    model = TSN(num_classes=len(CLASSES), depth=18, temporal=temporal)
     variables = jax.jit(lambda key, x: model.init(key, x, train=False))(
         jax.random.key(0), np.zeros((1, 1, 224, 224, 1), np.float32)
     )
