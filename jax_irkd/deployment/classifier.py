@@ -104,16 +104,18 @@ class RunClassifier:
         import jax
 
         from jax_irkd.deployment.exported import only_whole_clips
+        from jax_irkd.models.folding import without_norms
         from jax_irkd.models.tsn import no_past
 
-        model, spec = self.network.model, trained_spec(self.meta)
+        model, variables = without_norms(*self.network)
+        spec = trained_spec(self.meta)
         if not streams(model):
             manifest = {"temporal": getattr(model, "temporal", "")}
             raise UserError(f"{self.path} {only_whole_clips(manifest)}")
         if self._engine != "jax":
             return onnx_program.frames(self.network, spec, self._engine)
         step = jax.jit(functools.partial(frame_step, model=model, spec=spec))
-        return functools.partial(step, self.network.variables), no_past(model, spec.cropped)
+        return functools.partial(step, jax.device_put(variables)), no_past(model, spec.cropped)
 
     def cost(self) -> tuple[int, float]:
         """Parameters, and floating point operations for one clip."""

@@ -222,3 +222,22 @@ def _views(maps: Array) -> Array:
         for j in range(3)
     ]
     return jnp.concatenate(views, axis=-1)
+
+
+def mean(maps: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
+    """The mean over space in float32, for inference.
+
+    XLA on CPUs computes a reduction together with all convolutions before it that it finds; the
+    last stage of a ResNet-18 takes five times as long that way when there is one frame. It leaves a
+    product alone.
+    """
+
+    def product(maps: Array) -> Array:
+        pixels = maps.reshape(len(maps), -1, maps.shape[-1]).astype(jnp.float32)
+        share = jnp.full(pixels.shape[1], 1 / pixels.shape[1], jnp.float32)
+        return jnp.einsum("npc,p->nc", pixels, share)
+
+    def reduced(maps: Array) -> Array:
+        return jnp.mean(maps, axis=(1, 2), dtype=jnp.float32)
+
+    return lax.platform_dependent(maps, cpu=product, default=reduced)

@@ -130,6 +130,10 @@ class Stem(nn.Module):
         return nn.relu(self.norm(name="norm")(x))
 
 
+def _mean(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
+    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+
+
 def _max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
     """3x3 stride-2 max pool, padding 1, of a map that is nowhere negative.
 
@@ -268,7 +272,7 @@ class ResNet(nn.Module):
             x = x if learns else jax.lax.stop_gradient(x)
             features[f"{stage}_preact"] = x
             features[stage] = x = StageEnd(name=f"{stage}_end")(x)
-        features["pooled"] = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        features["pooled"] = convolutions.mean(x) if quick and not train else _mean(x)
         return features
 
     def _norm(self, *, train: bool, frozen: bool) -> Callable:

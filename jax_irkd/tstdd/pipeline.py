@@ -32,7 +32,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, once
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress, console
 from jax_irkd.metrics import classification
@@ -63,6 +63,11 @@ def run(
     and raises Interrupted; flow is kept clip by clip. What follows the networks is computed again
     by the next call.
     """
+    if config.student_model.temporal != "none":
+        once(
+            f"method=tstdd has networks of its own, which see motion as optical flow; "
+            f"temporal={config.student_model.temporal} changes nothing there"
+        )
     if jax.process_count() > 1:
         raise UserError("method=tstdd runs in one process; start it with --distributed=off")
     if config.eval.detection:

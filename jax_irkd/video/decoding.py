@@ -64,6 +64,7 @@ class Film:
         self._ahead: tuple | None = None if ahead else ()  # None: nothing was kept yet
         self.read = self.broken = self.rotation = 0
         self.promised = self.streams = 0
+        self.resized = ""
         self.convert = Converter()
         self._timing: Timing | None = None
 
@@ -109,6 +110,8 @@ class Film:
             found.append("has colours of 16 bits, of which eight are kept")
         if self.rotation:
             found.append(f"is stored rotated; turned by {self.rotation} degrees")
+        if self.resized:
+            found.append(f"{self.resized}; every frame is cut to the same size")
         return found
 
     def facts(self) -> Facts:
@@ -137,12 +140,16 @@ class Film:
         """
         planned = self.timing  # before the walk: what is no film is said at once
         self.read = self.broken = 0
+        self.resized, size = "", ""
         stamps: list[float | None] = []
         frames = self._pictures() if self._is_stills() else self._decoded(stamps)
         ends = planned.ends()
         for frame in frames:
             place = self.read + self.broken
             self.read += 1
+            before, size = size, _size(frame)
+            if before and size != before and not self.resized:
+                self.resized = f"changes its size at frame {self.read} from {before} to {size}"
             inside = place < len(ends)
             moment = planned.times[place] if inside else place / max(planned.rate, 1e-9)
             yield Shot(self, frame, place, float(moment))
@@ -318,6 +325,12 @@ class Film:
             return missing_bytes(self.source)
         except (OSError, ValueError):
             return 0  # said by whoever opens it
+
+
+def _size(frame: VideoFrame | np.ndarray) -> str:
+    if isinstance(frame, np.ndarray):
+        return f"{frame.shape[1]}x{frame.shape[0]}"
+    return f"{frame.width}x{frame.height}"
 
 
 def _progress(count: int, expected: int, missing: int) -> str:

@@ -27,6 +27,7 @@ from jax_irkd.video.windows import Window, walk
 
 SHORT_SIDE = 256  # as the builders store frames
 COLOURS_EVERY = 16  # frames that a network reads, one is looked at for colours
+MIXED = 0.1  # of the pictures at least, of each kind, in a film that changes between them
 LOOKED_AT = 64  # frames at most, for the warnings about a film's pictures
 
 _WILD = ("*", "?", "[")
@@ -135,7 +136,18 @@ class Pictures:
             return []
         samples = np.concatenate([sample.reshape(-1) for sample in self._samples])
         flat = flat_warning(samples, levels.levels(samples))
-        return modality_warning(self.colour, modality) + ([flat] if flat else [])
+        return self._colour_warning(modality) + ([flat] if flat else [])
+
+    def _colour_warning(self, modality: str) -> list[str]:
+        """As cameras that switch between day and night, a film may be of both kinds."""
+        coloured = sum(colour > COLOURED for colour in self._colours)
+        grey = sum(colour < COLOURLESS for colour in self._colours)
+        if min(coloured, grey) < MIXED * len(self._colours):
+            return modality_warning(self.colour, modality)
+        return [
+            f"is in colour in {coloured} and grey in {grey} of {len(self._colours)} pictures "
+            f"looked at, the network expects {modality} throughout; cut it where it changes"
+        ]
 
 
 def modality_warning(colour: float, modality: str) -> list[str]:

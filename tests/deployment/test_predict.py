@@ -13,7 +13,7 @@ import pytest
 
 from jax_irkd import predict
 from jax_irkd.data.spec import InputSpec
-from jax_irkd.data.synthetic.raw_ntu import number_of, truncate, write_video
+from jax_irkd.data.synthetic.raw_ntu import number_of, picture, truncate, write_video
 from jax_irkd.deployment import answers, prediction, videos
 from jax_irkd.deployment.prediction import VideoSettings
 from jax_irkd.detection.rows import read_rows
@@ -378,3 +378,18 @@ def test_decoding_ahead_passes_on_errors_and_stops():
     items.close()
     assert len(made) < 6
     assert [w.stop for w in prefetch.ahead([Window(0, 1, np.zeros(1))])] == [1]
+
+
+def test_what_changes_in_the_middle_of_a_film_is_said(tmp_path):
+    """Its size, and from colours to grey as cameras do at night; every frame is used."""
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        day = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        image = day if number < 20 else picture(number, (128, 96), infrared=True)
+        cv2.imwrite(str(tmp_path / f"{number:03d}.png"), image)
+    (film,) = playback.find_videos([tmp_path])
+    result = prediction.predict(Reader(), film, VideoSettings(trimmed=False, seconds=0.4, stride=4))
+    said = [line for line in result.warnings if "without time stamps" not in line]
+    assert result.frames == 40 and len(said) == 2
+    assert "changes its size at frame 21 from 64x48 to 128x96; every frame is cut" in said[0]
+    assert "is in colour in 4 and grey in 2 of 6 pictures looked at" in said[1]

@@ -162,3 +162,10 @@ def test_gpus_get_strided_projections_as_convolutions():
     on_gpu, on_cpu = lowered(jax.grad(loss, argnums=(0, 1)), maps, kernel)
     assert on_gpu.count("stablehlo.convolution") == 2 and "dot_general" not in on_gpu
     assert on_cpu.count("stablehlo.dot_general") == 2 and "convolution" not in on_cpu
+
+
+def test_the_mean_over_space_is_the_library_s():
+    maps = normal(2, 7, 5, 16).astype(jnp.bfloat16)
+    found = jax.jit(convolutions.mean)(maps)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, maps.astype(jnp.float32).mean(axis=(1, 2)), atol=1e-6)

@@ -322,6 +322,16 @@ def test_bad_fields_are_named(tmp_path, data, field, value, message):
         algorithm.run(made, tmp_path)
 
 
+def test_a_shift_of_the_student_s_is_said_to_change_nothing(tmp_path, data, monkeypatch, capsys):
+    """Its networks have no segments; what was asked for is not dropped in silence."""
+    made = config()
+    made.student_model.temporal = "shift"
+    monkeypatch.setattr(pipeline.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs scikit-learn"):
+        pipeline.run(made, data, tmp_path)
+    assert "temporal=shift changes nothing there" in capsys.readouterr().err
+
+
 def test_tvl1_needs_the_contributed_modules(monkeypatch):
     monkeypatch.delattr(cv2, "optflow", raising=False)
     with pytest.raises(UserError, match=r"opencv-contrib.*--config.tstdd.flow=dis"):
