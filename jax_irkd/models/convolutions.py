@@ -233,9 +233,9 @@ def mean(maps: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
     """
 
     def product(maps: Array) -> Array:
-        pixels = maps.reshape(len(maps), -1, maps.shape[-1]).astype(jnp.float32)
-        share = jnp.full(pixels.shape[1], 1 / pixels.shape[1], jnp.float32)
-        return jnp.einsum("npc,p->nc", pixels, share)
+        height, width = maps.shape[1:3]
+        share = jnp.full((height, width), 1 / (height * width), jnp.float32)
+        return jnp.einsum("nhwc,hw->nc", maps.astype(jnp.float32), share)
 
     def reduced(maps: Array) -> Array:
         return jnp.mean(maps, axis=(1, 2), dtype=jnp.float32)
