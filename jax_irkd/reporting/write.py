@@ -16,7 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from jax_irkd.errors import UserError, once
+from jax_irkd.errors import UserError, once, plural
 from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.reporting import analysis, charts, page, pictures
 from jax_irkd.reporting.sections import Section
@@ -119,7 +119,7 @@ def _confusion(run: Run) -> Markup:
 def print_table(workdir: str | Path, console: Console | None = None) -> None:
     """Print the headline table of a workdir and the path of its report."""
     runs = read_runs(workdir)
-    table = Table(title=data_of(runs[0].results) if runs else None, box=box.SIMPLE)
+    table = Table(title=_tested_on(runs), box=box.SIMPLE)
     table.add_column("network", no_wrap=True)
     for name in _PRINTED:
         table.add_column(name, justify="right", no_wrap=True)
@@ -130,6 +130,18 @@ def print_table(workdir: str | Path, console: Console | None = None) -> None:
     path = Path(workdir).absolute() / PAGE
     if path.exists():
         console.print(f"report: {path}", soft_wrap=True, highlight=False)
+
+
+def _tested_on(runs: Sequence[Run]) -> str | None:
+    """Data, number of test clips and seeds of what a table holds."""
+    if not runs:
+        return None
+    clips = {run.results.get("num_clips") for run in runs} - {None}
+    seeds = sorted({run.results.get("seed") for run in runs} - {None})
+    parts = [data_of(runs[0].results), *(plural(c, "test clip") for c in sorted(clips))]
+    if seeds:
+        parts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
+    return ", ".join(filter(None, parts)) or None
 
 
 def _keep_sections(folder: Path, given: Sequence[Section] | None) -> list[Section]:

@@ -360,6 +360,7 @@ def test_printed_table(workdir):
     write.print_table(workdir, console)
     text = console.export_text()
     assert "RGB teacher" in text and "gap closed" in text
+    assert "generated/ten, 600 test clips, seed 0" in text
     assert str(workdir / "report.html") in text.replace("\n", "")
 
 

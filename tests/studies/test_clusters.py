@@ -37,6 +37,7 @@ def _launcher(name, jobs=0):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the libraries
 @pytest.mark.parametrize("name", ["submitit-local", "dask"])
 def test_a_killed_run_costs_only_itself_and_a_stopped_one_goes_on(tmp_path, name):
     tasks = tasks_in(tmp_path, ("teacher", "baseline", "ours"))
@@ -74,6 +75,7 @@ def test_a_killed_run_costs_only_itself_and_a_stopped_one_goes_on(tmp_path, name
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the library
 def test_a_signal_stops_the_runs_of_a_cluster(tmp_path):
     tasks = tasks_in(tmp_path, ("baseline",))
     touch(tasks[0].folder / "slow")
