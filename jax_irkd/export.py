@@ -2,7 +2,7 @@
 
     python -m jax_irkd.export --run=runs/ntu/ours --out=student.irkd
     python -m jax_irkd.export --run=runs/ntu/ours --out=student.onnx
-    python -m jax_irkd.export --run=runs/ntu/ours --out=small.irkd --precision=int8
+    python -m jax_irkd.export --run=runs/ntu/ours --out=small.onnx --precision=int8
 
 The program takes uint8 frames and returns probabilities, for any batch size, on CPUs and CUDA. It
 is compared with the Flax model before the file is written.
@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from jax_irkd.errors import plural
 from jax_irkd.host import commands
 
+PRECISIONS = ["float32", "bf16", "fp16", "int8"]
+
 
 def parse(argv: Sequence[str]):
     parser = commands.parser("jax_irkd.export", __doc__)
@@ -22,11 +24,11 @@ def parse(argv: Sequence[str]):
     add("--out", required=True, help="the file to write")
     add("--format", choices=["irkd", "onnx"], help="of the file; by its name if not given")
     add("--opset", type=int, help="of an ONNX file, 17 or more, for the runtime it is for")
-    add(
-        "--precision", choices=["float32", "bf16", "int8"], default="float32", help="of the weights"
-    )
+    add("--precision", choices=PRECISIONS, default="float32", help="fp16 is for .onnx files")
     add("--which", choices=["last", "best", "ema"], default="last", help="a checkpoint")
-    add("--no_measure", action="store_true", help="do not measure the accuracy of bf16 and int8")
+    add("--max_drop", type=float, default=1.0, help="points of top-1 that fewer bits may lose")
+    add("--calibration_clips", type=int, default=64, help="training clips for int8 in .onnx files")
+    add("--no_measure", action="store_true", help="do not measure what fewer bits lose")
     return parser.parse_args(argv)
 
 
@@ -46,6 +48,8 @@ def export(argv: list[str]) -> None:
         precision=flags.precision,
         opset=flags.opset,
         measure=not flags.no_measure,
+        max_drop=flags.max_drop,
+        clips=flags.calibration_clips,
     )
     print(describe(flags.out, manifest))
 
@@ -58,9 +62,10 @@ def describe(path: str, manifest: Mapping) -> str:
         f"{path}: {Path(path).stat().st_size / 2**20:.1f} MiB, {manifest['precision']}, "
         f"{plural(manifest['num_segments'], manifest['modality'] + ' frame')} of "
         f"{manifest['height']}x{manifest['width']}, "
-        f"{plural(len(manifest['class_names']), 'class', 'classes')}; differs from the Flax model "
-        f"by at most {manifest['distance']:.1e}"
+        f"{plural(len(manifest['class_names']), 'class', 'classes')}"
     )
+    if manifest["precision"] == "float32":  # fewer bits differ by design: by how much comes next
+        text += f"; differs from the Flax model by at most {manifest['distance']:.1e}"
     accuracy = manifest.get("accuracy")
     return f"{text}\n{accuracy['summary']}" if accuracy else text
 

@@ -1,48 +1,69 @@
-"""How much accuracy a smaller network loses, on the run's test split or on rendered clips."""
+"""How much accuracy a smaller network loses, on the run's clips or on rendered ones."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from jax_irkd.data import loading
-from jax_irkd.data.frames import fit
-from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.data.spec import InputSpec
-from jax_irkd.data.synthetic import staging
+from jax_irkd.deployment import clips
 from jax_irkd.errors import UserError
-from jax_irkd.training.setup import make_reader
 
-SAMPLES = 10
+MAX_DROP = 1.0  # points of top-1 that a smaller network may lose
 
 
 def accuracy_change(
-    changed: Callable, reference: Callable, meta: Mapping[str, Any], spec: InputSpec
+    changed: Callable,
+    reference: Callable,
+    meta: Mapping[str, Any],
+    spec: InputSpec,
+    max_drop: float = MAX_DROP,
 ) -> dict[str, Any]:
-    """Top-1 of both programs and how often they agree.
+    """Top-1 of both programs and how often they agree, on the run's test split.
 
-    The clips are the run's test split where its data set is built; otherwise ten rendered ones,
-    which tell about agreement only. `summary` is a line that says so.
+    Where its data set is not built the clips are ten rendered ones, which tell about agreement
+    only. `summary` is a line that says so. Raises UserError when more than `max_drop` points are
+    lost: on the validation subjects, where the run has some, whose figures are `validation`.
     """
     try:
-        dataset, batches = _test_split(meta)
-        source = f"test split of {dataset} ({meta['config']['protocol']})"
+        split = clips.of_split(meta, "test")
     except UserError as error:
         print(f"no test split to measure on: {error}", file=sys.stderr)
-        batches, source = _rendered(spec), f"{SAMPLES} rendered clips (agreement only)"
+        return _compared(changed, reference, clips.rendered(spec))
+    judge = None
+    if meta["config"]["input"].get("validation"):
+        judge = _compared(changed, reference, clips.of_split(meta, "validation"))
+        _check(judge, max_drop)
+    figures = _compared(changed, reference, split)
+    if judge:
+        return figures | {"validation": judge}
+    _check(figures, max_drop)
+    return figures
+
+
+def _check(figures: Mapping[str, Any], max_drop: float) -> None:
+    lost = -100 * figures["top1_change"]
+    if lost > max_drop + 1e-9:
+        raise UserError(
+            f"{figures['summary']}: {lost:.1f} points of top-1 are lost, more than "
+            f"--max_drop={max_drop:g}; nothing was written. Allow more, or take "
+            "--precision=bf16 or float32"
+        )
+
+
+def _compared(changed: Callable, reference: Callable, split: clips.Split) -> dict[str, Any]:
     first, second, labels = [], [], []
-    for clips, truth in batches:
-        first.append(np.asarray(changed(clips)))
-        second.append(np.asarray(reference(clips)))
+    for batch, truth in split.batches:
+        first.append(np.asarray(changed(batch)))
+        second.append(np.asarray(reference(batch)))
         labels.append(truth)
-    return _compare(*map(np.concatenate, (first, second, labels)), source)
+    return _compare(*map(np.concatenate, (first, second, labels)), split.name)
 
 
 def _compare(changed, reference, labels, source: str) -> dict[str, Any]:
     known = labels >= 0
-    kept = labels != -2  # padding of the last batch
+    kept = labels != clips.PADDING
     agreement = float(np.mean(changed[kept].argmax(1) == reference[kept].argmax(1)))
     shift = float(np.abs(changed[kept] - reference[kept]).max())
     figures = {
@@ -60,25 +81,3 @@ def _compare(changed, reference, labels, source: str) -> dict[str, Any]:
         figures |= {"top1_float32": before, "top1": after, "top1_change": after - before}
         summary += f"top-1 {before:.1%} -> {after:.1%} ({100 * (after - before):+.1f} points), "
     return figures | {"summary": summary + f"probabilities change by at most {shift:.3f}"}
-
-
-def _test_split(meta: Mapping[str, Any]) -> tuple[str, Iterator]:
-    config, modality = ConfigDict(meta["config"]), meta["modality"]
-    dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
-    reader = make_reader(config, dataset, "test", (modality,))
-
-    def batches():
-        size = min(config.input.eval_batch_size, len(reader.records))
-        for batch in loading.evaluation_batches(reader, batch_size=size, threads=2):
-            yield batch["clips"][modality], np.where(batch["mask"] > 0, batch["label"], -2)
-
-    return dataset.name, batches()
-
-
-def _rendered(spec: InputSpec) -> Iterator:
-    positions = segment_positions(spec.num_segments)
-    for action in range(1, SAMPLES + 1):
-        rgb, infrared = staging.film(staging.Clip(1, 2, action, 1, action), seed=0)
-        film = rgb if spec.modality == "rgb" else infrared
-        frames = [fit(film[i], spec.size) for i in frame_indices(positions, len(film))]
-        yield np.stack(frames).reshape(1, *spec.shape), np.array([-1])

@@ -10,9 +10,9 @@ import jax
 import jax.export
 
 from jax_irkd.data.spec import CHANNELS
-from jax_irkd.deployment import exported, onnx_file, onnx_program
-from jax_irkd.deployment.accuracy import accuracy_change
-from jax_irkd.deployment.classifier import open_onnx, trained_spec
+from jax_irkd.deployment import exported, onnx_export, onnx_file, onnx_program
+from jax_irkd.deployment.accuracy import MAX_DROP, accuracy_change
+from jax_irkd.deployment.classifier import trained_spec
 from jax_irkd.deployment.model_card import model_card
 from jax_irkd.deployment.program import (
     PLATFORMS,
@@ -107,19 +107,28 @@ def export_run(
     precision: str = "float32",
     opset: int | None = None,
     measure: bool = True,
+    max_drop: float = MAX_DROP,
+    clips: int = onnx_export.CLIPS,
 ) -> dict:
     """Write `out` and return its manifest. Raises UserError.
 
-    `kind` is irkd or onnx; None goes by the name. `opset` is ONNX's, 17 by default.
+    `kind` is irkd or onnx; None goes by the name. `opset` is ONNX's, 17 by default. What fewer bits
+    lose is measured unless `measure` is False, and more than `max_drop` points of top-1 refused.
+    `clips` training clips calibrate the integers of an ONNX file.
     """
     out = Path(out)
     kind = kind_of(out, kind)
     _writable(out)
     _check_opset(opset, kind)
-    if kind == "onnx" and precision != "float32":
+    if clips < 1 or not max_drop >= 0:
         raise UserError(
-            f"--precision={precision} is for .irkd files; onnxruntime and TensorRT have their own "
-            "quantisers, which take the float32 .onnx file"
+            f"--calibration_clips={clips} must be 1 or more (64, say), "
+            f"--max_drop={max_drop:g} 0 or more"
+        )
+    if kind == "irkd" and precision == "fp16":
+        raise UserError(
+            "--precision=fp16 is for .onnx files, which GPUs run so; give --out=NAME.onnx, or take "
+            "--precision=bf16"
         )
     network, meta = load_network(run, which)
     results = finished(Path(run)) or {}
@@ -128,20 +137,20 @@ def export_run(
     if not last:
         results = results | {"metrics": meta["figures"]}
     meta = meta | {"which": which}
-    winograd = WIDEST_WINOGRAD if kind == "irkd" else 0  # ONNX keeps plain convolutions.
-    program = make_program(network, trained_spec(meta), precision, winograd=winograd)
+    # ONNX keeps plain convolutions, and gets its bits from the graph.
+    winograd, bits = (WIDEST_WINOGRAD, precision) if kind == "irkd" else (0, "float32")
+    program = make_program(network, trained_spec(meta), bits, winograd=winograd)
     manifest = make_manifest(program, meta, results, precision)
     if kind == "onnx":
-        if not manifest["architecture"]:
-            raise UserError(
-                f"{run} holds a {type(network.model).__name__}; ONNX files are written of TSNs "
-                "whose batch norms can be folded; export it as .irkd"
-            )
-        model = onnx_program.clip_model(
-            program.network, program.spec, opset=opset or onnx_program.OPSET
-        )
-        onnx_file.write_onnx(
-            out, model, manifest, lambda path: check(open_onnx(path), program, "float32")
+        onnx_export.write(
+            out,
+            program,
+            meta,
+            manifest,
+            opset=opset,
+            measure=measure,
+            max_drop=max_drop,
+            clips=clips,
         )
         return manifest
     manifest["weight_names"] = program.names
@@ -158,7 +167,9 @@ def export_run(
         by_frames = check(clips_by_frames(step, program.past), program, precision)
         manifest["distance"] = max(manifest["distance"], by_frames)
     if measure and precision != "float32":
-        manifest["accuracy"] = accuracy_change(loaded, program.reference, meta, program.spec)
+        manifest["accuracy"] = accuracy_change(
+            loaded, program.reference, meta, program.spec, max_drop
+        )
     write_irkd(out, manifest, module, frames, numbers)
     return manifest
 

@@ -30,7 +30,7 @@ With jax_irkd: `python -m jax_irkd.predict --run={file} video.avi`.
 ## Where it comes from
 
 Dataset `{dataset}`, protocol `{protocol}`, method `{method}`, step {step}, commit {commit}.
-Exported with {versions}; the largest difference of a probability from the Flax model is {distance}.
+Exported with {versions}{distance}.
 
 Classes: {names}
 
@@ -88,6 +88,18 @@ def judged(calibration: Mapping[str, Any] | None) -> str:
     )
 
 
+def _smaller(manifest: Mapping[str, Any]) -> str:
+    """What fewer bits changed, and what they were chosen with."""
+    said = []
+    if accuracy := manifest.get("accuracy"):
+        said.append(f"Compared with float32: {accuracy['summary']}.")
+        if "validation" in accuracy:
+            said.append(f"It was accepted by the {accuracy['validation']['summary']}.")
+    if used := manifest.get("quantised_with"):
+        said.append(f"Its integers were calibrated with {used}.")
+    return "\n".join([*said, "", ""]) if said else ""
+
+
 def model_card(manifest: Mapping[str, Any], kind: str = "irkd") -> str:
     """Markdown from a manifest; `kind` is irkd or onnx."""
     metrics = manifest.get("metrics") or {}
@@ -95,7 +107,6 @@ def model_card(manifest: Mapping[str, Any], kind: str = "irkd") -> str:
         f"| {name} | {value:.4f} |" for name, value in metrics.items() if isinstance(value, float)
     ]
     table = "\n".join(["| on the test split | |", "| --- | --- |", *rows])
-    accuracy = manifest.get("accuracy")
     distance = manifest.get("distance")
     config = manifest["config"]
     clip = {name: manifest[name] for name in ("height", "width", "channels")}
@@ -112,13 +123,15 @@ def model_card(manifest: Mapping[str, Any], kind: str = "irkd") -> str:
         parameters=manifest["parameters"] / 1e6,
         flops=manifest["flops"] / 1e9,
         metrics=table if rows else "The run has no results yet (no results.json beside it).",
-        accuracy=f"Compared with float32: {accuracy['summary']}.\n\n" if accuracy else "",
+        accuracy=_smaller(manifest),
         judged=judged(manifest.get("calibration")),
         protocol=manifest.get("protocol"),
         step=manifest.get("step"),
         commit=manifest.get("git_commit") or "unknown",
         versions=", ".join(f"{k} {v}" for k, v in manifest["versions"].items()),
-        distance="not measured" if distance is None else f"{distance:.1e}",
+        distance=""
+        if distance is None or manifest["precision"] != "float32"
+        else f"; the largest difference of a probability from the Flax model is {distance:.1e}",
         names=", ".join(manifest["class_names"]),
         config=json.dumps(config, indent=1),
         **manifest["sampling"],

@@ -185,6 +185,11 @@ def check(loaded: Callable, program: Program, precision: str) -> float:
     distance = max(
         _distance(loaded, program.reference, check_clips(program.spec, count)) for count in (2, 1)
     )
+    if precision != "float32" and not np.isfinite(distance):
+        raise UserError(
+            f"in {precision} the network's probabilities are not finite; nothing was written. Take "
+            "--precision=bf16 or float32"
+        )
     if distance > (TOLERANCE if precision == "float32" else np.finfo(np.float32).max):
         raise UserError(
             f"the exported program's probabilities differ from the Flax model's by {distance:.2g}, "

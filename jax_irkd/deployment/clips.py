@@ -1,0 +1,73 @@
+"""Clips of a run's data set, or of rendered films, for what is measured on an exported network."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jax_irkd.data import loading
+from jax_irkd.data.frames import fit
+from jax_irkd.data.sampling import frame_indices, segment_positions
+from jax_irkd.data.spec import InputSpec
+from jax_irkd.data.synthetic import staging
+from jax_irkd.training.setup import make_reader
+
+RENDERED = 10
+PADDING, UNKNOWN = -2, -1  # labels of what is no clip, and of clips of no class of the run
+
+
+class Split(NamedTuple):
+    """What the clips are, and batches of uint8 clips `b t h w c` with their labels."""
+
+    name: str
+    batches: Iterator[tuple[np.ndarray, np.ndarray]]
+
+
+def of_split(meta: Mapping[str, Any], split: str) -> Split:
+    """Every clip of a run's train, validation or test split under the test protocol.
+
+    Raises UserError where its data set is not built or has no such split.
+    """
+    config, modality, name, reader = _opened(meta, split)
+
+    def batches():
+        size = min(config.input.eval_batch_size, len(reader.records))
+        for batch in loading.evaluation_batches(reader, batch_size=size, threads=2):
+            yield batch["clips"][modality], np.where(batch["mask"] > 0, batch["label"], PADDING)
+
+    return Split(f"{split} split of {name} ({meta['config']['protocol']})", batches())
+
+
+def evenly(meta: Mapping[str, Any], split: str, count: int) -> Split:
+    """At most `count` clips, spread evenly over a split, one at a time. Raises as `of_split`."""
+    _, modality, name, reader = _opened(meta, split)
+    total = len(reader.records)
+    places = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
+
+    def batches():
+        for place in places:
+            clip = reader.centre(int(place))
+            yield clip["clips"][modality][None], np.array([clip["label"]])
+
+    return Split(f"{split} split of {name} ({meta['config']['protocol']})", batches())
+
+
+def _opened(meta: Mapping[str, Any], split: str):
+    config, modality = ConfigDict(meta["config"]), meta["modality"]
+    dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
+    return config, modality, dataset.name, make_reader(config, dataset, split, (modality,))
+
+
+def rendered(spec: InputSpec) -> Split:
+    """One clip of each of ten generated actions."""
+
+    def batches():
+        positions = segment_positions(spec.num_segments)
+        for action in range(1, RENDERED + 1):
+            rgb, infrared = staging.film(staging.Clip(1, 2, action, 1, action), seed=0)
+            film = rgb if spec.modality == "rgb" else infrared
+            frames = [fit(film[i], spec.size) for i in frame_indices(positions, len(film))]
+            yield np.stack(frames).reshape(1, *spec.shape), np.array([UNKNOWN])
+
+    return Split(f"{RENDERED} rendered clips (agreement only)", batches())

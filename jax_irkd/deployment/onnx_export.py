@@ -1,0 +1,70 @@
+"""A run's network as an ONNX file, in float32, half precision or integers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jax_irkd.deployment import clips as run_clips
+from jax_irkd.deployment import engines, onnx_file, onnx_program
+from jax_irkd.deployment.accuracy import accuracy_change
+from jax_irkd.deployment.classifier import open_onnx
+from jax_irkd.deployment.program import Program, check
+from jax_irkd.errors import UserError
+
+CLIPS = 64  # to calibrate integers with
+
+
+def write(
+    out: Path,
+    program: Program,
+    meta: Mapping[str, Any],
+    manifest: dict[str, Any],
+    *,
+    opset: int | None,
+    measure: bool,
+    max_drop: float,
+    clips: int,
+) -> None:
+    """Write `out`; what is measured goes into `manifest`, whose `precision` says the bits.
+
+    Integers are calibrated on training clips of the run, never on others. Raises UserError for a
+    network that is no TSN, where there are no such clips, and where too much accuracy is lost.
+    """
+    if not manifest["architecture"]:
+        raise UserError(
+            f"the run holds a {type(program.network.model).__name__}; ONNX files are written of "
+            "TSNs whose batch norms can be folded; export it as .irkd"
+        )
+    precision = manifest["precision"]
+    held = "float32" if precision == "int8" else precision
+    opset = opset or onnx_program.OPSET
+    model = onnx_program.clip_model(program.network, program.spec, held, opset)
+    if precision == "int8":
+        model, manifest["quantised_with"] = _integers(model, meta, clips)
+    if measure and precision != "float32":
+        # The quickest engine here: half precision is computed so only by some.
+        engine = engines.choose("auto", onnx_file=True)
+        run = engines.compiled(model.SerializeToString(), engine, precision)
+        manifest["accuracy"] = accuracy_change(
+            lambda batch: run(batch)[0], program.reference, meta, program.spec, max_drop
+        )
+        manifest["accuracy"]["engine"] = run.name
+        manifest["accuracy"]["summary"] += f", by {run.name}"
+    onnx_file.write_onnx(
+        out, model, manifest, lambda path: check(open_onnx(path), program, precision)
+    )
+
+
+def _integers(model: Any, meta: Mapping[str, Any], count: int) -> tuple[Any, str]:
+    """The model in integers, and what it was calibrated with."""
+    from jax_irkd.deployment.quantisation import quantised
+
+    try:
+        split = run_clips.evenly(meta, "train", count)
+    except UserError as error:
+        raise UserError(
+            f"--precision=int8 is calibrated on training clips of the run, and there are none here "
+            f"({error}); build its data set, or take --precision=bf16"
+        ) from error
+    model, used = quantised(model, (batch for batch, _ in split.batches))
+    return model, f"{used} clips of the {split.name}"
