@@ -1,10 +1,12 @@
-"""Look at data, configs and runs.
+"""Look at data, configs and runs, and for a learning rate.
 
 python -m jax_irkd.inspect data --config=configs/demo.py [--split=train] [--augmented]
     [--out=sheet.png] [--clips=12] [--seed=0]
 python -m jax_irkd.inspect config --config=configs/ntu.py:method=at [--config.x.y=value]
     [--out=rates.png] [--train_clips=6320] [--classes=10]
 python -m jax_irkd.inspect run RUN [RUN ...] [--out=curves.png]
+python -m jax_irkd.inspect rates --config=configs/custom.py:method=baseline [--out=rates.png]
+    [--low=1e-6] [--high=1] [--steps=100]
 """
 
 import sys
@@ -16,7 +18,7 @@ if __name__ == "inspect":  # a file beside this one was started, and a library a
 from jax_irkd.errors import UserError, nearest
 from jax_irkd.host import commands
 
-SUBJECTS = ("data", "config", "run")
+SUBJECTS = ("data", "config", "run", "rates")
 
 
 def define(values) -> None:
@@ -29,6 +31,9 @@ def define(values) -> None:
     flags.DEFINE_string("out", "", "the PNG to write", **text)
     flags.DEFINE_integer("clips", 12, "pairs on the sheet", lower_bound=1, **text)
     flags.DEFINE_integer("seed", 0, "which pairs", lower_bound=0, **text)
+    flags.DEFINE_float("low", 1e-6, "the first learning rate", **text)
+    flags.DEFINE_float("high", 1.0, "the last learning rate", **text)
+    flags.DEFINE_integer("steps", 100, "from one to the other", lower_bound=20, **text)
     flags.DEFINE_integer("train_clips", 0, "without the dataset: how many", lower_bound=0, **text)
     flags.DEFINE_integer("classes", 10, "without the dataset: how many", lower_bound=2, **text)
 

@@ -1,4 +1,4 @@
-"""What `jax_irkd.inspect` shows: pairs of a dataset, the plan of a config, runs side by side."""
+"""What `jax_irkd.inspect` shows: pairs of a dataset, a config's plan, runs, learning rates."""
 
 import math
 from collections.abc import Sequence
@@ -166,7 +166,26 @@ def inspect_run(arguments: Arguments, console: Console) -> None:
         console.print(f"wrote {out}", soft_wrap=True)
 
 
-SUBJECTS = {"data": inspect_data, "config": inspect_config, "run": inspect_run}
+def inspect_rates(arguments: Arguments, console: Console) -> None:
+    """A learning-rate range test of the config's method."""
+    from jax_irkd.host import devices
+    from jax_irkd.inspection import rates
+
+    config, given = need_config(arguments), arguments.flags
+    devices.start(distributed="off")
+    found = rates.find(config, console, given.low, given.high, given.steps)
+    if given.out:
+        out = _out(given.out)
+        _save(lambda: rates.draw(found, out), out)
+        console.print(f"wrote {out}", soft_wrap=True)
+
+
+SUBJECTS = {
+    "data": inspect_data,
+    "config": inspect_config,
+    "run": inspect_run,
+    "rates": inspect_rates,
+}
 
 
 def _out(name: str) -> Path:

@@ -168,22 +168,17 @@ class Trainer:
         )
         return on_devices(update, self.devices, in_axes=(None, None, 0, 0), donate=(0,))
 
+    def _batches(self, first: int) -> Iterator[loading.Batch]:
+        training, labels = self.phase.training, self._against.labels
+        return streams.batches(self.reader, self._single, self.config, training, first, labels)
+
     def _train(self, state: steps.TrainState, first: int) -> steps.TrainState:
         teacher, variables = without_norms(*(self.phase.teacher or (None, None)))
         updates = {measure: self._update(teacher, measure) for measure in (False, True)}
         compiled: set[bool] = set()
         # The state too: the first step would compile for one device, the second for all again.
         state, variables = replicate((state, variables), self.devices)
-        batches = streams.batches(
-            self.reader,
-            self._single,
-            seed=self.config.seed,
-            batch_size=self.phase.training.batch_size,
-            extra_clips=self.phase.training.get("extra_clips", 0),
-            first_step=first,
-            threads=self.config.input.threads,
-            balanced=self._against.labels,
-        )
+        batches = self._batches(first)
         writes = jax.process_index() == 0
         unexamined = self._is_unexamined(first)
         about = (first, not unexamined, self.config.loggers, self.meta)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
 
@@ -11,12 +12,9 @@ from jax_irkd.data import loading
 def batches(
     reader: loading.ClipReader,
     single: loading.ClipReader | None,
-    *,
-    seed: int,
-    batch_size: int,
-    extra_clips: int,
-    first_step: int,
-    threads: int,
+    config: ConfigDict,
+    training: ConfigDict,
+    first_step: int = 0,
     balanced: list[int] | None = None,
 ) -> Iterator[loading.Batch]:
     """This process's share of every step's clips, from `first_step` on, for ever.
@@ -26,15 +24,22 @@ def batches(
     """
     count = jax.process_count()
     options = {"first_step": first_step, "process": (jax.process_index(), count)}
-    options["threads"] = threads
+    options["threads"] = config.input.threads
     own = loading.training_batches(
-        reader, seed=seed, batch_size=batch_size // count, balanced=balanced, **options
+        reader,
+        seed=config.seed,
+        batch_size=training.batch_size // count,
+        balanced=balanced,
+        **options,
     )
     if single is None:
         yield from own
         return
     others = loading.training_batches(
-        single, seed=(seed + 1) % 2**32, batch_size=extra_clips // count, **options
+        single,
+        seed=(config.seed + 1) % 2**32,
+        batch_size=training.extra_clips // count,
+        **options,
     )
     for batch, extra in zip(own, others):
         names = np.concatenate([batch.pop("clip_id"), extra.pop("clip_id")])

@@ -153,15 +153,15 @@ def test_they_do_not_make_the_update_depend_on_the_number_of_devices():
 
 
 def test_a_stream_brings_them_beside_the_pairs_and_goes_on_anywhere():
-    made, data = config(), dataset()
+    made, data = config(batch_size=4), dataset()
+    made.student_training.extra_clips, made.seed = 2, 3
     readers = (
         setup.make_reader(made, data, "train", BOTH),
         setup.make_reader(made, data, "train", INFRARED, single=True),
     )
 
     def stream(first):
-        options = {"batch_size": 4, "extra_clips": 2, "threads": 2}
-        return streams.batches(*readers, seed=3, first_step=first, **options)
+        return streams.batches(*readers, made, made.student_training, first)
 
     batches = [batch for batch, _ in zip(stream(0), range(4))]
     assert batches[0]["clips"]["rgb"].shape[0] == 4 and len(batches[0]["clip_id"]) == 6
