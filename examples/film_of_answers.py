@@ -26,8 +26,8 @@ WIDTH, HEIGHT, MARGIN = 720, 404, 8
 GROUND, TRACK, TEXT, SOFT = (18, 21, 27), (42, 49, 60), (232, 235, 240), (154, 164, 178)
 COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#bbbbbb"]
 COLOURS += ["#8c6bd6", "#8a5a2b"]
-STRIDE = 4  # frames between answers
-SHOWN = 4  # of these frames one is shown
+STRIDE = 4  # frames between answers; each time one is shown
+SPEED = 2.0  # how much faster than in life
 
 
 class Moment(NamedTuple):
@@ -58,10 +58,10 @@ def moments(recognizer: Recognizer, clips: Sequence[tuple[int, Path, Path]]) -> 
         recognizer.reset()
         answer = None
         colours = [shot.image() for shot in Film(rgb).shots()]
-        greys = [shot.image() for shot in Film(infrared).shots()]
-        for number, grey in enumerate(greys):
-            answer = recognizer.push(grey) or answer
-            if number % SHOWN == 0:
+        greys = [(shot.image(), shot.time) for shot in Film(infrared).shots()]
+        for number, (grey, time) in enumerate(greys):
+            answer = recognizer.push(grey, time) or answer
+            if number % STRIDE == 0:
                 # Both films show the same action; one may have a frame more.
                 at = round(number * (len(colours) - 1) / max(len(greys) - 1, 1))
                 yield Moment(acted, colours[at], grey, answer)
@@ -121,16 +121,18 @@ def main() -> None:
     parser.add_argument("--out", default="film.webp", type=Path, help=".webp or .gif")
     parser.add_argument("--person", default=3, type=int, help="3 is the first who tests")
     parser.add_argument("--camera", default=1, type=int)
+    parser.add_argument("--seconds", default=1.6, type=float, help="a window; clips last so long")
     parser.add_argument("--quality", default=60, type=int, help="of WebP")
     flags = parser.parse_args()
-    recognizer = Recognizer(flags.run, stride=STRIDE)
+    clips = pairs(flags.raw, flags.person, flags.camera)
+    rate = Film(clips[0][2]).timing.rate
+    recognizer = Recognizer(flags.run, stride=STRIDE, seconds=flags.seconds, rate=rate)
     names = recognizer.classifier.class_names
-    found = list(moments(recognizer, pairs(flags.raw, flags.person, flags.camera)))
+    found = list(moments(recognizer, clips))
     pictures = [drawn(one, found[:at], len(found), names) for at, one in enumerate(found)]
     options = {"quality": flags.quality, "method": 6} if flags.out.suffix == ".webp" else {}
-    pictures[0].save(
-        flags.out, save_all=True, append_images=pictures[1:], duration=66, loop=0, **options
-    )
+    options |= {"save_all": True, "append_images": pictures[1:], "loop": 0}
+    pictures[0].save(flags.out, duration=round(1000 * STRIDE / rate / SPEED), **options)
     asked = [one for one in found if one.answer]
     right = sum(int(one.answer.probabilities.argmax()) == one.acted for one in asked)
     print(json.dumps({"pictures": len(pictures), "answers": len(asked), "right": right}))

@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise SystemExit("name the network: --ros-args -p run:=student.irkd")
             topk = given.pop("topk")
             recognizer = Recognizer(given.pop("run"), **given)
-            self.get_logger().info(f"ready after {recognizer.warm_up():.1f} s")
+            self.get_logger().info("ready")
             self.answering = Answering(recognizer, topk)
             self.lines = self.create_publisher(String, "action", 10)
             self.labels = self.create_publisher(String, "action_label", 10)

@@ -14,6 +14,7 @@ import pytest
 from jax_irkd.data.synthetic.raw_ntu import picture
 from jax_irkd.deployment.recognizer import Recognizer
 from tests.deployment.test_predict import Reader
+from tests.examples import ros_stubs
 from tests.helpers import ROOT
 
 
@@ -69,6 +70,22 @@ def test_the_node_answers_as_the_recognizer_does(node):
             assert len(line["predictions"]) == 2
             made += 1
     assert made == 5
+
+
+def test_the_node_publishes_what_it_recognises(node, monkeypatch):
+    """Through stand-ins for rclpy: parameters, one bad image, answers on both topics, the end."""
+    images = [message(picture(n, infrared=True), "rgb8", 100 + 0.1 * n) for n in range(17)]
+    images.insert(3, message(picture(0), "yuv422"))
+    ros = ros_stubs.install(monkeypatch, images)
+    monkeypatch.setattr("jax_irkd.deployment.recognizer.open_classifier", lambda *_: Reader())
+    with pytest.raises(SystemExit, match="name the network"):
+        node.main([])
+    monkeypatch.setattr(ros, "given", {"run": "student.irkd", "stride": 8, "topk": 1})
+    node.main([])
+    said = ros.newest.published
+    assert said["action_label"] == ["walk", "walk"] and "gone" in said
+    assert [len(json.loads(line)["predictions"]) for line in said["action"]] == [1, 1]
+    assert ros.newest.logged[0] == "ready" and "unknown encoding" in ros.newest.logged[1]
 
 
 def cells():
