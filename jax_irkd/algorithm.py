@@ -18,6 +18,7 @@ from jax_irkd.errors import UserError, plural
 from jax_irkd.host import devices
 from jax_irkd.host.files import expanded
 from jax_irkd.host.terminal import console
+from jax_irkd.inspection import strangers
 from jax_irkd.reporting import examples, write
 from jax_irkd.runs import calibrating
 from jax_irkd.runs.identity import facts_of, identity_of
@@ -80,7 +81,7 @@ def run_method(config: ConfigDict, workdir: Path, ways: Ways = USUAL) -> dict:
     if ways.profile:
         refuse_untraceable(config.method, folder, ways.restart)
     made = setup.make_distillers(config.distillers)
-    dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
+    dataset = setup.open_data(config)
     asked = [json.loads(config.to_json_best_effort()), dataset.fingerprint, ways.restart]
     devices.agree("configuration and data", asked)
     if config.method == "tstdd":
@@ -288,6 +289,8 @@ def write_page(
     """
     student = folder.name != "teacher" and jax.process_count() == 1
     extra = examples.closeups(folder, config, dataset, teacher=teacher) if student else []
+    if student and config.input.validation:
+        extra.append(strangers.section(strangers.measure(folder)))
     write.show_pictures(folder, extra)
     named = {folder.name}
     if folder.name in ("teacher", "baseline"):

@@ -7,6 +7,7 @@ python -m jax_irkd.inspect config --config=configs/ntu.py:method=at [--config.x.
 python -m jax_irkd.inspect run RUN [RUN ...] [--out=curves.png]
 python -m jax_irkd.inspect rates --config=configs/custom.py:method=baseline [--out=rates.png]
     [--low=1e-6] [--high=1] [--steps=100]
+python -m jax_irkd.inspect strangers RUN [FILM ...]     # does it know what it does not know
 """
 
 import sys
@@ -18,7 +19,7 @@ if __name__ == "inspect":  # a file beside this one was started, and a library a
 from jax_irkd.errors import UserError, nearest
 from jax_irkd.host import commands
 
-SUBJECTS = ("data", "config", "run", "rates")
+SUBJECTS = ("data", "config", "run", "rates", "strangers")
 
 
 def define(values) -> None:
@@ -49,7 +50,7 @@ def look(argv: list[str]) -> None:
         subject, *more = asked.words
         if subject not in SUBJECTS:
             raise UserError(f"unknown subject {subject!r}{nearest(subject, SUBJECTS)}")
-        if subject != "run" and more:
+        if subject not in ("run", "strangers") and more:
             raise UserError(f"{more[0]!r} is one word too many after {subject}")
 
         from jax_irkd.host.terminal import make_console

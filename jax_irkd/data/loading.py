@@ -5,14 +5,13 @@ that step s of a run reads the same clips wherever, and in however many pieces, 
 """
 
 import collections
-import concurrent.futures
 import dataclasses
 import functools
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import cv2
 import grain
@@ -21,13 +20,11 @@ import tensorflow_datasets as tfds
 
 from jax_irkd.data import built
 from jax_irkd.data.frames import fit
+from jax_irkd.data.records import UNREADABLE, Catalogue, Chosen, Concatenated, catalogue, text
 from jax_irkd.data.sampling import BalancedOrder, frame_indices, segment_positions
 from jax_irkd.data.spec import CHANNELS
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, nearest
 from jax_irkd.host.files import expanded
-
-# What a record that is damaged, or not as it should be, makes its readers raise.
-UNREADABLE = (ValueError, LookupError, TypeError, cv2.error, OSError, RuntimeError)
 
 
 class Clip(TypedDict):
@@ -93,7 +90,7 @@ class Dataset:
             )
         if missing:
             logging.warning("dataset %s has no clips for the splits %s", self.name, missing)
-        return _Concatenation([self.splits[name] for name in splits if name in self.splits])
+        return Concatenated([self.splits[name] for name in splits if name in self.splits])
 
     def catalogue(self, splits: Sequence[str], threads: int = 8) -> "Catalogue":
         """Names and labels of the clips of `splits`, in the order of `records`.
@@ -103,52 +100,36 @@ class Dataset:
         wanted = tuple(splits)
         if wanted not in self._catalogues:
             records = self.records(wanted)
-            read = functools.partial(_name_and_label, records)
-            with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-                rows = list(pool.map(read, range(len(records))))
-            self._catalogues[wanted] = Catalogue([row[0] for row in rows], [row[1] for row in rows])
+            self._catalogues[wanted] = catalogue(records, threads)
         return self._catalogues[wanted]
 
+    def without(self, names: Sequence[str]) -> "Dataset":
+        """The data set without the classes `names`, as if nobody had filmed them.
 
-class Catalogue(NamedTuple):
-    """The names and labels of clips; a record that cannot be read has its number and -1."""
+        Raises UserError for a class there is not, and where fewer than two are left.
+        """
+        for name in names:
+            if name not in self.class_names:
+                raise UserError(f"no class {name!r} to leave out{nearest(name, self.class_names)}")
+        left = [name for name in self.class_names if name not in names]
+        if len(left) < 2:
+            raise UserError(f"{len(left)} of {len(self.class_names)} classes is left; leave two")
+        label_of = {self.class_names.index(name): place for place, name in enumerate(left)}
+        splits = {split: self._of_classes(split, label_of) for split in self.splits}
+        marked = f"{self.fingerprint} without {', '.join(sorted(names))}"
+        changes = {"class_names": tuple(left), "splits": splits, "fingerprint": marked}
+        return dataclasses.replace(self, **changes, _catalogues={})
 
-    clip_ids: list[str]
-    labels: list[int]
+    def only(self, name: str) -> "Dataset":
+        """The clips of the class `name`; its label stays."""
+        label = self.class_names.index(name)
+        splits = {split: self._of_classes(split, {label: label}) for split in self.splits}
+        return dataclasses.replace(self, splits=splits, _catalogues={})
 
-
-def _name_and_label(records: Sequence, index: int) -> tuple[str, int]:
-    try:
-        record = records[index]
-        return text(record["clip_id"]), int(record["label"])
-    except UNREADABLE:  # counted and named when it is its turn
-        return f"record {index}", -1
-
-
-class Chosen(Sequence):
-    """The records at some places of others."""
-
-    def __init__(self, records: Sequence, places: Sequence[int]):
-        self._records, self._places = records, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, index: int) -> dict:
-        return self._records[self._places[index]]
-
-
-class _Concatenation(Sequence):
-    def __init__(self, parts: Sequence[Sequence]):
-        self._parts = parts
-        self._ends = np.cumsum([len(part) for part in parts])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def __getitem__(self, index: int) -> dict:
-        part = int(np.searchsorted(self._ends, index, side="right"))
-        return self._parts[part][index - (int(self._ends[part - 1]) if part else 0)]
+    def _of_classes(self, split: str, label_of: Mapping[int, int]) -> Sequence:
+        labels = self.catalogue((split,)).labels
+        places = [i for i, label in enumerate(labels) if label in label_of]
+        return Chosen(self.splits[split], places, label_of)
 
 
 def open_dataset(name: str, data_dir: str) -> Dataset:
@@ -340,8 +321,3 @@ def evaluation_batches(
     clips = grain.MapDataset.source(positions).map(functools.partial(reader.centre, views=views))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
     return iter(clips.to_iter_dataset(options).batch(batch_size))
-
-
-def text(value: bytes | str) -> str:
-    """A string of a record, which older files hold as bytes."""
-    return value.decode() if isinstance(value, bytes) else str(value)

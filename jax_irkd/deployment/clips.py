@@ -11,7 +11,7 @@ from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.data.spec import InputSpec
 from jax_irkd.data.synthetic import staging
-from jax_irkd.training.setup import make_reader
+from jax_irkd.training.setup import make_reader, open_data
 
 RENDERED = 10
 PADDING, UNKNOWN = -2, -1  # labels of what is no clip, and of clips of no class of the run
@@ -55,7 +55,7 @@ def evenly(meta: Mapping[str, Any], split: str, count: int) -> Split:
 
 def _opened(meta: Mapping[str, Any], split: str):
     config, modality = ConfigDict(meta["config"]), meta["modality"]
-    dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
+    dataset = open_data(config)
     return config, modality, dataset.name, make_reader(config, dataset, split, (modality,))
 
 

@@ -44,6 +44,7 @@ RULES = {
     "max_rejected": _whole(1),
     "dataset.name": Words(),
     "dataset.data_dir": Words(),
+    "dataset.leave_out": Words(True, "('drop','throw')", none=True),
     "dataset.*_size": Several(SIDE, 2),
     "input.num_segments": _whole(1, 1024),
     "input.resolution": SIDE,

@@ -74,22 +74,24 @@ class Flag(NamedTuple):
 
 
 class Words(NamedTuple):
-    """A text, or a tuple of texts."""
+    """A text, or a tuple of texts, which may be empty where `none` says so."""
 
     several: bool = False
     example: str = ""
+    none: bool = False
 
     def holds(self, value: Any) -> bool:
         if not self.several:
             return isinstance(value, str)
         return (
             isinstance(value, tuple | list)
-            and bool(value)
+            and (bool(value) or self.none)
             and all(isinstance(w, str) for w in value)
         )
 
     def __str__(self) -> str:
-        return f"names, as {self.example}" if self.several else "a text"
+        end = ", or ()" if self.none else ""
+        return f"names, as {self.example}{end}" if self.several else "a text"
 
 
 Rule = Number | Several | Choice | Flag | Words

@@ -223,15 +223,14 @@ def check_cache() -> list[Line]:
 
 def check_data(config: ConfigDict | None) -> list[Line]:
     """Is the config's dataset there, and can its clips be read."""
-    from jax_irkd.data import loading
     from jax_irkd.training.selection import readable
-    from jax_irkd.training.setup import make_reader
+    from jax_irkd.training.setup import make_reader, open_data
 
     if config is None:
         return [Line(YELLOW, "data", "not looked for", "name a config: --config=configs/demo.py")]
     counts = {}
     try:
-        dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
+        dataset = open_data(config)
         for split in ("train", "test"):
             reader = make_reader(config, dataset, split, readable(config, dataset, split))
             counts[split] = len(reader.records)

@@ -24,7 +24,7 @@ def find(config: ConfigDict, console: Console, low: float, high: float, steps: i
     """Run the range test of the config's own phase, and say what it found."""
     if not 0 < low < high:
         raise UserError(f"--low={low:g} and --high={high:g}: the rate grows from one to the other")
-    dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
+    dataset = setup.open_data(config)
     phase = phase_of(config, dataset)
     setup.check_phase(config, dataset, "teacher" if phase.modality == "rgb" else "student")
     with Progress(f"rates of {phase.name}", steps) as bar:

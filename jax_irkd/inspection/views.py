@@ -24,9 +24,10 @@ from jax_irkd.reporting.wording import flatten
 def inspect_data(arguments: Arguments, console: Console) -> None:
     """A contact sheet of RGB–infrared pairs."""
     from jax_irkd.inspection import contact_sheet
+    from jax_irkd.training.setup import open_data
 
     config, given = need_config(arguments), arguments.flags
-    dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
+    dataset = open_data(config)
     reader = contact_sheet.reader_of(config, dataset, given.split)
     picture, captions = contact_sheet.contact_sheet(
         config,
@@ -76,8 +77,10 @@ def inspect_config(arguments: Arguments, console: Console) -> None:
 
 
 def _dataset_if_there(config: ConfigDict, console: Console) -> loading.Dataset | None:
+    from jax_irkd.training.setup import open_data
+
     try:
-        return loading.open_dataset(config.dataset.name, config.dataset.data_dir)
+        return open_data(config)
     except UserError as error:
         console.print(str(error), style="yellow", highlight=False, soft_wrap=True, markup=False)
         return None
@@ -180,11 +183,29 @@ def inspect_rates(arguments: Arguments, console: Console) -> None:
         console.print(f"wrote {out}", soft_wrap=True)
 
 
+def inspect_strangers(arguments: Arguments, console: Console) -> None:
+    """What a calibrated run tells from the actions it knows; the table goes on its page, too."""
+    from jax_irkd.inspection import strangers
+    from jax_irkd.reporting import write
+
+    folder, *films = arguments.words[1:] or [""]
+    if not folder:
+        raise UserError("which run? python -m jax_irkd.inspect strangers RUN [FILMS]")
+    found = strangers.measure(expanded(folder), films)
+    table = Table(*strangers.HEADERS, box=box.SIMPLE)
+    for told in found:
+        table.add_row(*strangers.row(told))
+    console.print(table)
+    write.add_section(expanded(folder), strangers.section(found))
+    console.print(f"on the page of {folder}", highlight=False, soft_wrap=True)
+
+
 SUBJECTS = {
     "data": inspect_data,
     "config": inspect_config,
     "run": inspect_run,
     "rates": inspect_rates,
+    "strangers": inspect_strangers,
 }
 
 

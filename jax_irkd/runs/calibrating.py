@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
+from jax_irkd.data.records import Chosen
 from jax_irkd.errors import UserError
 from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.metrics import calibration, classification
@@ -34,7 +35,7 @@ def calibrate(
     reader = make_reader(config, dataset, "train", (modality,))
     total = len(reader.records)
     places = np.unique(np.linspace(0, total - 1, min(total, MOST_TRAINED)).round().astype(int))
-    records = loading.Chosen(reader.records, places.tolist())
+    records = Chosen(reader.records, places.tolist())
     trained = evaluate(network, config, reader.of(records))
     return calibration.fit(trained.logits, trained.labels, held.logits, held.labels, REJECTED)
 

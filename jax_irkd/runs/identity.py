@@ -13,6 +13,7 @@ from jax_irkd.data.loading import Dataset
 _CIRCUMSTANCES = ("data_dir", "cache_dir", "threads", "eval_batch_size", "eval_every", "remat")
 # Fields that came later, with the value at which a run is the same as before they were there.
 _LATER = {
+    "dataset.leave_out": [],
     "input.validation": 0.0,
     "training.patience": 0,
     "model.frozen": "none",

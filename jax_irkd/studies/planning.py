@@ -185,10 +185,10 @@ def _content(path: str) -> str:
 
 def _check(config: ConfigDict, folder: Path, workdir: Path) -> None:
     """Raises UserError when `folder` holds another run."""
-    from jax_irkd.data import loading
     from jax_irkd.runs.identity import identity_of
     from jax_irkd.runs.lifecycle import check_free
     from jax_irkd.runs.results import IDENTITY, finished
+    from jax_irkd.training.setup import open_data
 
     role = "teacher" if config.method == "teacher" else "student"
     content = {"weights": _content(config.weights[role])}  # a missing file ends it here
@@ -198,7 +198,7 @@ def _check(config: ConfigDict, folder: Path, workdir: Path) -> None:
     # Only the run itself can tell which teacher it will have.
     unknown = ["teacher"] if config.distillers and (config.teacher or not teacher) else []
     try:
-        dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
+        dataset = open_data(config)
         content["data"] = dataset.fingerprint
     except UserError:
         unknown.append("data")  # and that the run will say

@@ -43,6 +43,13 @@ def make_distillers(section: Mapping[str, Mapping[str, Any]]) -> dict:
     return fields.make_distillers(section, AXIS)
 
 
+def open_data(config: ConfigDict) -> loading.Dataset:
+    """The data set that `config` names, without the classes that `dataset.leave_out` does."""
+    dataset = loading.open_dataset(config.dataset.name, config.dataset.data_dir)
+    left_out = config.dataset.get("leave_out", ())
+    return dataset.without(left_out) if left_out else dataset
+
+
 def make_reader(
     config: ConfigDict,
     dataset: loading.Dataset,

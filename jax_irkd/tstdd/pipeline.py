@@ -32,6 +32,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
+from jax_irkd.data.records import text
 from jax_irkd.errors import UserError, once
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress, console
@@ -189,7 +190,7 @@ def find_clips(
         clip_id = f"record {index}"
         try:
             record = reader.records[index]
-            clip_id = loading.text(record["clip_id"])
+            clip_id = text(record["clip_id"])
             cache.fill(clip_id, record["infrared"])
         except _DAMAGE as error:
             reader.faults.count(clip_id, f"{type(error).__name__}: {error}")

@@ -9,6 +9,7 @@ import scipy.special
 from jax_irkd import algorithm
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
+from jax_irkd.inspection import strangers
 from jax_irkd.metrics import calibration
 from jax_irkd.runs import calibrating
 from jax_irkd.runs.network import load_network
@@ -23,8 +24,9 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         fakes.use_tiny_models(patched)
         patched.setattr(loading, "open_dataset", lambda name, data_dir: fakes.dataset())
+        patched.setattr(strangers, "COUNT", 3)
         made = fakes.config("baseline", ema_decay=0.9, num_epochs=2)
-        made.input.validation = 0.34
+        made.input.validation, made.dataset.leave_out = 0.34, ("side",)
         workdir = tmp_path_factory.mktemp("calibrated")
         yield workdir / "baseline", made, algorithm.run(made, workdir)
 
@@ -32,14 +34,14 @@ def run(tmp_path_factory):
 def test_the_calibration_is_that_of_the_validation_clips(run):
     folder, config, results = run
     network, meta = load_network(folder)
-    reader = setup.make_reader(config, fakes.dataset(), "validation", ("infrared",))
+    reader = setup.make_reader(config, setup.open_data(config), "validation", ("infrared",))
     held = evaluate(network, config, reader)
     made = calibration.Calibration.from_json(meta["calibration"])
-    assert made.clips == len(held.labels) == 6 == results["validation"]["clips"]
+    assert made.clips == len(held.labels) == 4 == results["validation"]["clips"]
     assert made.temperature == calibration.fit_temperature(held.logits, held.labels)
     known = made.recognised(scipy.special.softmax(held.logits, axis=1))
-    assert known.all()  # 5 % of six clips is no clip
-    assert made.means.shape == (3, 3)
+    assert known.all()  # 5 % of four clips is no clip
+    assert made.means.shape == (2, 2)
 
 
 def test_every_network_of_a_run_has_its_own(run):
@@ -56,9 +58,10 @@ def test_results_and_page_tell_what_it_changes(run):
     told, scores = results["calibration"], read_scores(folder)
     p = scipy.special.softmax(scores.logits / told["temperature"], axis=1)
     np.testing.assert_allclose(
-        told["nll_after"], -np.log(p[np.arange(7), scores.labels]).mean(), rtol=1e-6
+        told["nll_after"], -np.log(p[np.arange(len(p)), scores.labels]).mean(), rtol=1e-6
     )
     page = (folder / "report.html").read_text()
+    assert "rooms without people (generated)" in page and "left out: side" in page
     assert "What the probabilities are worth" in page and f"{told['temperature']:.3g}" in page
 
 
