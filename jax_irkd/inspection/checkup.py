@@ -253,10 +253,12 @@ def check_weights(config: ConfigDict | None) -> list[Line]:
 
 def check_training() -> list[Line]:
     """Two steps of a tiny network on all devices, through the loop that trains the real ones."""
+    from jax_irkd.training import probe
+
     begin, spoken = time.monotonic(), io.StringIO()
     try:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(spoken):
-            losses = _train_two_steps(Path(folder))
+            losses = probe.train_two_steps(Path(folder))
     except Interrupted:  # it offers to go on in a folder that is gone
         raise KeyboardInterrupt from None
     except Exception as error:  # Whatever fails here would fail in training.
@@ -266,21 +268,6 @@ def check_training() -> list[Line]:
     said = f"2 steps, loss {losses[0]:.3f} then {losses[1]:.3f}, saved and tested"
     text = f"{said}, {time.monotonic() - begin:.0f} s"
     return [Line(GREEN, "training", text)]
-
-
-def _train_two_steps(folder: Path) -> list[float]:
-    from jax_irkd.training import logs, probe
-
-    trainer = probe.make_trainer(folder)
-    _, scores = trainer.run()
-    losses = [line["loss"] for line in logs.read_log(folder) if line["kind"] == "train"]
-    if len(losses) != 2 or None in losses:
-        raise RuntimeError(f"the losses of two steps are {losses}")
-    if (tested := len(scores.labels)) != (clips := len(trainer.examiner.test.records)):
-        raise RuntimeError(f"{tested} of {clips} clips were tested")
-    if trainer.checkpoints.failed_saves:
-        raise RuntimeError(f"the checkpoint in {folder} could not be written")
-    return losses
 
 
 def check_programs(argv: Sequence[str]) -> list[Line]:

@@ -10,6 +10,7 @@ import numpy as np
 from jax_irkd.config import paper_setup
 from jax_irkd.data.loading import Dataset
 from jax_irkd.models.outputs import Outputs
+from jax_irkd.training.logs import read_log
 from jax_irkd.training.loop import Trainer
 from jax_irkd.training.phase import Phase
 
@@ -47,6 +48,20 @@ def make_trainer(folder: Path) -> Trainer:
     dataset = Dataset("check", CLASSES, splits, "check")
     phase = Phase("doctor", "infrared", Probe(), training)
     return Trainer(phase, config, dataset, folder)
+
+
+def train_two_steps(folder: Path) -> list[float]:
+    """The losses of two steps, saved and tested. Raises RuntimeError where something is missing."""
+    trainer = make_trainer(folder)
+    _, scores = trainer.run()
+    losses = [line["loss"] for line in read_log(folder) if line["kind"] == "train"]
+    if len(losses) != 2 or None in losses:
+        raise RuntimeError(f"the losses of two steps are {losses}")
+    if (tested := len(scores.labels)) != (clips := len(trainer.examiner.test.records)):
+        raise RuntimeError(f"{tested} of {clips} clips were tested")
+    if trainer.checkpoints.failed_saves:
+        raise RuntimeError(f"the checkpoint in {folder} could not be written")
+    return losses
 
 
 def record(number: int) -> dict:

@@ -11,6 +11,7 @@ from jax_irkd.host.interrupts import Interrupted
 from jax_irkd.inspection import checkup, compilation, cost
 from jax_irkd.inspection.checkup import GREEN, RED, YELLOW, Line
 from jax_irkd.inspection.compilation import Finding
+from jax_irkd.training import probe
 from tests.helpers import fakes
 
 
@@ -28,7 +29,7 @@ def test_training_that_fails_is_a_red_line(monkeypatch):
     def fail(folder):
         raise RuntimeError("no kernel image\n is available")
 
-    monkeypatch.setattr(checkup, "_train_two_steps", fail)
+    monkeypatch.setattr(probe, "train_two_steps", fail)
     (line,) = checkup.check_training()
     assert line.colour == RED and line.text == "RuntimeError: no kernel image is available"
     assert "JAX_PLATFORMS=cpu" in line.remedy
@@ -40,14 +41,14 @@ def test_a_stopped_check_offers_nothing_to_continue(monkeypatch):
     def stopped(folder):
         raise Interrupted(f"SIGINT: saved step 1 of 2 in {folder}; run the same command again")
 
-    monkeypatch.setattr(checkup, "_train_two_steps", stopped)
+    monkeypatch.setattr(probe, "train_two_steps", stopped)
     with pytest.raises(KeyboardInterrupt):
         checkup.check_training()
 
     def full(folder):
         raise UserError(f"the checkpoint could not be written to {folder}; free space and go on")
 
-    monkeypatch.setattr(checkup, "_train_two_steps", full)
+    monkeypatch.setattr(probe, "train_two_steps", full)
     [line] = checkup.check_training()
     assert "could not be written" in line.text and "go on" not in line.text
 
