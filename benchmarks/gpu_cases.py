@@ -89,19 +89,24 @@ def options(name: str) -> dict[str, list]:
     return found | MORE.get(name, {})
 
 
-def packs(rows: int = 6) -> list[dict[str, dict[str, Any]]]:
+def packs(rows: int = 12) -> list[dict[str, dict[str, Any]]]:
     """All options of all methods in so many programs (more where they do not fit together).
 
     A program has every method at most once, with as many options as go together; what one field
-    does is not always seen beside another, so the fields begin in different programs.
+    does is not always seen beside another, so the fields begin in different programs. A program of
+    many takes minutes to compile and says little when it fails: the smallest takes the next.
     """
     made: list[dict[str, dict[str, Any]]] = [{} for _ in range(rows)]
     for name in distillers.names():
-        for start, (field, choices) in enumerate(options(name).items()):
-            for step, choice in enumerate(choices):
-                order = [made[(start + step + i) % len(made)] for i in range(len(made))]
-                _place(order, made, name, field, choice)
+        for field, choices in options(name).items():
+            for choice in choices:
+                _place(sorted(made, key=len), made, name, field, choice)
     return [pack for pack in made if pack]
+
+
+def groups(names: list[str], most: int = 4) -> list[dict[str, dict[str, Any]]]:
+    """The methods with their defaults, at most so many in a program."""
+    return [{name: {} for name in names[i : i + most]} for i in range(0, len(names), most)]
 
 
 def _place(order: list[dict], made: list[dict], name: str, field: str, choice: Any) -> None:
@@ -157,12 +162,11 @@ def all_cases() -> list[Case]:
         Case("demo: student", distillers=OURS, setup="demo"),
         Case("demo: teacher", role="teacher", setup="demo"),
         Case("demo: evaluation", "evaluation", setup="demo"),
-        Case(
-            "methods that gather nothing",
-            distillers={name: {} for name in names if name not in gathers},
-            devices=4,
+        *(
+            Case(f"{', '.join(group)}", distillers=group, devices=4)
+            for some in (gathers, [name for name in names if name not in gathers])
+            for group in groups(some)
         ),
-        Case("methods that gather", distillers={name: {} for name in gathers}, devices=4),
         *(Case(f"options {i + 1}", distillers=pack) for i, pack in enumerate(packs())),
     ]
     changes = {

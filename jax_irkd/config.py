@@ -13,7 +13,7 @@ from jax_irkd.errors import nearest
 # With `weights=balanced` every distiller has a `share`: the length of its gradient to the student
 # over the cross-entropy's, held there (see training/balance.py). One without a row gets SHARE.
 SHARE = 0.3
-SHARES = {"fitnet": 1.0}
+SHARES = dict.fromkeys(("ccskd", "fitnet", "ofd", "reviewkd"), 1.0)  # those that imitate maps
 WEIGHTS = ("published", "balanced")
 # A method is the distillers it adds to the cross-entropy; dkd+at adds those of both. `teacher`
 # trains the RGB network alone, `baseline` the infrared one (TSN).
