@@ -79,7 +79,7 @@ def phase_of(config: ConfigDict, dataset: loading.Dataset) -> Phase:
 
 def draw(found: RangeTest, path: Path) -> None:
     """The loss over the rate's power of ten, as a picture."""
-    powers, title = np.log10(found.rates), "loss while the learning rate grows"
+    powers, title = np.log10(found.rates), "loss as the learning rate grows, and its running mean"
     parts = [
         charts.Series("each step", "baseline", powers, found.losses),
         charts.Series("running mean", "teacher", powers, found.means),

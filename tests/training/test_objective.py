@@ -1,4 +1,4 @@
-"""Infrared clips without partners: where they are read, and what they count in."""
+"""Infrared clips without partners, and mixed ones: what they count in, and where they are read."""
 
 import functools
 
@@ -12,7 +12,7 @@ from jax_irkd.errors import UserError
 from jax_irkd.training import objective, setup, steps, streams
 from jax_irkd.training.loop import Trainer
 from tests.helpers import fakes, networks
-from tests.training.test_steps import PREPARE, assert_close, batch_of
+from tests.training.test_steps import assert_close, batch_of, quick
 
 BOTH = ("rgb", "infrared")
 INFRARED = BOTH[1:]
@@ -94,7 +94,7 @@ def extra_of(clips: int) -> dict:
     return extra
 
 
-def losses(batch: dict, devices: int, sync: bool = False):
+def losses(batch: dict, devices: int, sync: bool = False, mix=None):
     """The gradient to the student (with `sync`) and the terms of a batch on emulated devices."""
     axis = steps.AXIS if sync else None
     model = fakes.TinyModel(norm=sync, dropout=0.0, axis_name=axis)
@@ -115,7 +115,8 @@ def losses(batch: dict, devices: int, sync: bool = False):
             model=model,
             teacher_model=teacher.model,
             distillers=made,
-            prepare=PREPARE,
+            prepare=quick,
+            mix=mix,
             modality="infrared",
             label_smoothing=0.0,
             class_weights=None,
@@ -152,6 +153,23 @@ def test_they_do_not_make_the_update_depend_on_the_number_of_devices():
     assert_close(two, one, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_mixed_clips_and_their_labels_reach_every_loss():
+    inputs = config().input
+    inputs.cutmix = 1.0
+    mix, batch = setup.make_mixing(inputs), batch_of(4)
+    one, two = (losses(batch, devices, mix=mix)[1] for devices in (1, 2))
+    assert_close(two, one, rtol=1e-5, atol=1e-6)
+    batch = jax.tree.map(jnp.asarray, batch)
+    clips, keys = batch["clips"], steps.clip_keys(0, batch["seed"])
+    made, shares, partners = mix(quick(clips, keys), keys)
+    model = fakes.TinyModel(norm=False, dropout=0.0)
+    variables = model.init(jax.random.key(1), jnp.zeros((1, 2, 32, 32, 1)), train=False)
+    lost = -jax.nn.log_softmax(model.apply(variables, made["infrared"], train=True).logits)
+    own, other = (lost[np.arange(4), batch["label"][i]] for i in (np.arange(4), partners))
+    np.testing.assert_allclose(one["ce"]["ce"], np.mean(shares * own + (1 - shares) * other), 1e-5)
+
+
 def test_a_stream_brings_them_beside_the_pairs_and_goes_on_anywhere():
     made, data = config(batch_size=4), dataset()
     made.student_training.extra_clips, made.seed = 2, 3
@@ -175,15 +193,15 @@ def test_a_stream_brings_them_beside_the_pairs_and_goes_on_anywhere():
     )
 
 
-@pytest.mark.slow
-def test_a_phase_learns_from_pairs_and_single_clips(tmp_path):
-    made = config(extra_clips=2, batch_size=3, num_epochs=1)
-    phase = fakes.phase(
-        made, distillers=setup.make_distillers({"dkd": {}}), teacher=fakes.teacher()
-    )
+def test_the_loop_hands_them_to_the_update(tmp_path):
+    made = config(extra_clips=2, batch_size=3)
+    teacher = fakes.teacher()
+    phase = fakes.phase(made, distillers=setup.make_distillers({"dkd": {}}), teacher=teacher)
     trainer = Trainer(phase, made, dataset(), tmp_path)
-    _, scores = trainer.run()
-    assert trainer.num_steps == 2 and len(scores.labels) == 6
-    assert {"S001C001P10", "S001C001P00"} <= {
-        name[:11] for _, names in trainer._recent for name in names
-    }
+    batch = trainer._next(trainer._batches(0), 1)
+    kinds = [name[:11] for name in trainer._recent[-1][1]]
+    assert kinds.count("S001C001P10") == 2 and len(kinds) == 5 and trainer.num_steps == 4
+    asked = np.zeros((1, 1), bool)
+    update = trainer._update(teacher.model)
+    told = jax.eval_shape(update, trainer._initial_state(), teacher.variables, batch, asked)[1]
+    assert {"ce", "dkd", "loss", "accuracy"} <= told.keys()
