@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jax_irkd.data.spec import InputSpec
-from jax_irkd.deployment import engines, onnx_file, onnx_program
+from jax_irkd.deployment import engines, onnx_file, onnx_frames, onnx_program
 from jax_irkd.detection.consensus import Frames
 from jax_irkd.errors import UserError, one_line
 from jax_irkd.models.tsn import TSN
@@ -171,7 +171,8 @@ def open_onnx(path: str | Path, engine: str = "auto") -> OnnxClassifier:
         if manifest.get("sealed") and not whole:
             raise ValueError("its checksum is lost")
         program = engines.compiled(content, chosen, manifest["precision"])
-        return OnnxClassifier(path, manifest, program)
+        frames = onnx_frames.frames_beside(path, manifest, chosen)
+        return OnnxClassifier(path, manifest, program, frames)
     except Exception as error:  # an engine has an exception class for every fault
         reason = (str(error).splitlines() or [""])[0][:120]
         raise UserError(

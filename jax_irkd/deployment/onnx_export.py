@@ -1,14 +1,16 @@
 """A run's network as an ONNX file, in float32, half precision or integers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jax_irkd.deployment import clips as run_clips
-from jax_irkd.deployment import engines, onnx_file, onnx_program
+from jax_irkd.deployment import engines, onnx_file, onnx_frames, onnx_program
 from jax_irkd.deployment.accuracy import accuracy_change
 from jax_irkd.deployment.classifier import open_onnx
-from jax_irkd.deployment.program import Program, check
+from jax_irkd.deployment.program import Program, check, clips_by_frames
 from jax_irkd.errors import UserError
 
 CLIPS = 64  # to calibrate integers with
@@ -50,13 +52,29 @@ def write(
         )
         manifest["accuracy"]["engine"] = run.name
         manifest["accuracy"]["summary"] += f", by {run.name}"
-    onnx_file.write_onnx(
-        out, model, manifest, lambda path: check(open_onnx(path), program, precision)
-    )
+    frames, begins = None, {}
+    if program.frames:
+        frames, past = onnx_program.frame_model(program.network, program.spec, held, opset)
+        begins = {"past": [[value.dtype.name, list(value.shape)] for value in past]}
+        if precision == "int8":
+            frames, _ = _integers(frames, meta, clips, past)
+
+    def check_both(path: Path) -> float:
+        def check_frames(step: Callable, past: list) -> float:
+            return check(clips_by_frames(step, past), program, precision)
+
+        distance = check(open_onnx(path), program, precision)
+        manifest.update(begins)  # now that there is something to look for beside the file
+        onnx_frames.write(out, frames, manifest, check_frames)
+        return distance
+
+    onnx_file.write_onnx(out, model, manifest, check_both)
 
 
-def _integers(model: Any, meta: Mapping[str, Any], count: int) -> tuple[Any, str]:
-    """The model in integers, and what it was calibrated with."""
+def _integers(
+    model: Any, meta: Mapping[str, Any], count: int, past: list[np.ndarray] | None = None
+) -> tuple[Any, str]:
+    """The model in integers, and what it was calibrated with; `past` is a program's for frames."""
     from jax_irkd.deployment.quantisation import quantised
 
     try:
@@ -66,5 +84,5 @@ def _integers(model: Any, meta: Mapping[str, Any], count: int) -> tuple[Any, str
             f"--precision=int8 is calibrated on training clips of the run, and there are none here "
             f"({error}); build its data set, or take --precision=bf16"
         ) from error
-    model, used = quantised(model, (batch for batch, _ in split.batches))
+    model, used = quantised(model, (batch for batch, _ in split.batches), past)
     return model, f"{used} clips of the {split.name}"

@@ -36,6 +36,14 @@ def clip_model(network: Network, spec: InputSpec, precision: str = "float32", op
     return clip_program(model, variables["params"], spec, precision=precision, opset=opset)
 
 
+def frame_model(network: Network, spec: InputSpec, precision: str = "float32", opset: int = OPSET):
+    """`onnx_graph.frame_program` of a TSN, folded here where it is not yet, and its first past."""
+    from jax_irkd.deployment.onnx_graph import frame_program
+
+    model, variables = without_norms(*network)
+    return frame_program(model, variables["params"], spec, precision=precision, opset=opset)
+
+
 def clips(
     network: Network, spec: InputSpec, engine: str, precision: str = "float32"
 ) -> engines.Compiled:
@@ -48,17 +56,18 @@ def frames(
     network: Network, spec: InputSpec, engine: str, precision: str = "float32"
 ) -> tuple[Callable, list[np.ndarray]]:
     """`Exported.frame_program` in an engine, of a network whose frames do not see later ones."""
-    from jax_irkd.deployment.onnx_graph import frame_program
+    written, past = frame_model(network, spec, precision)
+    return stepping(engines.compiled(written.SerializeToString(), engine, precision)), past
 
-    model, variables = without_norms(*network)
-    written, past = frame_program(model, variables["params"], spec, precision=precision)
-    program = engines.compiled(written.SerializeToString(), engine, precision)
+
+def stepping(program: engines.Compiled) -> Callable:
+    """A program with the past in inputs and outputs of its own as a function of frames and past."""
 
     def step(frames: np.ndarray, past: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
         logits, *past = program(frames, *past)
         return logits, past
 
-    return step, past
+    return step
 
 
 def network_of(manifest: Mapping[str, Any], weights: Sequence[np.ndarray]) -> Network:

@@ -9,7 +9,7 @@ shortcuts, the head and what comes after it stay float32. Needs `onnx` and `onnx
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,27 +23,40 @@ _PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")  # else it warns; th
 
 
 class _Clips(quantization.CalibrationDataReader):
-    def __init__(self, clips: Iterable[np.ndarray]):
-        self._clips, self.count = iter(clips), 0
+    """What a program for clips takes, or one for frames with this past: a clip's frames."""
+
+    def __init__(self, clips: Iterable[np.ndarray], past: Sequence[np.ndarray] | None):
+        self._inputs, self.count = self._all(clips, past), 0
+
+    def _all(self, clips, past) -> Iterator[dict[str, np.ndarray]]:
+        for batch in clips:
+            if past is None:
+                self.count += len(batch)
+                yield {"clips": batch}
+                continue
+            for clip in batch:
+                self.count += 1
+                yield {"frames": clip} | {f"past_{i}": value for i, value in enumerate(past)}
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        clips = next(self._clips, None)
-        if clips is None:
-            return None
-        self.count += len(clips)
-        return {"clips": clips}
+        return next(self._inputs, None)
 
 
-def quantised(model: onnx.ModelProto, clips: Iterable[np.ndarray]) -> tuple[onnx.ModelProto, int]:
+def quantised(
+    model: onnx.ModelProto,
+    clips: Iterable[np.ndarray],
+    past: Sequence[np.ndarray] | None = None,
+) -> tuple[onnx.ModelProto, int]:
     """The float32 model in integers, and how many clips it was calibrated with.
 
-    `clips` are batches of uint8 clips `b t h w c`. Raises UserError where there are none.
+    `clips` are batches of uint8 clips `b t h w c`. A program for frames begins each with `past`.
+    Raises UserError where there are no clips.
     """
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
     key, value = _PREPARED
     prepared.metadata_props.add(key=key, value=value)
-    reader = _Clips(clips)
+    reader = _Clips(clips, past)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "int8.onnx")
         try:

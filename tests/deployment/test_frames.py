@@ -37,24 +37,28 @@ def networks(tmp_path_factory):
     for kind in KINDS:
         run = student_runs.write_run(folder / kind, width=8, temporal=kind)
         export_run(run, folder / f"{kind}.irkd")
-        made[kind] = open_classifier(run), open_classifier(folder / f"{kind}.irkd")
+        made[kind] = tuple(open_classifier(p, engine="jax") for p in (run, folder / f"{kind}.irkd"))
     return made
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "causal"])
 def test_frames_as_they_come_are_the_clip(networks, kind):
-    """In calls of three frames and one, from the run and from the file."""
     for network in networks[kind]:
-        step, past = shared_frames(network, "shared")
-        assert len(past) == (0 if kind == "none" else len(past)) and bool(past) == (kind != "none")
-        rows = []
-        for part in (CLIP[:3], CLIP[3:]):
-            logits, past = step(part, past)
-            rows.append(np.asarray(logits))
-        found = softmax(np.concatenate(rows).mean(axis=0, keepdims=True))
-        np.testing.assert_allclose(np.log(found), np.log(network(CLIP[None])), atol=1e-3)
-        np.testing.assert_allclose(found, network(CLIP[None]), atol=1e-5)
+        _frames_are_the_clip(network, kind)
+
+
+def _frames_are_the_clip(network, kind: str) -> None:
+    """In calls of three frames and one."""
+    step, past = shared_frames(network, "shared")
+    assert bool(past) == (kind != "none")
+    rows = []
+    for part in (CLIP[:3], CLIP[3:]):
+        logits, past = step(part, past)
+        rows.append(np.asarray(logits))
+    found, wanted = softmax(np.concatenate(rows).mean(axis=0, keepdims=True)), network(CLIP[None])
+    np.testing.assert_allclose(np.log(found), np.log(wanted), atol=1e-3)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +139,29 @@ def test_networks_that_need_whole_windows_say_so(networks, film, tmp_path):
     np.testing.assert_allclose(result.probabilities, new.probabilities, atol=1e-5)
     with pytest.raises(UserError, match="windows is 'frame'; choose one of auto, shared, whole"):
         shared_frames(old, "frame")
+
+
+@pytest.mark.slow
+def test_the_two_onnx_files_belong_together(networks, tmp_path, capsys):
+    """Without the second one windows are whole, and that is said; another export's is refused."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    path, frames = tmp_path / "student.onnx", tmp_path / "student_frames.onnx"
+    for kind in ("none", "causal"):
+        export_run(networks[kind][0].path, path)
+        _frames_are_the_clip(open_classifier(path, engine="onnxruntime"), kind)
+    whole = frames.read_bytes()
+    for content, said in (
+        (whole[:-9] + bytes(9), "student_frames.onnx has changed since it was written"),
+        (path.read_bytes(), "student_frames.onnx is of another export than the file beside it"),
+    ):
+        frames.write_bytes(content)
+        file = open_classifier(path, engine="onnxruntime")
+        with pytest.raises(UserError, match=said):
+            file.frame_program()
+    frames.unlink()
+    assert shared_frames(open_classifier(path, engine="onnxruntime")) is None
+    assert "student_frames.onnx, which is not beside it" in capsys.readouterr().err
+    frames.write_bytes(whole)
+    export_run(networks["shift"][0].path, path)
+    assert not frames.exists()
