@@ -77,8 +77,9 @@ def save(given: Namespace) -> None:
     network, _ = load_network(expanded(given.run))
     state = torchvision.to_torchvision(network.variables)
     small = {k: v.astype(np.float16) for k, v in state.items() if k not in torchvision.HEAD}
-    files.write(given.out, small)
-    _tell(Path(given.out))
+    out = expanded(given.out)
+    files.write(out, small)
+    _tell(out)
 
 
 def _tell(path: Path) -> None:

@@ -200,7 +200,7 @@ def test_config_command(tiny, tmp_path, capsys):
         (["config", "--config=configs/none.py"], "configs/none.py does not exist"),
         (["config", "--config=configs/demo.py:metod=at"], "unknown option 'metod'"),
         (["config", "--config=configs/demo.py", "--config.seeds=1"], "seeds"),
-        (["date"], "unknown subject 'date'; did you mean 'data'? Choose from data, config, run"),
+        (["date"], "unknown subject 'date'; did you mean 'data' or 'rates'? Choose from data"),
         (["run"], "which run?"),
         (["data", "--clip=3"], "unknown option --clip; did you mean '--clips'"),
         (["run", "/nowhere"], "/nowhere holds no run"),
