@@ -22,7 +22,8 @@ class Estimate(NamedTuple):
 def interval_chart(rows: Sequence[Estimate], *, unit: str, label: str) -> Markup:
     """A line from `low` to `high` and a dot at `value` for each row; a rule stands at zero.
 
-    An interval that leaves out zero has the student's colour, another the baseline's.
+    An interval that leaves out zero has the student's colour, or that of what is worse; another the
+    baseline's.
     """
     low, high = min(0.0, *(row.low for row in rows)), max(0.0, *(row.high for row in rows))
     pad = 0.06 * (high - low) or 1.0
@@ -42,7 +43,8 @@ def interval_chart(rows: Sequence[Estimate], *, unit: str, label: str) -> Markup
     parts.append(charts.draw_text(charts.WIDTH / 2, height - 4, unit, "tick middle"))
     for index, row in enumerate(rows):
         y = TOP + ROW * (index + 0.5)
-        sure = "baseline" if row.low <= 0 <= row.high else "student"
+        unsure = row.low <= 0 <= row.high
+        sure = "baseline" if unsure else "student" if row.value > 0 else "worse"
         said = f"{row.name}: {row.value:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
         name = charts.clip_text(row.name, 20)
         parts.append(charts.draw_text(LEFT - 8, y + 3.5, name, "tick end"))

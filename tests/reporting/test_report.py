@@ -17,6 +17,7 @@ from tensorboardX.proto import event_pb2
 
 from jax_irkd.metrics import classification, significance
 from jax_irkd.reporting import charts, page, paper, pictures, sections, write
+from jax_irkd.reporting.intervals import Estimate, interval_chart
 from jax_irkd.reporting.wording import duration, flatten
 from jax_irkd.runs import results
 from jax_irkd.training.logs import RunLog
@@ -411,6 +412,15 @@ def test_strips_and_overlays():
     assert shown.shape == (4, 6, 8, 3) and shown.dtype == np.uint8
     assert shown[0, 0, 0].sum() > 3 * frames[0, 0, 0, 0] + 200  # lit where the map is
     assert sections.overlay(frames, np.zeros((4, 3, 4))).max() <= frames.max()
+
+
+def test_an_interval_has_the_colour_of_what_it_says():
+    rows = [("up", 2, 1, 3), ("down", -2, -3, -1), ("neither", 1, -1, 3)]
+    drawn = interval_chart([Estimate(*row) for row in rows], unit="points", label="x")
+    assert re.findall(r'class="dot (\w+)"', drawn) == ["student", "worse", "baseline"]
+    picture = pictures.pixels(charts.sheet([("x", drawn)], label="x"), zoom=1)
+    colours = {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
+    assert (0xB4, 0x54, 0x1A) in colours and (0x0B, 0x7A, 0x63) in colours
 
 
 @pytest.mark.parametrize(
