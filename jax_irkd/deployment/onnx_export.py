@@ -41,8 +41,11 @@ def write(
     held = "float32" if precision == "int8" else precision
     opset = opset or onnx_program.OPSET
     model = onnx_program.clip_model(program.network, program.spec, held, opset)
+    frames, past = None, None
+    if program.frames:
+        frames, past = onnx_program.frame_model(program.network, program.spec, held, opset)
     if precision == "int8":
-        model, manifest["quantised_with"] = _integers(model, meta, clips)
+        (model, frames), manifest["quantised_with"] = _integers(model, frames, past, meta, clips)
     if measure and precision != "float32":
         # The quickest engine here: half precision is computed so only by some.
         engine = engines.choose("auto", onnx_file=True)
@@ -52,19 +55,14 @@ def write(
         )
         manifest["accuracy"]["engine"] = run.name
         manifest["accuracy"]["summary"] += f", by {run.name}"
-    frames, begins = None, {}
-    if program.frames:
-        frames, past = onnx_program.frame_model(program.network, program.spec, held, opset)
-        begins = {"past": [[value.dtype.name, list(value.shape)] for value in past]}
-        if precision == "int8":
-            frames, _ = _integers(frames, meta, clips, past)
 
     def check_both(path: Path) -> float:
         def check_frames(step: Callable, past: list) -> float:
             return check(clips_by_frames(step, past), program, precision)
 
         distance = check(open_onnx(path), program, precision)
-        manifest.update(begins)  # now that there is something to look for beside the file
+        if frames:  # Now there is something to look for beside the file.
+            manifest["past"] = [[value.dtype.name, list(value.shape)] for value in past]
         onnx_frames.write(out, frames, manifest, check_frames)
         return distance
 
@@ -72,9 +70,13 @@ def write(
 
 
 def _integers(
-    model: Any, meta: Mapping[str, Any], count: int, past: list[np.ndarray] | None = None
-) -> tuple[Any, str]:
-    """The model in integers, and what it was calibrated with; `past` is a program's for frames."""
+    model: Any,
+    frames: Any,
+    past: list[np.ndarray] | None,
+    meta: Mapping[str, Any],
+    count: int,
+) -> tuple[tuple[Any, Any], str]:
+    """Both models in integers, and what they were calibrated with: the same clips."""
     from jax_irkd.deployment.quantisation import quantised
 
     try:
@@ -84,5 +86,8 @@ def _integers(
             f"--precision=int8 is calibrated on training clips of the run, and there are none here "
             f"({error}); build its data set, or take --precision=bf16"
         ) from error
-    model, used = quantised(model, (batch for batch, _ in split.batches), past)
-    return model, f"{used} clips of the {split.name}"
+    clips = [batch for batch, _ in split.batches]
+    model, used = quantised(model, clips)
+    if frames:
+        frames, _ = quantised(frames, clips, past)
+    return (model, frames), f"{used} clips of the {split.name}"

@@ -8,6 +8,7 @@ import pytest
 from jax_irkd import export
 from jax_irkd.deployment import accuracy, archive, clips, engines
 from jax_irkd.deployment.classifier import open_classifier
+from jax_irkd.detection import consensus
 from jax_irkd.errors import UserError
 from jax_irkd.models import resnet
 from jax_irkd.runs.network import load_network
@@ -105,6 +106,9 @@ def test_a_run_in_integers(run, tmp_path, monkeypatch, capsys):
     batch = next(clips.of_split(meta, "test").batches)[0]
     expected = open_classifier(run, engine="jax")(batch)
     assert 0 < np.abs(file(batch) - expected).max() < 0.1
+    step, past = file.frame_program()  # calibrated by the same clips
+    logits = step(batch[0], past)[0].mean(axis=0, keepdims=True)
+    np.testing.assert_allclose(consensus.softmax(logits), file(batch[:1]), atol=0.02)
 
 
 def split(name, wrong):
