@@ -68,6 +68,11 @@ def make_builder(dataset: str, data_dir: str | Path, options=None):
     if config and config not in DATASETS[name]:
         known = [f"{name}/{c}" for c in DATASETS[name]] or [name]
         raise UserError(f"unknown configuration {dataset!r}{nearest(dataset, known)}")
+    if options and options.background and name != "pku_mmd_ir":
+        raise UserError(
+            f"--background is for pku_mmd_ir, whose videos are annotated; {name} has trimmed clips "
+            "(in folder_ir a folder called background does the same)"
+        )
     module = importlib.import_module(f"jax_irkd.tfds_builders.{name}.{name}_dataset_builder")
     return module.Builder(
         options=options, data_dir=Path(data_dir).absolute(), config=config or None
@@ -111,7 +116,9 @@ def _replaced(dataset: Path) -> Path:
 def _say_already_built(builder, options) -> None:
     stored = dict(builder.info.metadata or {})
     print(f"already built: {builder.data_dir} (--overwrite builds it again)")
-    different = {k: v for k, v in options.stored.items() if k in stored and stored[k] != v}
+    stored.setdefault("background", False)
+    wanted = {**options.stored, "background": options.background}
+    different = {k: v for k, v in wanted.items() if k in stored and stored[k] != v}
     if different:
         was = {name: stored[name] for name in different}
         print(f"note: it was built with {was}, you asked for {different}")
@@ -166,6 +173,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--unpaired",
         action="store_true",
         help="folder_ir: keep clips of one modality beside pairs, as more training clips",
+    )
+    add(
+        "--background",
+        action="store_true",
+        help="pku_mmd_ir: one more class, of stretches between the annotations",
     )
     add("--crop_file", default="", help="per-camera crop of RGB to the infrared field of view")
     add("--workers", type=int, default=0, help="processes; 0 uses all cores (default: 0)")

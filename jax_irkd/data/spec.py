@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 CHANNELS = {"rgb": 3, "infrared": 1}
+BACKGROUND = "background"  # a class of this name is none: nothing of the others happens
 
 
 class InputSpec(NamedTuple):

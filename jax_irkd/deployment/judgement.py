@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from jax_irkd.data.spec import BACKGROUND
 from jax_irkd.errors import UserError
 from jax_irkd.metrics.calibration import Calibration
 from jax_irkd.video.depth import FLAT, contrast
@@ -21,6 +22,7 @@ REASONS = {
     "black": "the pictures are black",
     "constant": "the pictures are constant",
     "still": "the picture stands still",
+    "background": "nothing of its classes happens",
     "unfamiliar": "unlike anything it learned from",
     "unsure": "no class is probable enough",
 }
@@ -64,6 +66,8 @@ class Judge:
             self.calibration = Calibration.from_json(held) if held else None
         except ValueError as error:
             raise UserError(f"{error}; export the run again") from error
+        names = list(getattr(network, "class_names", ()))
+        self.background = names.index(BACKGROUND) if BACKGROUND in names else None
         self.threshold = threshold
         if threshold is None:
             self.threshold = self.calibration.least_probable if self.calibration else 0.0
@@ -85,14 +89,16 @@ class Judge:
             familiar = self.calibration.familiarity(scores) >= self.calibration.least_familiar
             scores = self.calibration.probabilities(scores).astype(np.float32)
         return [
-            Verdict(own, fault or self._doubt(known, float(own.max())))
+            Verdict(own, fault or self._doubt(own, known))
             for own, fault, known in zip(scores, faults, familiar, strict=True)
         ]
 
-    def _doubt(self, familiar: bool, probability: float) -> str:
+    def _doubt(self, probabilities: Float[np.ndarray, " k"], familiar: bool) -> str:
+        if self.background is not None and int(probabilities.argmax()) == self.background:
+            return "background"
         if not familiar:
             return "unfamiliar"
-        return "unsure" if probability < self.threshold else ""
+        return "unsure" if float(probabilities.max()) < self.threshold else ""
 
 
 def held_by(network: Any) -> Mapping[str, Any]:

@@ -99,6 +99,7 @@ def predict(
         )
     verdicts = judge.of(scores, faults)
     rows = [] if trimmed else _rows(verdicts, spans, settings)
+    rows = [row for row in rows if row.label - 1 != judge.background]
     still = trimmed and verdicts[0].reason == "still"
     warnings = film.remarks + playback.untimed_warning(film.timing)
     warnings += pictures.warnings(spec.modality, levels)

@@ -2,9 +2,10 @@
 
 A video is walked as overlapping windows, each classified like a test clip; `detection.segments`
 turns the windows' probabilities into rows and `detection.evaluate` scores them by the official
-protocol. Training sees trimmed instances only, so no class stands for "nothing happens": a stretch
-is proposed where the largest probability reaches a threshold (`config.eval.thresholds`; below 0.5 a
-second class can reach it too), and everything else is background.
+protocol. Training sees trimmed instances, so no class stands for "nothing happens" unless the data
+set was built with `--background`: a stretch is proposed where the largest probability reaches a
+threshold (`config.eval.thresholds`; below 0.5 a second class can reach it too), and everything else
+is background.
 """
 
 import itertools
@@ -19,6 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from orbax.checkpoint import multihost
 
+from jax_irkd.data.spec import BACKGROUND
 from jax_irkd.detection.proposals import segments
 from jax_irkd.detection.protocol import evaluate
 from jax_irkd.detection.rows import Row, read_folder, write_folder
@@ -118,6 +120,7 @@ def add_detection(config: ConfigDict, folder: Path, results: Mapping[str, Any]) 
                 meta["modality"],
                 folder / "detection",
                 parse_range(meta.get("range", AUTO)),
+                BACKGROUND in meta["class_names"],
             )
             added = found | {"step": meta["step"], "settings": settings}
             held = save_results(folder, held | {"detection": added})
@@ -147,26 +150,39 @@ def detect(
     modality: str,
     folder: Path,
     levels: Range = Range(),  # noqa: B008 (a tuple)
+    background: bool = False,
 ) -> dict[str, Any]:
     """Rows of every test video, written to `folder`, and the official figures of what is written.
 
-    A damaged video counts with what could be read of it and is named in `damaged_videos`.
+    With `background` the network's last class is that: it is never proposed, and takes its share of
+    the probability from the others. `without_background` has the figures of the same network where
+    it does not, the actions' probabilities summing to one. A damaged video counts with what could
+    be read of it and is named in `damaged_videos`.
     """
     chosen, watch = config.eval, make_watch(network, config, modality)
     footage = find_footage(config)
     rows: dict[str, list[Row]] = {}
+    ignored: dict[str, list[Row]] = {}
     faults: dict[str, str] = {}
     with Progress(f"detect {modality}", len(footage.videos), unit="videos") as progress:
         for video in footage.videos:
             windows = _until_fault(_windows(video, config, modality, levels), video.name, faults)
             scores, spans = watch(windows)
-            found = _segments(scores, spans, chosen)
+            actions = scores[:, :-1] if background else scores
+            found = _segments(actions, spans, chosen)
             rows[video.name] = _on_annotated_clock(found, video, modality, faults)
+            if background:
+                whole = np.maximum(actions.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+                found = _segments(actions / whole, spans, chosen)
+                ignored[video.name] = _on_annotated_clock(found, video, modality, faults)
             progress.update(len(rows), video.name)
     shutil.rmtree(folder, ignore_errors=True)  # an earlier search may have left other videos
     write_folder(folder, rows)
     written = read_folder(folder)
-    return _evaluate(written, footage.ground, chosen) | {
+    figures = _evaluate(written, footage.ground, chosen)
+    if background:
+        figures["without_background"] = _evaluate(ignored, footage.ground, chosen)
+    return figures | {
         "overlap": chosen.overlap,
         "missing": chosen.missing,
         "videos": len(rows),
@@ -182,6 +198,11 @@ def section(results: Mapping[str, Any]) -> sections.Section:
     settings = found["settings"]
     rows = [["mAP of trimmed clips (mean class AP)", percent(results["metrics"]["mAP"])]]
     rows += [[_NAMES[name], percent(found[name])] for name in FIGURES]
+    headers = ["figure", "value"]
+    if without := found.get("without_background"):
+        headers = ["figure", "with background", "without"]
+        rows = [[*rows[0], ""]]
+        rows += [[_NAMES[n], percent(found[n]), percent(without[n])] for n in FIGURES]
     lead = (
         f"{plural(found['proposals'], 'proposal')} in {plural(found['videos'], 'video')} "
         f"({results['protocol']}), from "
@@ -194,7 +215,7 @@ def section(results: Mapping[str, Any]) -> sections.Section:
     if found["damaged_videos"]:
         names = ", ".join(sorted(found["damaged_videos"])[:5])
         lead += f" {len(found['damaged_videos'])} damaged videos count as far as read: {names}."
-    return sections.table_section(TITLE, ("figure", "value"), rows, lead)
+    return sections.table_section(TITLE, headers, rows, lead)
 
 
 _NAMES = {

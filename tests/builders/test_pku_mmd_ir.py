@@ -24,6 +24,7 @@ from jax_irkd.tfds_builders.pku_mmd_ir import videos
 from jax_irkd.tfds_builders.pku_mmd_ir.annotations import (
     CLASSES,
     Instance,
+    background,
     looks_like_labels,
     parse_labels,
     parse_split,
@@ -110,6 +111,20 @@ def test_split_files_as_published():
     assert parse_split(text.replace("0334-R", "334-R")).odd == ["334-R"]
 
 
+def test_background_lies_between_the_annotations():
+    def instance(start, stop):
+        return Instance(3, start, stop, 2)
+
+    rows = [instance(300, 360), instance(10, 100), instance(90, 120), instance(600, 640),
+            instance(700, 710)]  # fmt: skip
+    found = background(rows)
+    assert [i.label for i in found] == [51, 51]
+    # Frames 128 to 292 and 368 to 592 are free, the middle 150 of each are taken.
+    assert [(i.start, i.stop) for i in found] == [(135, 285), (405, 555)]
+    assert background([instance(40, 90), instance(150, 200)]) == []  # 32 and 44 frames are short
+    assert background([instance(64, 90)]) == [Instance(51, 8, 56, 0)]
+
+
 def test_workbook(tmp_path):
     names = dict(enumerate(CLASSES, start=1))
     write_actions(tmp_path / "Actions.xlsx", names)
@@ -129,6 +144,27 @@ def built(tree, tmp_path_factory):
     out = tmp_path_factory.mktemp("built")
     assert run(tree[0], out, "--max_frames=8") == 0
     return out
+
+
+@pytest.mark.slow
+def test_a_build_with_background_has_one_more_class(tmp_path, capsys):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    pku_tree(raw, train=(2,), validation=(291,), views="LM", frames=110)
+    for name in ("0002-L", "0002-M", "0291-L", "0291-M"):
+        write_rows(label_path(raw, name), [(5, 5, 20, 2), (9, 90, 105, 2)])
+    assert run(raw, out, "--max_frames=4", "--background") == 0
+    names = opened(out).info.features["label"].names
+    assert names == [*CLASSES, "background"]
+    found = {key: (r["label"], r["start"], r["stop"]) for key, r in by_clip(out).items()}
+    assert found["0002-M-002"] == (51, 28, 81) and len(found) == 12
+    capsys.readouterr()
+    assert run(raw, out, "--max_frames=4") == 0
+    assert "built with {'background': True}, you asked for {'background': False}" in (
+        capsys.readouterr().out
+    )
+    folder = [f"--manual_dir={raw}", f"--data_dir={out}", "--background"]
+    assert build.main(["ntu_rgbd_ir", *folder]) == 2
+    assert "--background is for pku_mmd_ir" in capsys.readouterr().err
 
 
 def test_records_hold_exactly_the_annotated_frames(built, tree):

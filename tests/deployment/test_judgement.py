@@ -107,6 +107,16 @@ def test_what_counts(network, threshold, reason):
     assert judge(probabilities, pictures("black")[..., None]).reason == "black"
 
 
+def test_background_is_nothing(films, command):
+    network = Plain(0.1, 4.0, 0.0)
+    network.class_names = ("walk", "background", "clap")
+    assert Judge(network)(network([0])[0], None).words.endswith("nothing of its classes happens")
+    options = ("--untrimmed", "--seconds=1", "--stride=10", "--json")
+    (line,), _ = command(network, films / "long.avi", *options)
+    found = json.loads(line)
+    assert found["segments"] == [] and set(found["unrecognised"]) == {"black", "background"}
+
+
 def test_a_judge_refuses_what_cannot_be():
     with pytest.raises(UserError, match=r"threshold is 1\.5; it must be a number from 0 to 1"):
         Judge(Plain(), 1.5)

@@ -108,6 +108,37 @@ def test_detection_asked_for_later_trains_nothing(raw, built, tmp_path, monkeypa
 
 
 @pytest.mark.slow
+def test_figures_with_and_without_background(raw, built, tmp_path, monkeypatch):
+    """A network that leans to one action everywhere, and knows where nothing happens."""
+    made = config(raw, built)
+    made.eval.window, made.eval.stride, made.eval.smoothing = 10, 5, 1
+    made.eval.thresholds, made.eval.overlap = (0.5,), 0.5
+    truth = evaluation.find_footage(made).ground["0291-L"]
+
+    def watch(windows):
+        spans = np.array([(window.start, window.stop) for window in windows])
+        scores = np.full((len(spans), 52), 0.001)
+        for row, (start, stop) in zip(scores, spans):
+            middle = (start + stop) / 2
+            acting = [r.label - 1 for r in truth if r.start - 1 <= middle < r.end]
+            row[acting or 7] = 0.8 if acting else 0.3
+            row[51] = 1 - row[:51].sum()
+        return scores, spans
+
+    monkeypatch.setattr(evaluation, "make_watch", lambda *args: watch)
+    found = evaluation.detect(None, made, "infrared", tmp_path / "rows", background=True)
+    without = found["without_background"]
+    assert found["F1"] == 1 and found["proposals"] == 3 * len(truth)
+    assert without["F1"] < 1 and without["mAP_action"] <= found["mAP_action"]
+    assert all(row.label <= 51 for rows in read_folder(tmp_path / "rows").values() for row in rows)
+    shown = {"settings": {"window": 10, "stride": 5}, **found}
+    made = evaluation.section(
+        {"detection": shown, "metrics": {"mAP": 0.5}, "protocol": "cross_subject"}
+    )
+    assert "with background" in made.html and "100.0" in made.html
+
+
+@pytest.mark.slow
 def test_an_rgb_network_watches_the_rgb_videos(raw, built, tmp_path):
     results = algorithm.run(config(raw, built, "cross_view", "teacher"), tmp_path)
     assert results["modality"] == "rgb" and results["detection"]["videos"] == 2

@@ -25,6 +25,7 @@ class BuildOptions:
     range: str = AUTO  # Pixels of more than eight bits: auto, or MIN,MAX of the file's values.
     trust_names: bool = False  # Take infrared files for infrared, whatever their colours say.
     unpaired: bool = False  # Keep clips of one modality beside pairs, in splits of their own.
+    background: bool = False  # PKU-MMD: one more class, of stretches between annotations.
     crop_file: str = ""  # Per-camera crop of RGB to the infrared field of view.
     workers: int = 0  # 0: one for each core.
     max_skipped: float = 0.01  # The build refuses to finish when a larger share is skipped.
@@ -60,7 +61,7 @@ class BuildOptions:
         return cls(**values)
 
     @property
-    def stored(self) -> dict[str, int | str]:
+    def stored(self) -> dict[str, int | str | bool]:
         """What decides the stored bytes."""
         from jax_irkd.tfds_builders._shared.crops import crops_digest  # reads pictures: heavy
 
@@ -71,7 +72,7 @@ class BuildOptions:
             "quality": self.quality,
             "range": str(parse_range(self.range)),
             "crop": crop,
-        }
+        } | ({"background": True} if self.background else {})
 
     @property
     def storage(self) -> dict:

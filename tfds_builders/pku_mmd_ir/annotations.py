@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from collections.abc import Sequence
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -75,6 +76,10 @@ class Instance(NamedTuple):
     confidence: int
 
 
+MOST_STRETCHES = 2  # of background, a video: about five times as many as clips of an action
+MARGIN, SHORTEST, LONGEST = 8, 48, 150  # frames: left out at both ends, kept at least and at most
+
+
 class Labels(NamedTuple):
     """The instances of a video in order of start, rows left out and repairs, each with a reason."""
 
@@ -89,6 +94,25 @@ class Split(NamedTuple):
     train: list[str]
     validation: list[str]
     odd: list[str]
+
+
+def background(instances: Sequence[Instance]) -> list[Instance]:
+    """The longest stretches before and between annotated actions, as a class of their own.
+
+    `MARGIN` frames at both ends are left out, as nobody knows to the frame when an action begins;
+    of a long stretch the middle is taken. What comes after the last action is not looked at.
+    """
+    gaps, end = [], 0
+    for instance in sorted(instances, key=lambda i: i.start):
+        gaps.append((end + MARGIN, instance.start - MARGIN))
+        end = max(end, instance.stop)
+    long = sorted((start - stop, start, stop) for start, stop in gaps if stop - start >= SHORTEST)
+    found = []
+    for _, start, stop in sorted(long[:MOST_STRETCHES], key=lambda gap: gap[1]):
+        length = min(stop - start, LONGEST)
+        begin = start + (stop - start - length) // 2
+        found.append(Instance(len(CLASSES), begin, begin + length, 0))
+    return found
 
 
 def looks_like_labels(text: str) -> bool:

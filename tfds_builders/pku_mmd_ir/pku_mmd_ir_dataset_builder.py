@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
+from jax_irkd.data.spec import BACKGROUND
 from jax_irkd.tfds_builders._shared.builder import BuildPlan, PairedBuilder, jpeg_frames
 from jax_irkd.tfds_builders._shared.cache import Skip
 from jax_irkd.tfds_builders._shared.inventory import Inventory
@@ -36,7 +37,7 @@ class Builder(PairedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     "clip_id": tfds.features.Text(),
-                    "label": tfds.features.ClassLabel(names=annotations.CLASSES),
+                    "label": tfds.features.ClassLabel(names=self.class_names),
                     "video": tfds.features.Text(),
                     "camera": np.int32,
                     "start": np.int32,
@@ -51,6 +52,11 @@ class Builder(PairedBuilder):
             homepage="https://www.icst.pku.edu.cn/struct/Projects/PKUMMD.html",
             metadata=tfds.core.MetadataDict(self.options.stored),
         )
+
+    @property
+    def class_names(self) -> list[str]:
+        """The 51 actions, and the background where it was asked for."""
+        return [*annotations.CLASSES, *([BACKGROUND] if self.options.background else [])]
 
     def inventory(self, manual_dir: Path) -> Inventory:
         return inventory.take(manual_dir, self.options, self.config_folder)

@@ -13,7 +13,7 @@ from jax_irkd.tfds_builders._shared.finding import Finds, duplicate, film_name, 
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders._shared.pairs import film_notes
 from jax_irkd.tfds_builders._shared.report import NO_COLOUR
-from jax_irkd.tfds_builders.pku_mmd_ir.annotations import Instance, Labels
+from jax_irkd.tfds_builders.pku_mmd_ir.annotations import Instance, Labels, background
 from jax_irkd.tfds_builders.pku_mmd_ir.texts import (
     SPLIT_FILES,
     compare_actions,
@@ -139,7 +139,8 @@ def tasks_of(found: PkuScan, options: BuildOptions) -> tuple[list[EncodingTask],
             skipped += [Skip(f"{name} {span}", reason, f"only {present}") for span in spans]
             continue
         stamp = f"{pair['rgb'].stamp} {pair['infrared'].stamp} {found.stamps[name]}"
-        work = (pair["rgb"].source, pair["infrared"].source, labels.instances, options)
+        instances = labels.instances + (background(labels.instances) if options.background else [])
+        work = (pair["rgb"].source, pair["infrared"].source, instances, options)
         tasks.append(EncodingTask(name, found.splits[name], stamp, work))
     require_crops(options.crop_file, [task.key[-1] for task in tasks])
     return tasks, skipped
