@@ -1,7 +1,7 @@
 """The charts of a page: curves, confusion matrices and their changes, classes, calibration."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from jax_irkd.metrics.significance import Interval
 from jax_irkd.reporting import charts
 from jax_irkd.reporting.comparison import Cast, colour_of, pooled
 from jax_irkd.reporting.wording import percent
-from jax_irkd.runs.results import Run, paired
+from jax_irkd.runs.results import TITLES, Run, paired
 
 # What a scalar is called and its unit; shares are drawn in percent.
 _CURVES = {
@@ -42,12 +42,13 @@ def curves(cast: Cast, shown: Sequence[Run]) -> list[dict[str, Any]]:
     if len(cast.focus.class_names) <= 5:
         keys = {key for key in keys if not key[1].endswith("top5")}
     order, several = list(_CURVES), len(shown) > 3
+    terms = {name for run in shown for name in _distillers(run)}
     wanted = sorted(keys, key=lambda k: (order.index(k[1]) if k[1] in order else 90, k))
     charted = []
     for kind, key in wanted:
         if not several and (kind, key) not in own:
             continue
-        title, unit = _named(kind, key)
+        title, unit = _named(kind, key, terms)
         scale = 100 if unit == "%" else 1
         lines = [
             charts.Series(
@@ -64,10 +65,16 @@ def curves(cast: Cast, shown: Sequence[Run]) -> list[dict[str, Any]]:
     return charted
 
 
-def _named(kind: str, key: str) -> tuple[str, str]:
-    """Title and unit of a scalar of the log."""
+def _distillers(run: Run) -> Sequence[str]:
+    return list((run.results.get("config") or {}).get("distillers") or {})
+
+
+def _named(kind: str, key: str, terms: Set[str]) -> tuple[str, str]:
+    """Title and unit of a scalar of the log; `terms` are the distillers, whose losses are terms."""
     bare = key.removeprefix("ema_")
     title, unit = _CURVES.get(bare, (bare.replace("_", " ").replace("/", ": "), ""))
+    if bare not in _CURVES and "/" not in bare and bare.partition("_")[0] in terms:
+        title = f"{TITLES.get(bare, title.upper())} term, weighted"
     if key != bare:
         title = f"{title}, of the running mean"
     if key.startswith("ms/"):

@@ -119,13 +119,15 @@ def _confusion(run: Run) -> Markup:
 def print_table(workdir: str | Path, console: Console | None = None) -> None:
     """Print the headline table of a workdir and the path of its report."""
     runs = read_runs(workdir)
-    table = Table(title=_tested_on(runs), box=box.SIMPLE)
+    table = Table(box=box.SIMPLE)
     table.add_column("network", no_wrap=True)
     for name in _PRINTED:
         table.add_column(name, justify="right", no_wrap=True)
     for row in page.headline_rows(runs):
         table.add_row(row["title"], *(row["cells"].get(name) or "–" for name in _PRINTED))
     console = console or Console()
+    if title := _tested_on(runs):
+        console.print(title, highlight=False, markup=False, soft_wrap=True)
     console.print(table)
     path = Path(workdir).absolute() / PAGE
     if path.exists():

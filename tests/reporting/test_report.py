@@ -16,7 +16,7 @@ from rich.console import Console
 from tensorboardX.proto import event_pb2
 
 from jax_irkd.metrics import classification, significance
-from jax_irkd.reporting import charts, page, paper, pictures, sections, write
+from jax_irkd.reporting import analysis, charts, page, paper, pictures, sections, write
 from jax_irkd.reporting.intervals import Estimate, interval_chart
 from jax_irkd.reporting.wording import duration, flatten
 from jax_irkd.runs import results
@@ -412,6 +412,17 @@ def test_strips_and_overlays():
     assert shown.shape == (4, 6, 8, 3) and shown.dtype == np.uint8
     assert shown[0, 0, 0].sum() > 3 * frames[0, 0, 0, 0] + 200  # lit where the map is
     assert sections.overlay(frames, np.zeros((4, 3, 4))).max() <= frames.max()
+
+
+def test_curves_are_called_by_what_they_are():
+    named = {
+        ("train", "fitnet"): ("FitNet term, weighted", ""),
+        ("train", "rkd_distance"): ("RKD DISTANCE term, weighted", ""),
+        ("train", "fitnet/pull"): ("fitnet: pull", ""),
+        ("eval", "ema_top1"): ("Test accuracy, top-1, of the running mean", "%"),
+        ("time", "ms/data"): ("Time for data", "ms a step"),
+    }
+    assert {key: analysis._named(*key, {"fitnet", "rkd"}) for key in named} == named
 
 
 def test_an_interval_has_the_colour_of_what_it_says():
