@@ -54,8 +54,8 @@ from exported import Exported
 
 network = Exported("student.irkd")
 clips = np.zeros((1, {segments}, {height}, {width}, {channels}), np.uint8)  # your frames here
-probabilities = network(clips)
-print(network.class_names[probabilities[0].argmax()])
+probabilities, counts = network.judge(network(clips))
+print(network.class_names[probabilities[0].argmax()] if counts[0] else "nothing recognised")
 ```
 """
 _WITH_ONNX = """\
@@ -84,7 +84,7 @@ def judged(calibration: Mapping[str, Any] | None) -> str:
         "The program itself always answers with one of its classes. `calibration` in the manifest "
         f"tells when that counts: its temperature ({calibration['temperature']:.3g}) and "
         f"thresholds reject {calibration['rejected']:.0%} of {calibration['clips']} true actions "
-        "of validation subjects. jax_irkd applies it; docs/predict.md says how."
+        "of validation subjects. jax_irkd applies it, and so does `judge` of an .irkd file's reader."
     )
 
 

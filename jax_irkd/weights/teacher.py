@@ -34,6 +34,12 @@ def judge(
     """
     meta, content = describe_network(folder)
     check_teacher(folder, meta, dataset)
+    share, theirs = config.input.validation, meta["config"]["input"].get("validation", 0.0)
+    if share and share != theirs:
+        once(
+            f"the teacher in {folder} kept other validation subjects aside (input.validation="
+            f"{theirs:g}, here {share:g}): it may have learned from those of this run"
+        )
     path = {"teacher": str(folder.absolute()), "step": meta["step"]}
     found = {"identity": content, "formerly": {"teacher": digest(path)}}
     measured = [content, dataset.fingerprint, config.protocol]

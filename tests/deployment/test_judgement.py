@@ -8,6 +8,7 @@ import pytest
 
 from jax_irkd import Recognizer, predict
 from jax_irkd.deployment import annotate, live, videos
+from jax_irkd.deployment.exported import Exported
 from jax_irkd.deployment.judgement import REASONS, Judge, Verdict, fault_of
 from jax_irkd.deployment.recording import Recorder
 from jax_irkd.errors import UserError
@@ -105,6 +106,18 @@ def test_what_counts(network, threshold, reason):
         expected = calibration.softmax(network.logits / judge.calibration.temperature)
     np.testing.assert_allclose(verdict.probabilities, expected, rtol=1e-4, atol=1e-9)
     assert judge(probabilities, pictures("black")[..., None]).reason == "black"
+
+
+def test_the_reader_that_travels_with_a_file_judges_alike():
+    file = Exported.__new__(Exported)
+    file.manifest = Calibrated.manifest
+    given = np.concatenate([Calibrated(*z)([0]) for z in ((), STRANGE, DOUBTFUL)])
+    probabilities, known = file.judge(given)
+    verdicts = Judge(Calibrated()).of(given, [""] * 3)
+    np.testing.assert_allclose(probabilities, [v.probabilities for v in verdicts], rtol=1e-5)
+    assert known.tolist() == [v.recognised for v in verdicts] == [True, False, False]
+    file.manifest = {}
+    assert file.judge(given)[1].all()
 
 
 def test_background_is_nothing(films, command):
