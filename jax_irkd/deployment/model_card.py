@@ -84,7 +84,7 @@ def judged(calibration: Mapping[str, Any] | None) -> str:
         "The program itself always answers with one of its classes. `calibration` in the manifest "
         f"tells when that counts: its temperature ({calibration['temperature']:.3g}) and "
         f"thresholds reject {calibration['rejected']:.0%} of {calibration['clips']} true actions "
-        "of validation subjects. jax_irkd applies it, and so does `judge` of an .irkd file's reader."
+        "of validation subjects. jax_irkd applies it; so does `judge` of an .irkd file's reader."
     )
 
 
