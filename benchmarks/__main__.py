@@ -30,6 +30,7 @@ TITLES = {
     "startup": "Start and memory",
     "student": "The student at work",
     "frames": "Every frame once",
+    "past": "A causal network in a stream",
     "build": "Building a data set",
 }
 QUICK = {
@@ -49,7 +50,7 @@ QUICK = {
     "growth": ["--quick", "--repeats=1"],
 }
 # Minutes each: only when asked for by name or with --all.
-SLOW = ("shift", "student", "frames", "build")
+SLOW = ("shift", "student", "frames", "past", "build")
 
 
 def run_one(name: str, options: list[str]) -> dict | None:
