@@ -35,20 +35,22 @@ WINDOW = 64
 
 
 def action(kind: int, rng: np.random.Generator, frames: int = LENGTH) -> np.ndarray:
-    """uint8 `t h w 1`: a square that moves or changes, somewhere, at some speed, in noise."""
-    film = rng.integers(0, 60, (frames, SIDE, SIDE, 1))
-    across, size = rng.integers(2, SIDE - 12), 8
-    path = np.linspace(rng.integers(0, 5), SIDE - size - rng.integers(0, 5), frames).astype(int)
-    light = np.full(frames, rng.integers(160, 230))
-    along = np.full(frames, rng.integers(2, SIDE - 12))
+    """uint8 `t h w 1`: a square that drifts or changes a little, trembling, in noise."""
+    film = rng.integers(0, 160, (frames, SIDE, SIDE, 1))
+    size, drift = 8, rng.integers(5, 9)
+    across, begin = rng.integers(3, SIDE - size - 3), rng.integers(3, SIDE - size - 3 - drift)
+    path, light = np.full(frames, begin), np.full(frames, rng.integers(130, 200))
     if KINDS[kind] in ("brighter", "darker"):
-        light = np.linspace(90, 240, frames).astype(int)
+        light = np.linspace(130, 180, frames).astype(int) + rng.integers(-20, 21, frames)
         light = light if KINDS[kind] == "brighter" else light[::-1]
     else:
-        along = path if KINDS[kind] in ("right", "down") else path[::-1]
+        path = begin + np.linspace(0, drift, frames).astype(int)
+        path = path if KINDS[kind] in ("right", "down") else path[::-1]
+    trembling = rng.integers(-2, 3, (2, frames))
     upright = KINDS[kind] in ("down", "up")
     for number in range(frames):
-        row, column = (along[number], across) if upright else (across, along[number])
+        place = path[number] + trembling[0, number], across + trembling[1, number]
+        row, column = place if upright else place[::-1]
         film[number, row : row + size, column : column + size] = light[number]
     return film.astype(np.uint8)
 
