@@ -265,10 +265,10 @@ class Server:
 
     @property
     def url(self) -> str:
-        """What to open; everywhere is named by this machine's name."""
+        """What to open; of a page that is bound to all addresses the one others reach it by."""
         address = self.address
         if address.host in ("0.0.0.0", "::"):
-            address = address._replace(host=socket.gethostname())
+            address = address._replace(host=_own_address())
         return f"http://{address}/" + (f"?token={self.token}" if self.token else "")
 
     def start(self, board: Board) -> None:
@@ -305,3 +305,13 @@ class Server:
             self._server.should_exit = True
             self._thread.join(timeout=GOODBYE + 2)
         self._socket.close()
+
+
+def _own_address() -> str:
+    """This machine's address in its network, or its name where it is in none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent; the system chooses the way out
+            return probe.getsockname()[0]
+        except OSError:
+            return socket.gethostname()
