@@ -151,7 +151,9 @@ def auroc(known: Float[np.ndarray, " n"], other: Float[np.ndarray, " m"]) -> flo
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def tempered(probabilities: Float[np.ndarray, "n k"], temperature: float):
+def tempered(
+    probabilities: Float[np.ndarray, "n k"], temperature: float
+) -> Float[np.ndarray, "n k"]:
     """p^(1/T), scaled to sum 1."""
     return softmax(np.log(np.maximum(probabilities, FAINTEST)) / temperature)
 
