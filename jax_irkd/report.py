@@ -33,6 +33,10 @@ def report(argv: list[str]) -> None:
         raise UserError(f"{root} is no folder; give the --workdir of a run")
     folders = sorted({path.parent.parent for path in root.glob("*/results.json")})
     folders += sorted({path.parent.parent for path in root.glob("*/*/results.json")})
+    if not folders and (root / "results.json").exists():
+        raise UserError(
+            f"{root} is a run itself; give the folder it lies in, {root.resolve().parent}"
+        )
     if not folders:
         raise UserError(
             f"no finished run in {root} (a run is a folder with results.json); train one with "

@@ -1,5 +1,6 @@
 """Files that are whole or not there, and JSON files that say what is wrong with them."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -11,15 +12,19 @@ from jax_irkd.errors import UserError, one_line
 def write_whole(path: str | Path, content: str | bytes) -> Path:
     """Write `path` so that it holds the old content or all of the new one at every moment.
 
-    Several processes may write the same file at the same time; the last one's content stays.
+    Several processes may write the same file at the same time; the last one's content stays. An
+    OSError has the name of `path`, not of the file that is moved there.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
     return path
 

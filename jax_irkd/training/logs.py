@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jax_irkd.errors import FULL
+from jax_irkd.errors import FULL, once
 from jax_irkd.host.files import write_whole
 from jax_irkd.training.loggers import Guarded, make_loggers
 
@@ -81,10 +81,20 @@ def has_log(folder: str | Path) -> bool:
 
 
 def read_log(folder: Path) -> list[dict]:
-    """The lines of `folder`/metrics.jsonl; what is no line of a log, cut by a crash say, is not."""
+    """The lines of `folder`/metrics.jsonl; what is no line of a log, cut by a crash say, is not.
+
+    A log that cannot be read is named once, and has no lines.
+    """
     path = Path(folder) / LOG
+    try:
+        texts = path.read_text("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        once(f"cannot read {path} ({error.strerror or error}): the curves of this run are left out")
+        return []
     lines = []
-    for text in path.read_text("utf-8", "replace").splitlines() if path.exists() else []:
+    for text in texts:
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from jax_irkd import algorithm, errors
 from jax_irkd.errors import UserError
-from jax_irkd.host import devices, locks
+from jax_irkd.host import devices, files, locks
 from jax_irkd.reporting import write
 from jax_irkd.runs import lifecycle, results
 from jax_irkd.runs.network import describe_network, load_network
@@ -69,6 +69,39 @@ def test_a_damaged_file_stops_no_other_run(three, tmp_path, capsys, name, kind):
         assert f"baseline/{name}" in said and "left out" in said and said.count("\n") == 1
     else:
         assert not said
+
+
+NO_FILES = {
+    "folder": lambda path: path.mkdir(),
+    "link to itself": lambda path: path.symlink_to(path.name),
+    "link to nothing": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_file_stops_no_other_run(three, tmp_path, capsys, name, kind):
+    shutil.copytree(three, tmp_path / "work")
+    path = tmp_path / "work" / "baseline" / name
+    path.unlink(missing_ok=True)
+    NO_FILES[kind](path)
+    write.print_table(tmp_path / "work", Console(file=io.StringIO(), width=100))
+    for run in results.read_runs(tmp_path / "work"):
+        read_log(tmp_path / "work" / run.name)
+    write.has_section(tmp_path / "work" / "baseline", "Study")
+    said = capsys.readouterr().err
+    assert kind != "folder" or f"baseline/{name}" in said
+
+
+def test_a_place_that_cannot_be_written_is_named_itself(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(IsADirectoryError) as error:
+        files.write_whole(tmp_path / "report.html", "new")
+    assert error.value.filename == str(tmp_path / "report.html")
+    with pytest.raises(FileNotFoundError) as error:
+        files.write_whole(tmp_path / "nowhere" / "a.json", "new")
+    assert error.value.filename.endswith("nowhere/a.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 @pytest.mark.parametrize("kind", GARBAGE)
