@@ -36,8 +36,8 @@ WINDOW = 64
 
 def action(kind: int, rng: np.random.Generator, frames: int = LENGTH) -> np.ndarray:
     """uint8 `t h w 1`: a square that drifts or changes a little, trembling, in noise."""
-    film = rng.integers(0, 160, (frames, SIDE, SIDE, 1))
-    size, drift = 8, rng.integers(5, 9)
+    film = rng.integers(0, 120, (frames, SIDE, SIDE, 1))
+    size, drift = 8, rng.integers(8, 13)
     across, begin = rng.integers(3, SIDE - size - 3), rng.integers(3, SIDE - size - 3 - drift)
     path, light = np.full(frames, begin), np.full(frames, rng.integers(130, 200))
     if KINDS[kind] in ("brighter", "darker"):
@@ -46,7 +46,7 @@ def action(kind: int, rng: np.random.Generator, frames: int = LENGTH) -> np.ndar
     else:
         path = begin + np.linspace(0, drift, frames).astype(int)
         path = path if KINDS[kind] in ("right", "down") else path[::-1]
-    trembling = rng.integers(-2, 3, (2, frames))
+    trembling = rng.integers(-1, 2, (2, frames))
     upright = KINDS[kind] in ("down", "up")
     for number in range(frames):
         place = path[number] + trembling[0, number], across + trembling[1, number]

@@ -29,6 +29,7 @@ class Classifier(Protocol):
     num_segments: int
     size: tuple[int, int]
     engine: str
+    framewise: bool  # whether there is a program for frames
 
     def __call__(self, clips: np.ndarray) -> np.ndarray: ...
 
@@ -61,14 +62,11 @@ def shared_frames(classifier: Classifier, windows: str = "auto") -> Frames | Non
     """
     if windows not in WINDOWS:
         raise UserError(f"windows is {windows!r}; choose one of {', '.join(WINDOWS)}")
-    program = getattr(classifier, "frame_program", None)
-    if windows == "whole" or (windows == "auto" and program is None):
+    if windows == "whole" or (windows == "auto" and not getattr(classifier, "framewise", False)):
         return None
     try:
-        return Frames(*program())
-    except (UserError, ValueError) as error:  # an ExportedError is one
-        if windows == "auto":
-            return None
+        return Frames(*classifier.frame_program())
+    except ValueError as error:  # an ExportedError
         raise UserError(str(error)) from error
 
 
@@ -86,7 +84,7 @@ class RunClassifier:
         self.class_names = tuple(self.meta["class_names"])
         self.range = self.meta.get("range", "auto")
         self.modality, self.num_segments, self.size = spec[:3]
-        self.path = folder
+        self.path, self.framewise = folder, streams(self.network.model)
         self._flax = jax.jit(functools.partial(probabilities, model=self.network.model, spec=spec))
         self._engine, self._program = "jax", None
         if chosen != "jax" and _writable(isinstance(self.network.model, TSN), engine, folder):
@@ -109,7 +107,7 @@ class RunClassifier:
 
         model, variables = without_norms(*self.network)
         spec = trained_spec(self.meta)
-        if not streams(model):
+        if not self.framewise:
             manifest = {"temporal": getattr(model, "temporal", "")}
             raise UserError(f"{self.path} {only_whole_clips(manifest)}")
         if self._engine != "jax":
@@ -136,7 +134,7 @@ class OnnxClassifier:
         frames: Callable[[], tuple[Callable, PyTree]] | None = None,
     ):
         self.manifest, self._program, self.engine = manifest, program, program.name
-        self._frames, self.path = frames, path
+        self._frames, self.path, self.framewise = frames, path, frames is not None
         self.class_names = tuple(manifest["class_names"])
         self.range = manifest.get("range", "auto")
         self.modality, self.num_segments = manifest["modality"], manifest["num_segments"]
@@ -149,7 +147,7 @@ class OnnxClassifier:
         """`Exported.frame_program`. Raises UserError where there is none."""
         from jax_irkd.deployment.exported import only_whole_clips
 
-        if self._frames is None:
+        if not self._frames:
             raise UserError(f"{self.path} {only_whole_clips(self.manifest)}")
         return self._frames()
 

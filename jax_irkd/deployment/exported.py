@@ -42,13 +42,14 @@ class Exported:
     """Class probabilities of clips.
 
     `class_names`, `modality` (rgb or infrared), `num_segments` and `size` (height, width) say what
-    the clips should be, `range` how pixels of more than eight bits become uint8; `manifest` holds
-    everything else that was exported.
+    the clips should be, `range` how pixels of more than eight bits become uint8; `framewise`
+    whether there is a program for frames; `manifest` holds everything else that was exported.
     """
 
     def __init__(self, path: str | Path):
         self.path = path
         self.manifest, serialized, self._frames, weights = read_archive(Path(path))
+        self.framewise = self._frames is not None
         self.class_names = tuple(self.manifest["class_names"])
         self.modality = self.manifest["modality"]
         self.range = self.manifest.get("range", "auto")

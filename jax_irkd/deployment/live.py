@@ -21,6 +21,8 @@ from jax_irkd.video import playback
 from jax_irkd.video.pixels import colourfulness
 from jax_irkd.video.streams import Stream, kind_of, name_of
 
+WAITING = 4  # frames that may wait, however often an answer is due
+
 
 class Frame(NamedTuple):
     """One frame at the network's size, and the picture it was made from."""
@@ -65,7 +67,7 @@ def stream(flags: argparse.Namespace) -> int:
         source = Stream(
             flags.stream,
             _preparer(recognizer.spec, board, remark),
-            capacity=flags.stride,
+            capacity=max(flags.stride, WAITING),
             patience=flags.patience,
             notify=_notifier(board),
         )

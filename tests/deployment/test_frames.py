@@ -73,7 +73,7 @@ class Counted:
 
     def __init__(self, network):
         self._network, self.clip_frames, self.frames = network, 0, 0
-        for name in ("class_names", "modality", "num_segments", "size", "range"):
+        for name in ("class_names", "modality", "num_segments", "size", "range", "framewise"):
             setattr(self, name, getattr(network, name))
 
     def __call__(self, clips):

@@ -238,6 +238,8 @@ def test_control_c_ends_cleanly(tmp_path, number):
 class Framewise(Reader):
     """`Reader` with a program for frames, that counts them: logits by the frame's number."""
 
+    framewise = True
+
     def __init__(self, causal: bool):
         super().__init__()
         self.causal, self.frames = causal, []
