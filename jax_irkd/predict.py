@@ -36,8 +36,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--topk", type=_positive(int), default=5, help="classes that are named")
     add("--out", help="folder for JSON, rows in PKU-MMD's format and timeline pictures")
     add("--annotate", help="a video to write, or a folder when there are several; records a stream")
-    add("--serve", nargs="?", const="", metavar="HOST:PORT", help="a page that shows the stream")
-    add("--token", default="", help="of the page; drawn where others than this machine reach it")
+    add(
+        "--serve",
+        nargs="?",
+        const="",
+        metavar="HOST:PORT",
+        help="a page that shows the stream; 127.0.0.1:8000",
+    )
+    add("--token", default="", help="for viewers; made up where other machines reach the page")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--trimmed", action="store_true", default=None, help="one action per video")
     kind.add_argument("--untrimmed", dest="trimmed", action="store_false", help="a timeline")
