@@ -16,7 +16,7 @@ from jax_irkd.errors import UserError, nearest, one_line
 from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.host.interrupts import deaf_children
 from jax_irkd.studies import attempts
-from jax_irkd.studies.attempts import QUEUED, RUNNING, Attempt, Key
+from jax_irkd.studies.attempts import DONE, QUEUED, RUNNING, STOPPED, Attempt, Key, is_done
 from jax_irkd.studies.planning import PlannedRun
 from jax_irkd.studies.processes import Launcher, Local
 from jax_irkd.studies.remote import Errand
@@ -206,10 +206,19 @@ class Dask(_Cluster):
     def ended(self, handle: _Job, asked: bool) -> list[Attempt] | None:
         task, future, since = handle
         if not future.done():
-            return None
+            return self._given_up(handle) if asked or is_done(task) else None
         if future.status == "finished":
             return future.result()
         with contextlib.suppress(Exception):
             reason = one_line(future.exception())
             return [attempts.lost(task, f"{future.status} ({reason})", time.monotonic() - since)]
         return [attempts.lost(task, f"Dask says {future.status}", time.monotonic() - since)]
+
+    def _given_up(self, handle: _Job) -> list[Attempt] | None:
+        """Of a run that no worker holds: it waits for one, or its worker went; else None."""
+        task, future, since = handle
+        if any(future.key in keys for keys in self._client.processing().values()):
+            return None
+        future.cancel()
+        left = attempts.lost(task, "no worker holds it", time.monotonic() - since)
+        return [left | ({"state": DONE, "reason": ""} if is_done(task) else {"state": STOPPED})]

@@ -94,6 +94,24 @@ def test_a_signal_stops_the_runs_of_a_cluster(tmp_path):
     assert status[0, "baseline"].state == DONE and not (tmp_path / clusters.STOP).exists()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the library
+def test_a_run_that_waits_for_a_worker_does_not_hold_up_the_end(tmp_path):
+    tasks = tasks_in(tmp_path, ("teacher", "baseline"))
+    with _dask() as address:
+        launcher = clusters.make_launcher("dask", 0, {"GPU": 1}, address)  # which none has
+
+        def interrupt(status):
+            if status[0, "teacher"].state == "queued":
+                touch(tasks[1].folder / "results.json")  # somebody else's work
+                signal.raise_signal(signal.SIGINT)
+
+        status = processes.run_tasks(tasks, tmp_path, launcher, interrupt, poll=0.1)
+        launcher._client.close()
+    assert status[0, "teacher"] == Status(STOPPED, "no worker holds it: it said nothing")
+    assert status[0, "baseline"] == Status(DONE)
+
+
 def test_what_slurm_is_asked_for(tmp_path):
     slurm = pytest.importorskip("submitit.slurm.slurm")
     needs = planning.read_needs("partition=gpu,gpus_per_node=1,mem_gb=64,timeout_min=30,qos=long")
