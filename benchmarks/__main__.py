@@ -31,6 +31,7 @@ TITLES = {
     "student": "The student at work",
     "frames": "Every frame once",
     "past": "A causal network in a stream",
+    "engines": "Engines and precisions",
     "build": "Building a data set",
 }
 QUICK = {
@@ -50,7 +51,7 @@ QUICK = {
     "growth": ["--quick", "--repeats=1"],
 }
 # Minutes each: only when asked for by name or with --all.
-SLOW = ("shift", "student", "frames", "past", "build")
+SLOW = ("shift", "student", "frames", "past", "engines", "build")
 
 
 def run_one(name: str, options: list[str]) -> dict | None:

@@ -26,6 +26,8 @@ VERSIONS = (
     "array-record",
     "opencv-python-headless",
     "av",
+    "onnxruntime",
+    "openvino",
 )
 
 

@@ -61,7 +61,7 @@ def make_run(folder: Path, temporal: str = "none") -> Path:
 
 def network(run: Path, student: Path, repeats: int) -> list[Figure]:
     """Flax, the exported file and PyTorch eager, in turns."""
-    found = {"run": open_classifier(run), "student.irkd": open_classifier(student)}
+    found = {path.name: open_classifier(path, engine="jax") for path in (run, student)}
     eager = torch_student()
     if eager is None:
         print("PyTorch is not installed: pip install torch to compare")
