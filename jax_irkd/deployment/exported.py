@@ -117,10 +117,9 @@ def read_archive(path: Path) -> tuple[dict, bytes, bytes | None, list[np.ndarray
     try:
         with zipfile.ZipFile(path) as archive:
             extra = [FRAMES] if FRAMES in archive.namelist() else []
-            members = (MANIFEST, PROGRAM, WEIGHTS, *extra)
-            sizes = {name: archive.getinfo(name).file_size for name in members}
-            if sum(sizes.values()) > LARGEST * path.stat().st_size:
-                raise ValueError(f"it would unpack to {sum(sizes.values()):,} bytes")
+            size = sum(info.file_size for info in archive.infolist())
+            if size > LARGEST * path.stat().st_size:
+                raise ValueError(f"it would unpack to {size:,} bytes")
             manifest = json.loads(archive.read(MANIFEST))
             if not isinstance(manifest, dict):
                 raise ValueError("its manifest is no JSON object")

@@ -153,6 +153,13 @@ def test_files_that_cannot_be_used(student, tmp_path):
         UserError, match=r"has format 9, this version of jax_irkd reads format 3; ex"
     ):
         open_classifier(path)
+    with zipfile.ZipFile(tmp_path / "0.1.irkd", "w") as old:  # as version 0.1 wrote it
+        old.writestr("manifest.json", '{"format": 2, "versions": {"jax-irkd": "0.1.0"}}')
+        old.writestr("program.stablehlo", b"program")
+    with pytest.raises(
+        UserError, match=r"format 2, .*export the run again, .*wrote it \(0\.1\.0\)"
+    ):
+        open_classifier(tmp_path / "0.1.irkd")
     later = json.dumps(manifest | {"versions": {"jax": "9.9"}}).encode()
     path = rewritten(student, tmp_path / "later.irkd", manifest=later, program=b"nonsense")
     with pytest.raises(UserError, match=r"was exported by jax 9\.9 and jax .* cannot read it"):
