@@ -47,7 +47,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--trimmed", action="store_true", default=None, help="one action per video")
     kind.add_argument("--untrimmed", dest="trimmed", action="store_false", help="a timeline")
-    add("--seconds", type=_positive(float), default=2.0, help="length of a window")
+    add("--seconds", type=_positive(float), default=2.0, help="length of a window, about")
     add("--stride", type=_positive(int), default=16, help="frames between predictions")
     add(
         "--threshold",
