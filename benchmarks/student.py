@@ -129,8 +129,7 @@ def torch_student():
 
 def stream(student: Path, predictions: int = 8) -> list[Figure]:
     """What `Recognizer.push` adds to the network's own time, with frames of 1080p."""
-    recognizer = Recognizer(str(student), stride=16)
-    recognizer.warm_up()
+    recognizer = Recognizer(str(student), stride=16, windows="whole")
     clip = np.zeros((1, 8, 256, 308, 1), np.uint8)
     frames = list(scene((1920, 1080), 16, 0))
     alone, pushed, prepared = [], [], []
