@@ -30,6 +30,7 @@ from jax_irkd.host.interrupts import (
     INTERRUPTED,
     Ended,
     Interrupted,
+    leave_with,
     leaving_at_once,
     listening,
 )
@@ -67,6 +68,7 @@ def run(
                 _leave_threads(1) if not others else _leave_now(1)
             raise
     if argv is None:  # the process ends now, and nothing is left to be saved
+        leave_with(code)
         peers.farewell(code)
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, signal.SIG_DFL)

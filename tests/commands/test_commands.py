@@ -354,6 +354,19 @@ print(child.communicate(b"\\n")[0], signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert python(code).stdout == "b'alive\\n' set()\n"
 
 
+def test_a_signal_after_the_last_word_does_not_unmake_the_end():
+    script = (
+        "import atexit, os, signal, sys\n"
+        "from jax_irkd.host import commands\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+        "sys.exit(commands.run(lambda argv: print('done'), resumes=True))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
+
+
 def test_nearest():
     assert nearest("our", ["ours", "at"]) == "; did you mean 'ours'? Choose from ours, at"
     assert nearest("x", ["ours", "at"]) == "; choose from ours, at"
