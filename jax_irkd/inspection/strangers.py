@@ -31,7 +31,7 @@ from jax_irkd.video import grid, playback
 from jax_irkd.video.decoding import Film
 
 TITLE = "What it does not know"
-HEADERS = ("shown", "clips", "AUROC", "of the largest probability", "not recognised")
+HEADERS = ("shown", "clips", "AUROC", "by probability", "rejected")
 COUNT = 60  # generated clips of a kind
 SEED = 17  # of generated rooms: none of the demo's
 SECONDS, STRIDE = 2.0, 2.0  # of the windows of films that somebody brings
@@ -165,8 +165,8 @@ def section(found: Sequence[Told]) -> Section:
     """The table of a run's page."""
     lead = (
         "AUROC: the probability that a test clip is more familiar than one of these, 0.5 for a "
-        "guess; beside it that of the largest probability, which a network gives to anything. Not "
-        "recognised: by the thresholds that were chosen on validation subjects, or because the "
+        "guess; beside it that of the largest probability, which a network gives to anything. "
+        "Rejected: by the thresholds that were chosen on validation subjects, or because the "
         "pictures are black, constant or stand still. Generated clips were rendered or drawn, "
         "nobody filmed them."
     )

@@ -192,7 +192,9 @@ def inspect_strangers(arguments: Arguments, console: Console) -> None:
     if not folder:
         raise UserError("which run? python -m jax_irkd.inspect strangers RUN [FILMS]")
     found = strangers.measure(expanded(folder), films)
-    table = Table(*strangers.HEADERS, box=box.SIMPLE)
+    table = Table(strangers.HEADERS[0], box=box.SIMPLE)
+    for header in strangers.HEADERS[1:]:
+        table.add_column(header, justify="right", no_wrap=True)
     for told in found:
         table.add_row(*strangers.row(told))
     console.print(table)
