@@ -116,7 +116,7 @@ def _handle(numbers, handler) -> dict:
 
 
 def leave_with(code: int) -> None:
-    """From now on a signal of `ENDING` ends the process with `code`: all that it had to do is done."""
+    """From now on, as all is done, a signal of `ENDING` ends the process with `code`."""
     _handle(ENDING, lambda number, frame: os._exit(code))
 
 
