@@ -10,6 +10,7 @@ from jax_irkd import build, errors
 from jax_irkd.data import loading
 from jax_irkd.data.synthetic.raw_ntu import ntu_tree, write_video
 from jax_irkd.deployment import annotate, prediction
+from jax_irkd.deployment.judgement import Verdict
 from jax_irkd.host import lettering
 from jax_irkd.inspection import contact_sheet
 from jax_irkd.reporting import charts, pictures
@@ -177,7 +178,7 @@ def test_names_in_pictures(tmp_path, monkeypatch):
     }
     assert contact_sheet.cell(pair, "挥手 · 1")[:16].min() < 200
     image = np.full((240, 320, 3), 90, np.uint8)
-    annotate.draw(image, np.eye(6)[2], NAMES)
+    annotate.draw(image, Verdict(np.eye(6)[2]), NAMES)
     assert np.count_nonzero(image[:18, :, 0] > 200) > 40
 
 
