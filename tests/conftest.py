@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -45,3 +46,16 @@ def free_compiled_programs():
     if not maps.exists() or maps.read_bytes().count(b"\n") > 15_000:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def signals_as_they_were():
+    """What ends a process is heard by whom it was before: a later test may send it to itself."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    left = {n.name: signal.getsignal(n) for n in numbers if signal.getsignal(n) != before[n]}
+    for number, handler in before.items():
+        if handler is not None:
+            signal.signal(number, handler)
+    assert not left, f"handlers stay behind: {left}"

@@ -201,7 +201,7 @@ def _openvino() -> Any:
         return sys.modules["openvino"]
     name = "openvino_telemetry"
     held = sys.modules.get(name)
-    sys.modules[name] = None  # type: ignore[assignment]
+    sys.modules[name] = None  # type: ignore[assignment]  # an import then fails, as is wanted
     try:
         return importlib.import_module("openvino")
     finally:

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from jax_irkd.reporting import charts
 
-LEFT, RIGHT, ROW, TOP, BOTTOM = 118, 14, 20, 6, 34
+LEFT, RIGHT, ROW, TOP, BOTTOM = 118, 22, 20, 6, 34
 
 
 class Estimate(NamedTuple):

@@ -56,7 +56,7 @@ def test_the_files_are_pairs_of_people_that_train_or_test(tmp_path, capsys):
     assert gestures.main(arguments) == 0
     assert "16 pairs of 8 gestures" in capsys.readouterr().out
     found = clips.scan(tmp_path)
-    assert list(found.class_names) == sorted(hands.GESTURES)
+    assert found.class_names() == sorted(hands.GESTURES)
     files = {path: path.read_bytes() for path in tmp_path.rglob("*.avi")}
     assert len(files) == 32
     lost = tmp_path / "test" / "rgb" / "wave" / "P002__T1.avi"

@@ -153,7 +153,7 @@ def test_fresh_network_has_he_kernels_and_a_small_head():
 
 
 def test_impossible_fields_are_refused():
-    with pytest.raises(ValueError, match=r"unknown ResNet depth 152; choose one of \[18, 34,"):
-        TSN(num_classes=3, depth=152)
+    with pytest.raises(ValueError, match=r"unknown ResNet depth 153; choose one of \[18, 34,"):
+        TSN(num_classes=3, depth=153)
     with pytest.raises(ValueError, match="dropout must be at least 0 and below 1, not 1"):
         TSN(num_classes=3, dropout=1.0)
