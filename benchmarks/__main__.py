@@ -33,6 +33,7 @@ TITLES = {
     "past": "A causal network in a stream",
     "engines": "Engines and precisions",
     "build": "Building a data set",
+    "small_build": "Building a data set of small films",
 }
 QUICK = {
     "step": ["--clips=2", "--segments=2", "--resolution=96", "--repeats=1", "--no-parts"],
@@ -51,7 +52,7 @@ QUICK = {
     "growth": ["--quick", "--repeats=1"],
 }
 # Minutes each: only when asked for by name or with --all.
-SLOW = ("shift", "student", "frames", "past", "engines", "build")
+SLOW = ("shift", "student", "frames", "past", "engines", "build", "small_build")
 
 
 def run_one(name: str, options: list[str]) -> dict | None:

@@ -21,6 +21,7 @@ import av
 import cv2
 import numpy as np
 
+from benchmarks._bare_video import bare
 from benchmarks._measure import Figure, run, show, spread
 from jax_irkd.data.synthetic import raw_ntu
 from jax_irkd.host.memory import keep_freed_memory
@@ -59,26 +60,6 @@ def make_clips(folder: Path, clips: int, frames: int) -> None:
             for frame in scene(INFRARED_SIZE, frames, 99 + number)
         )
         raw_ntu.write_video(infrared, grey, size=INFRARED_SIZE, infrared=True)
-
-
-def bare(path: Path, max_frames: int = 64) -> int:
-    """Decoding everything and storing the chosen frames with PyAV and OpenCV, nothing else."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"
-        stream.codec_context.thread_count = 1
-        wanted, size = set(encoding.evenly_spaced(stream.frames, max_frames)), 0
-        for index, frame in enumerate(container.decode(stream)):
-            if index in wanted:
-                image = frame.to_ndarray(format="bgr24")
-                scale = 256 / min(image.shape[:2])
-                if scale < 1:
-                    small = round(image.shape[1] * scale), round(image.shape[0] * scale)
-                    image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-                if path.stem.endswith("_ir"):
-                    image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-                size += len(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
-    return size
 
 
 def seconds(step, repeats: int = 3) -> float:
