@@ -100,7 +100,8 @@ def in_workers(
         return
     # Forked children inherit locks held by other threads; spawned ones start clean.
     context = multiprocessing.get_context("spawn")
-    pool = pebble.ProcessPool(max(1, workers), context=context, initializer=_start_worker)
+    workers = max(1, workers)
+    pool = pebble.ProcessPool(workers, context=context, initializer=_start_worker)
     waiting = collections.deque((task, 1) for task in tasks)
     running: dict[futures.Future, tuple[Task, int]] = {}
     try:

@@ -193,16 +193,24 @@ def splits_of(found: FolderScan) -> dict[str, str]:
     }
 
 
-def split_of_single(found: FolderScan, key: str, splits: Mapping[str, str]) -> str:
-    """The split of a clip of one modality: its folder's, its subject's among the pairs, or train.
+def splits_of_singles(found: FolderScan, splits: Mapping[str, str]) -> dict[str, str]:
+    """Train or test of clips of one modality: as their folder, their subject's pairs, or train.
 
     `splits` are those of `splits_of`.
     """
-    place = found.places[key]
-    if place.split or key in splits:
-        return place.split or splits[key]
-    tests = {found.places[other].subject for other, split in splits.items() if split == "test"}
-    return "test" if place.subject and place.subject in tests else "train"
+    tests = {found.places[key].subject for key, split in splits.items() if split == "test"} - {""}
+
+    def side(key: str) -> str:
+        place = found.places[key]
+        by_subject = "test" if place.subject in tests else "train"
+        return place.split or splits.get(key, by_subject)
+
+    return {key: side(key) for key in found.singles}
+
+
+def side_of(split: str) -> str:
+    """Train or test, also of a split of clips of one modality."""
+    return split.split("_")[0]
 
 
 def _hash(text: str) -> str:
@@ -218,6 +226,7 @@ def tasks_of(
     """
     require_crops(options.crop_file, [CAMERA])
     names, splits = found.class_names(options.unpaired), splits_of(found)
+    singles = splits_of_singles(found, splits)
     kept = found.kept(options.unpaired)
     left = [unpaired(key, pair) for key, pair in found.singles.items() if key not in kept]
     tasks = []
@@ -226,13 +235,10 @@ def tasks_of(
         scalars = {"label": names.index(place.label), "subject": place.subject}
         stamp = " ".join([pair[kind].stamp for kind in FRAMES if kind in pair])
         films = [(kind, pair[kind].source) for kind in FRAMES if kind in pair]
-        if len(films) == 2:
-            split = splits[key]
-        else:
-            split = f"{split_of_single(found, key, splits)}_{films[0][0]}"
+        split = splits[key] if len(films) == 2 else f"{singles[key]}_{films[0][0]}"
         work = (scalars, films, options)
         tasks.append(EncodingTask(key, split, f"{stamp} {names.index(place.label)}", work))
-    if {task.split.split("_")[0] for task in tasks} != {*SPLITS}:
+    if {side_of(task.split) for task in tasks} != {*SPLITS}:
         kind = "clips" if found.only else "pairs"
         raise UserError(
             f"{len(tasks)} {kind} of {len(names)} classes are too few to keep one for testing; add "
@@ -243,7 +249,7 @@ def tasks_of(
 
 def _remarks(found: FolderScan, tasks: list[EncodingTask], names: list[str]) -> list[Skip]:
     """On classes with clips of one split only, and on clips of one modality."""
-    sides = [(found.places[task.key].label, task.split.split("_")[0]) for task in tasks]
+    sides = [(found.places[task.key].label, side_of(task.split)) for task in tasks]
     counts = collections.Counter(sides)
     notes = [
         Skip(name, f"class without {split} clips", f"{counts[name, other]} clips, all {other}")

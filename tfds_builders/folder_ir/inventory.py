@@ -31,7 +31,7 @@ def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
         decoded[kind] = sum(lengths)
         stored[kind] = sum(min(n, options.max_frames or n) for n in lengths)
     given = all(found.places[task.key].split for task in tasks)
-    counts = collections.Counter(task.split.split("_")[0] for task in tasks)
+    counts = collections.Counter(clips.side_of(task.split) for task in tasks)
     singles = sum(task.split in clips.ALONE for task in tasks)
     pairs = f"{len(tasks) - singles} pairs" + (f" and {singles} single films" if singles else "")
     how = "as the folders say" if given else "chosen by name"
@@ -58,5 +58,5 @@ def _row(found: clips.FolderScan, tasks: list, name: str) -> list[str]:
     cells = [sum(kind in pair for pair in lie) for kind in MODALITIES]
     cells.append(sum(len(pair) == 2 for pair in lie))
     own = [task for task in tasks if found.places[task.key].label == name]
-    splits = [task.split.split("_")[0] for task in own]
+    splits = [clips.side_of(task.split) for task in own]
     return [name, *map(str, [*cells, *map(splits.count, clips.SPLITS)])]
