@@ -3,6 +3,7 @@
 Imports NumPy only, so that a benchmark that needs little also runs where little is installed.
 """
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -198,6 +199,14 @@ def save(path: Path, name: str, figures: Iterable[Figure], seconds: float) -> No
     rows = [figure._asdict() | {"met": figure.met} for figure in figures]
     content = {"benchmark": name, "machine": machine(), "seconds": round(seconds), "figures": rows}
     Path(path).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def make_parser(text: str) -> argparse.ArgumentParser:
+    """A parser that shows `text` as it is laid out and takes the file of `run`'s figures."""
+    raw = argparse.RawDescriptionHelpFormatter
+    made = argparse.ArgumentParser(description=text, formatter_class=raw)
+    made.add_argument("--json", type=Path, help="write the figures here too")
+    return made
 
 
 def run(name: str, figures: Callable, arguments, json_file: Path | None) -> list[Figure]:

@@ -10,13 +10,12 @@ processor time on CPUs, which neighbours disturb less. Needs jax, flax, optax an
 import argparse
 import functools
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 
 from benchmarks import _distillation as distillation
 from benchmarks._distillation import Sizes
-from benchmarks._measure import Figure, Timing, alternate, ratio, run, show, spread
+from benchmarks._measure import Figure, Timing, alternate, make_parser, ratio, run, show, spread
 from jax_irkd.host import devices
 from jax_irkd.models.folding import without_norms
 from jax_irkd.training import balance
@@ -77,8 +76,7 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
 
 
 def parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    made = make_parser(__doc__)
     made.add_argument(
         "--methods",
         type=lambda text: tuple(text.split(",")),
@@ -91,7 +89,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--resolution", type=int, default=96)
     made.add_argument("--width", type=int, default=16)
     made.add_argument("--repeats", type=int, default=9)
-    made.add_argument("--json", type=Path, help="write the figures here too")
     return made
 
 

@@ -118,14 +118,14 @@ def films(classifier: Any, kind: str, windows: int, repeats: int) -> Figure:
 
 def detection(run: Path, kind: str, windows: int, repeats: int) -> Figure:
     """PKU-MMD's windows of 64 frames every 16, through Flax in the batches of an evaluation."""
-    network, config = load_network(run)[0], paper_setup("baseline", "cross_subject", 0)
+    network, meta = load_network(run)
+    config = paper_setup("baseline", "cross_subject", 0)
     config.input.eval_batch_size = 4  # of whole windows; the share does not depend on it
     watched = {
         "score": scoring.make_score(network, config, "infrared"),
         "frames": scoring.make_frames(network, config, "infrared"),
     }
-    spec = load_network(run)[1]["config"]["input"]["num_segments"]
-    sizes = {"batch_size": 4, "frames_at_once": 4 * spec}
+    sizes = {"batch_size": 4, "frames_at_once": 4 * meta["config"]["input"]["num_segments"]}
     pictures = film(spec_of(open_classifier(run, engine="jax")), windows)
     title = f"a video of PKU-MMD, {kind}: every frame once / whole windows"
     return compare(title, pictures, repeats=repeats, length=VIDEO, **watched, **sizes)
@@ -199,14 +199,12 @@ PARTS = {"film": _film, "stream": _stream, "detection": _detection}
 
 
 def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = _measure.make_parser(__doc__)
     parser.add_argument("--windows", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--engine", default="jax", help="what runs the exported file")
     parser.add_argument("--kinds", default="none,causal")
     parser.add_argument("--only", default="film,stream,detection")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     flags = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
     devices.start("off")  # as `predict` does

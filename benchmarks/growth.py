@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from benchmarks._measure import Figure, alternate, peak_memory, run, show, spread
+from benchmarks._measure import Figure, alternate, make_parser, peak_memory, run, show, spread
 
 # One axis after the other; everything else as in the first row. Small, as CPUs are meant.
 CASE = {"clips": 4, "segments": 4, "resolution": 96, "devices": 1, "width": 32}
@@ -188,12 +188,10 @@ def plot(rows: list[dict], of_loss: list[dict], path: Path) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    made = make_parser(__doc__)
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--quick", action="store_true", help="one axis only")
     made.add_argument("--out", type=Path, default=None, help="folder of growth.png")
-    made.add_argument("--json", type=Path, help="write the figures here too")
     made.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     return made
 

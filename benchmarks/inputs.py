@@ -28,7 +28,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from benchmarks._measure import Figure, Timing, alternate, ratio, run, show, spread
+from benchmarks._measure import Figure, Timing, alternate, make_parser, ratio, run, show, spread
 from benchmarks.build import make_clips
 from jax_irkd.build import make_builder
 from jax_irkd.data import augment, loading
@@ -416,8 +416,7 @@ def numbers(text: str) -> list[int]:
 
 
 def parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    made = make_parser(__doc__)
     made.add_argument("--clips", type=int, default=8)
     made.add_argument("--frames", type=int, default=90, help="of a clip, as in NTU RGB+D")
     made.add_argument("--rounds", type=int, default=3, help="times every clip is read")
@@ -425,7 +424,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--batches", type=int, default=16, help=f"of {BATCH} clips in a measurement")
     made.add_argument("--threads", type=numbers, default=[1, 2, 4, 8])
     made.add_argument("--processes", type=numbers, default=[1, 2])
-    made.add_argument("--json", type=Path, help="write the figures here too")
     made.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     made.add_argument("--start", action="store_true", help=argparse.SUPPRESS)
     return made

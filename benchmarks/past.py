@@ -12,7 +12,6 @@ action count.
 import argparse
 import functools
 import logging
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -160,12 +159,10 @@ def figures(flags: argparse.Namespace) -> list[Figure]:
 
 
 def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = _measure.make_parser(__doc__)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--actions", type=int, default=120)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     flags = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
     devices.start("off")

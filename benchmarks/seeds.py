@@ -9,14 +9,13 @@ forward pass, which is what can be shared. Needs jax, flax, optax and jaxtyping.
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from benchmarks import _distillation as distillation
 from benchmarks._distillation import Sizes
-from benchmarks._measure import Figure, Timing, alternate, ratio, run, show, spread
+from benchmarks._measure import Figure, Timing, alternate, make_parser, ratio, run, show, spread
 from jax_irkd.host import devices
 from jax_irkd.models.folding import without_norms
 
@@ -99,14 +98,12 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
 
 
 def parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    made = make_parser(__doc__)
     made.add_argument("--students", type=int, default=3)
     made.add_argument("--clips", type=int, default=4)
     made.add_argument("--segments", type=int, default=4)
     made.add_argument("--resolution", type=int, default=112)
     made.add_argument("--repeats", type=int, default=5)
-    made.add_argument("--json", type=Path, help="write the figures here too")
     return made
 
 

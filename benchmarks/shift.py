@@ -9,13 +9,12 @@ jaxtyping.
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 
 from benchmarks import _distillation as distillation
 from benchmarks._distillation import Networks, Sizes
-from benchmarks._measure import Figure, alternate, number, ratio, run, show, spread
+from benchmarks._measure import Figure, alternate, make_parser, number, ratio, run, show, spread
 from jax_irkd.host import devices
 
 KINDS = ("none", "shift", "causal")
@@ -71,11 +70,9 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
 
 
 def parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    made = make_parser(__doc__)
     made.add_argument("--clips", type=int, default=8)
     made.add_argument("--repeats", type=int, default=9)
-    made.add_argument("--json", type=Path, help="write the figures here too")
     return made
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from benchmarks._measure import Figure, peak_memory, run, show, spread
+from benchmarks._measure import Figure, make_parser, peak_memory, run, show, spread
 
 FRAME = (256, 340)
 CLIPS = {"train": 16, "test": 32}  # a split
@@ -162,10 +162,8 @@ def _record(rng: np.random.Generator, number: int) -> dict:
 
 
 def parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    made = make_parser(__doc__)
     made.add_argument("--repeats", type=int, default=1)
-    made.add_argument("--json", type=Path, help="write the figures here too")
     made.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     return made
 

@@ -259,11 +259,10 @@ def figures(flags: argparse.Namespace) -> list[Figure]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = _measure.make_parser(__doc__)
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--only", default="network,stream,video,start")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     flags = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
     devices.start("off")  # as `predict` does
