@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from benchmarks._bare_video import bare
-from benchmarks._measure import Figure, run, show, spread
+from benchmarks._measure import Figure, make_parser, run, show, spread
 from jax_irkd.data.synthetic import raw_ntu
 from jax_irkd.host.memory import keep_freed_memory
 from jax_irkd.tfds_builders._shared import encoding
@@ -182,12 +182,11 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--frames", type=int, default=70)
     parser.add_argument("--long", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()
     run("build", figures, arguments, arguments.json)
 

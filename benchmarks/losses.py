@@ -15,9 +15,7 @@ memory of relational distillation, which is the compiler's own count.
 Needs jax, flax, optax only.
 """
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -222,12 +220,11 @@ def _waiting(function: Callable, *arguments) -> Callable[[], object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = _measure.make_parser(__doc__.splitlines()[0])
     parser.add_argument("--resolution", type=int, default=224)
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--segments", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = vars(parser.parse_args())
     path = arguments.pop("json")
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks._measure import Figure, alternate, run, show, spread
+from benchmarks._measure import Figure, alternate, make_parser, run, show, spread
 from benchmarks.build import scene
 from jax_irkd.data.synthetic import raw_ntu
 
@@ -93,36 +93,35 @@ def opening(data: Path, repeats: int = 20) -> Figure:
 
 def figures(arguments: argparse.Namespace) -> list[Figure]:
     """Everything this benchmark measures."""
-    folder = Path(tempfile.mkdtemp())
-    raw, data = folder / "raw", folder / "data"
-    film(raw, arguments.pairs)
-    build = ["jax_irkd.build", DATASET, f"--manual_dir={raw}", f"--data_dir={data}", "--workers=1"]
-    commands = {"bare": ["benchmarks._bare_video", str(raw)], "build": build}
-    spent: dict[str, list[float]] = {name: [] for name in commands}
-    try:
-        for turn in range(arguments.turns):
-            for name in list(commands)[:: -1 if turn % 2 else 1]:
-                if name == "build":
-                    shutil.rmtree(data, ignore_errors=True)
-                spent[name].append(processor_seconds(commands[name]))
-        bare, ours = (np.array(spent[name]) for name in commands)
-        note = f"{arguments.pairs} pairs, {np.median(ours):.1f} s for {np.median(bare):.1f}"
-        made = [
-            spread(bare / ours).figure("whole command: share of the bare one", "×", "≥ 0.85", note),
-            Figure("digest of what was built", 100 * digest_seconds(data) / ours[-1], "%", "≤ 2"),
-            opening(data),
-        ]
-    finally:
-        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        made = _figures(Path(folder, "raw"), Path(folder, "data"), arguments)
     show(made)
     return made
 
 
+def _figures(raw: Path, data: Path, arguments: argparse.Namespace) -> list[Figure]:
+    film(raw, arguments.pairs)
+    build = ["jax_irkd.build", DATASET, f"--manual_dir={raw}", f"--data_dir={data}", "--workers=1"]
+    commands = {"bare": ["benchmarks._bare_video", str(raw)], "build": build}
+    spent: dict[str, list[float]] = {name: [] for name in commands}
+    for turn in range(arguments.turns):
+        for name in list(commands)[:: -1 if turn % 2 else 1]:
+            if name == "build":
+                shutil.rmtree(data, ignore_errors=True)
+            spent[name].append(processor_seconds(commands[name]))
+    bare, ours = (np.array(spent[name]) for name in commands)
+    note = f"{arguments.pairs} pairs, {np.median(ours):.1f} s for {np.median(bare):.1f}"
+    return [
+        spread(bare / ours).figure("whole command: share of the bare one", "×", "≥ 0.85", note),
+        Figure("digest of what was built", 100 * digest_seconds(data) / ours[-1], "%", "≤ 2"),
+        opening(data),
+    ]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=748)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()
     run("small_build", figures, arguments, arguments.json)
 

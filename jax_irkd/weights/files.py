@@ -7,7 +7,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, one_line
 from jax_irkd.weights import pickled
 
 SAFETENSORS = (".safetensors",)
@@ -101,5 +101,4 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
 
 def _line(error: Exception) -> str:
     """The first sentence of a message, short enough for one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.split(". ")[0][:160]
+    return one_line(error).split(". ")[0][:160]

@@ -60,7 +60,7 @@ def pictures(kind: str, count=4) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """Lossless films of 40 frames a second: twelve frames of each kind, and a long mixed one."""
+    """Lossless films of 20 frames a second: twelve frames of each kind, and a long mixed one."""
     root = tmp_path_factory.mktemp("films")
     kinds = {kind: pictures(kind, 12) for kind in ("black", "constant", "still", "moving")}
     kinds["long"] = np.concatenate([pictures("moving", 60), pictures("black", 60)])
