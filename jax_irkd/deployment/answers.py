@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from jax_irkd.deployment.judgement import NOTHING, PICTURES, REASONS, Verdict
-from jax_irkd.deployment.prediction import VideoResult, frame_count
+from jax_irkd.deployment.prediction import VideoResult
 from jax_irkd.detection.rows import write_rows
+from jax_irkd.errors import plural
 from jax_irkd.host.files import write_whole
 
 
@@ -74,7 +75,7 @@ def as_text(result: VideoResult, names: Sequence[str], topk: int) -> str:
     """A table for people."""
     found = as_json(result, names, topk)
     seconds = result.timing.end
-    lines = [f"{result.path}  ({frame_count(result.frames)}, {seconds:.1f} s)"]
+    lines = [f"{result.path}  ({plural(result.frames, 'frame')}, {seconds:.1f} s)"]
     if result.trimmed:
         verdict = result.verdicts[0]
         lines += [] if verdict.recognised else [f"  {verdict.words}"]

@@ -18,8 +18,6 @@ from jax_irkd.host import processor
 from jax_irkd.host.devices import cache_folder
 
 CHOICES = ("auto", "jax", "onnxruntime", "openvino")
-# What pip installs for each; `onnx` writes the program where a file or a run does not hold it.
-PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 NAMES = {"TensorrtExecutionProvider": "TensorRT", "CUDAExecutionProvider": "CUDA"}
 
 
@@ -80,8 +78,11 @@ def _best(onnx_file: bool) -> str:
 
 
 def _missing(engine: str, onnx_file: bool) -> list[str]:
-    """The packages that have to be installed first."""
-    packages = [PACKAGES[engine], *([] if onnx_file else ["onnx"])]
+    """The packages that have to be installed first, by pip's names.
+
+    `onnx` writes the program where a file or a run does not hold it.
+    """
+    packages = [engine, *([] if onnx_file else ["onnx"])]
     return [name for name in packages if not _is_there(name)]
 
 

@@ -12,6 +12,7 @@ from jax_irkd.deployment.recognizer import range_of, spec_of
 from jax_irkd.detection import consensus
 from jax_irkd.detection.proposals import segments
 from jax_irkd.detection.rows import Row
+from jax_irkd.errors import plural
 from jax_irkd.host import prefetch
 from jax_irkd.video import grid, playback
 from jax_irkd.video.archives import Source, name_of
@@ -106,7 +107,7 @@ def predict(
     warnings += ["stands still: all the pictures looked at are the same"] if still else []
     if film.read < spec.num_segments:
         warnings.append(
-            f"has {frame_count(film.read)}, fewer than the {spec.num_segments} segments; "
+            f"has {plural(film.read, 'frame')}, fewer than the {spec.num_segments} segments; "
             "some repeat"
         )
     scores = np.stack([verdict.probabilities for verdict in verdicts])
@@ -138,7 +139,3 @@ def _rows(verdicts: list[Verdict], spans: np.ndarray, settings: VideoSettings) -
         max_gap=settings.stride,
         min_frames=min(8, int(spans[-1, 1])),
     )
-
-
-def frame_count(count: int) -> str:
-    return "1 frame" if count == 1 else f"{count} frames"

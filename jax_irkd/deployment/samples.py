@@ -71,7 +71,3 @@ class Lanes:
         past = self._past.get(lane, self._frames.start)
         logits, self._past[lane] = self._frames.step(image[None], past)
         sample.logits = np.asarray(logits)[0]
-
-    def forget(self) -> None:
-        """Begin anew, as after a cut."""
-        self._past.clear()
