@@ -23,7 +23,6 @@ import numpy as np
 
 from jax_irkd import Recognizer
 from jax_irkd.deployment.answers import judged, predictions
-from jax_irkd.deployment.judgement import Verdict
 
 # dtype and channels of the encodings that cameras publish; BGR is turned round.
 ENCODINGS = {
@@ -78,7 +77,7 @@ class Answering:
         line = {
             "time": round(prediction.time, 3),
             "frame_id": message.header.frame_id,
-            **judged(Verdict(prediction.probabilities, prediction.reason)),
+            **judged(prediction),
             "predictions": predictions(prediction.probabilities, names, self.topk),
         }
         return json.dumps(line), prediction.label

@@ -10,6 +10,7 @@ import numpy as np
 
 from jax_irkd.deployment.judgement import NOTHING, PICTURES, REASONS, Verdict
 from jax_irkd.deployment.prediction import VideoResult
+from jax_irkd.deployment.recognizer import Prediction
 from jax_irkd.detection.rows import write_rows
 from jax_irkd.errors import plural
 from jax_irkd.host.files import write_whole
@@ -56,11 +57,9 @@ def as_json(result: VideoResult, names: Sequence[str], topk: int) -> dict[str, A
     }
 
 
-def judged(verdict: Verdict) -> dict[str, Any]:
+def judged(answer: Verdict | Prediction) -> dict[str, Any]:
     """Whether an answer counts, for JSON."""
-    return {"recognised": verdict.recognised} | (
-        {"reason": verdict.reason} if verdict.reason else {}
-    )
+    return {"recognised": answer.recognised} | ({"reason": answer.reason} if answer.reason else {})
 
 
 def predictions(probabilities: np.ndarray, names: Sequence[str], topk: int) -> list[dict[str, Any]]:

@@ -120,7 +120,7 @@ def _answers(recognizer: Recognizer, source: Any, topk: int, recorder) -> Iterat
                 "time": round(moment - start, 3),
                 "latency": round(latency, 4),
                 "dropped": round(source.drop_rate, 4),
-                **judged(newest),
+                **judged(prediction),
                 "predictions": predictions(prediction.probabilities, names, topk),
             }
             yield Answer(prediction, moment - start, latency, line)
