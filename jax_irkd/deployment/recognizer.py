@@ -172,8 +172,7 @@ class Recognizer:
 
     def _look(self, sample: Sample) -> None:
         """The sample's logits, where its pixels are the same in every window."""
-        one_rule = sample.frame.dtype == np.uint8 or self.levels.limits is not None
-        if self._lanes and one_rule and sample.logits is None:
+        if self._lanes and sample.logits is None and self.levels.is_fixed([sample.frame]):
             self._lanes.look(sample, clip_of([sample.frame], self.spec.channels, self.levels)[0])
 
     def _predict(self, time: float, start: float) -> Prediction:

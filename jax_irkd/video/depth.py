@@ -11,7 +11,7 @@ What lies outside is cut off. Pictures of eight bits are taken as they are.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,9 +33,13 @@ class Range(NamedTuple):
     def __str__(self) -> str:
         return AUTO if self.limits is None else ",".join(f"{value:g}" for value in self.limits)
 
+    def is_fixed(self, pictures: Iterable[np.ndarray]) -> bool:
+        """Whether each picture becomes the same levels in whatever clip it is."""
+        return self.limits is not None or all(picture.dtype == np.uint8 for picture in pictures)
+
     def of(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The pictures of a clip, which may be of different sizes, as 0 to 255."""
-        if self.limits is None and any(picture.dtype != np.uint8 for picture in pictures):
+        if not self.is_fixed(pictures):
             values = np.concatenate([picture.reshape(-1) for picture in pictures])
             return Range(percentiles(values, LOWEST, HIGHEST)).of(pictures)
         return [self.levels(picture) for picture in pictures]

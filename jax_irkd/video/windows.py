@@ -97,8 +97,7 @@ class Rest(NamedTuple):
         held = np.array(list(self.kept))
         nearest = tuple(int(held[np.abs(held - index).argmin()]) for index in place.frames)
         frames = [self.kept[index] for index in nearest]
-        shared = self.levels.limits is not None or all(f.dtype == np.uint8 for f in frames)
-        clip = clip_of(frames, self.channels, self.levels)
+        clip, shared = clip_of(frames, self.channels, self.levels), self.levels.is_fixed(frames)
         return Window(place.start, place.stop, clip, nearest, place.lane, shared)
 
 
