@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
@@ -36,7 +37,7 @@ def of_split(meta: Mapping[str, Any], split: str) -> Split:
         for batch in loading.evaluation_batches(reader, batch_size=size, threads=2):
             yield batch["clips"][modality], np.where(batch["mask"] > 0, batch["label"], PADDING)
 
-    return Split(f"{split} split of {name} ({meta['config']['protocol']})", batches())
+    return Split(name, batches())
 
 
 def evenly(meta: Mapping[str, Any], split: str, count: int) -> Split:
@@ -50,24 +51,32 @@ def evenly(meta: Mapping[str, Any], split: str, count: int) -> Split:
             clip = reader.centre(int(place))
             yield clip["clips"][modality][None], np.array([clip["label"]])
 
-    return Split(f"{split} split of {name} ({meta['config']['protocol']})", batches())
+    return Split(name, batches())
 
 
 def _opened(meta: Mapping[str, Any], split: str):
     config, modality = ConfigDict(meta["config"]), meta["modality"]
     dataset = open_data(config)
-    return config, modality, dataset.name, make_reader(config, dataset, split, (modality,))
+    name = f"{split} split of {dataset.name} ({config.protocol})"
+    return config, modality, name, make_reader(config, dataset, split, (modality,))
+
+
+def staged(
+    clip: staging.Clip, spec: InputSpec, *, seed: int, people: bool = True
+) -> UInt8[np.ndarray, "t h w c"]:
+    """The film of a generated clip as a network reads it."""
+    rgb, infrared = staging.film(clip, seed, people=people)
+    film = rgb if spec.modality == "rgb" else infrared
+    chosen = frame_indices(segment_positions(spec.num_segments), len(film))
+    return np.stack([fit(film[i], spec.size) for i in chosen]).reshape(spec.shape)
 
 
 def rendered(spec: InputSpec) -> Split:
     """One clip of each of ten generated actions."""
 
     def batches():
-        positions = segment_positions(spec.num_segments)
         for action in range(1, RENDERED + 1):
-            rgb, infrared = staging.film(staging.Clip(1, 2, action, 1, action), seed=0)
-            film = rgb if spec.modality == "rgb" else infrared
-            frames = [fit(film[i], spec.size) for i in frame_indices(positions, len(film))]
-            yield np.stack(frames).reshape(1, *spec.shape), np.array([UNKNOWN])
+            clip = staged(staging.Clip(1, 2, action, 1, action), spec, seed=0)
+            yield clip[None], np.array([UNKNOWN])
 
     return Split(f"{RENDERED} rendered clips (agreement only)", batches())

@@ -14,11 +14,10 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
-from jax_irkd.data.frames import fit
-from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.data.spec import InputSpec
 from jax_irkd.data.synthetic import staging
 from jax_irkd.deployment.classifier import RunClassifier
+from jax_irkd.deployment.clips import staged
 from jax_irkd.deployment.judgement import Judge, fault_of
 from jax_irkd.deployment.recognizer import spec_of
 from jax_irkd.errors import UserError
@@ -124,10 +123,7 @@ def generated(spec: InputSpec) -> dict[str, Clips]:
 def _room(number: int, spec: InputSpec) -> np.ndarray:
     subject = 1 + number % 40
     clip = staging.Clip(1 + number % 17, 1 + number % 3, subject, 1, 1)
-    pair = staging.film(clip, seed=SEED + number, people=False)
-    film = pair[0 if spec.modality == "rgb" else 1]
-    chosen = frame_indices(segment_positions(spec.num_segments), len(film))
-    return np.stack([fit(film[i], spec.size) for i in chosen]).reshape(spec.shape)
+    return staged(clip, spec, seed=SEED + number, people=False)
 
 
 def left_out(config: ConfigDict, spec: InputSpec) -> dict[str, Clips]:
