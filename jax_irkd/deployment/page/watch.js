@@ -47,30 +47,33 @@ function draw() {
   }
 }
 
+// The children of a list, as many as are needed: those that are there stay.
+function parts(list, count, make) {
+  while (list.children.length > count) list.lastChild.remove();
+  while (list.children.length < count) list.append(make());
+  return list.children;
+}
+
 function drawBars(predictions) {
-  const list = field("bars");
-  while (list.children.length > predictions.length) list.lastChild.remove();
+  const items = parts(field("bars"), predictions.length, newBar);
   predictions.forEach((one, index) => {
-    let item = list.children[index];
-    if (!item) {
-      item = document.createElement("li");
-      const bar = document.createElement("span");
-      for (const name of ["name", "value"]) {
-        const part = document.createElement("span");
-        part.className = name;
-        item.append(part);
-      }
-      bar.className = "bar";
-      bar.append(document.createElement("i"));
-      item.append(bar);
-      list.append(item);
-    }
-    item.children[0].textContent = one.class;
-    item.children[1].textContent = percent(one.probability);
-    const fill = item.children[2].firstChild;
-    fill.style.width = `${100 * one.probability}%`;
-    fill.style.background = colour(one.label);
+    const [name, value, bar] = items[index].children;
+    name.textContent = one.class;
+    value.textContent = percent(one.probability);
+    bar.firstChild.style.width = `${100 * one.probability}%`;
+    bar.firstChild.style.background = colour(one.label);
   });
+}
+
+function newBar() {
+  const item = document.createElement("li");
+  for (const name of ["name", "value", "bar"]) {
+    const part = document.createElement("span");
+    part.className = name;
+    item.append(part);
+  }
+  item.lastChild.append(document.createElement("i"));
+  return item;
 }
 
 // One row for each class that was an answer, those that were it most often; darker is surer.
@@ -78,22 +81,22 @@ function drawRows() {
   const counts = new Map();
   for (const one of answers) counts.set(one.name, (counts.get(one.name) || 0) + 1);
   const names = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a)).slice(0, ROWS);
-  const rows = field("rows");
-  while (rows.children.length > names.length) rows.lastChild.remove();
+  const rows = parts(field("rows"), names.length, newRow);
   names.forEach((name, index) => {
-    let row = rows.children[index];
-    if (!row) {
-      row = document.createElement("div");
-      row.className = "row";
-      row.append(document.createElement("span"), document.createElement("canvas"));
-      rows.append(row);
-    }
-    row.children[0].textContent = name;
-    drawRow(row.children[1], name);
+    const [title, canvas] = rows[index].children;
+    title.textContent = name;
+    drawRow(canvas, name);
   });
   const others = counts.size - names.length;
   field("timeline-title").textContent =
     "The last 5 minutes" + (others > 0 ? ` (${others} more not shown)` : "");
+}
+
+function newRow() {
+  const row = document.createElement("div");
+  row.className = "row";
+  row.append(document.createElement("span"), document.createElement("canvas"));
+  return row;
 }
 
 function drawRow(canvas, name) {
@@ -154,27 +157,34 @@ function show(state, text) {
   notice.textContent = text;
 }
 
+function unreachable() {
+  show("unreachable", "The stream's page does not answer; trying again.");
+}
+
+function newPicture() {
+  field("picture").src = `picture?again=${++again}`;
+}
+
 function begin() {
   answers = [];
   field("best").textContent = "no answer yet";
   field("why").textContent = "";
   field("bars").replaceChildren();
   field("rows").replaceChildren();
-  field("picture").src = `picture?again=${++again}`;
+  newPicture();
 }
 
 const events = new EventSource("events?since=0");
 events.onmessage = answered;
 events.addEventListener("status", told);
 events.onerror = () => {
-  if (!status || status.state !== "ended") show("unreachable", "The stream's page does not answer; trying again.");
+  if (!status || status.state !== "ended") unreachable();
 };
 events.onopen = () => {
-  if (again || status) field("picture").src = `picture?again=${++again}`;
+  if (again || status) newPicture();
 };
 setInterval(draw, 100);
 setInterval(() => {
-  if (status && status.state !== "ended" && Date.now() - heard > 1000 * SILENCE)
-    show("unreachable", "The stream's page does not answer; trying again.");
+  if (status && status.state !== "ended" && Date.now() - heard > 1000 * SILENCE) unreachable();
 }, 1000);
 window.addEventListener("resize", () => answers.length && drawRows());
