@@ -105,13 +105,13 @@ class RunClassifier:
         from jax_irkd.models.folding import without_norms
         from jax_irkd.models.tsn import no_past
 
-        model, variables = without_norms(*self.network)
-        spec = trained_spec(self.meta)
         if not self.framewise:
-            manifest = {"temporal": getattr(model, "temporal", "")}
+            manifest = {"temporal": getattr(self.network.model, "temporal", "")}
             raise UserError(f"{self.path} {only_whole_clips(manifest)}")
+        spec = trained_spec(self.meta)
         if self._engine != "jax":
             return onnx_program.frames(self.network, spec, self._engine)
+        model, variables = without_norms(*self.network)
         step = jax.jit(functools.partial(frame_step, model=model, spec=spec))
         return functools.partial(step, jax.device_put(variables)), no_past(model, spec.cropped)
 
