@@ -10,6 +10,7 @@ from jax_irkd.deployment import clips as run_clips
 from jax_irkd.deployment import engines, onnx_file, onnx_frames, onnx_program
 from jax_irkd.deployment.accuracy import accuracy_change
 from jax_irkd.deployment.classifier import open_onnx
+from jax_irkd.deployment.exported import pack
 from jax_irkd.deployment.program import Program, check, clips_by_frames
 from jax_irkd.errors import UserError
 
@@ -62,7 +63,7 @@ def write(
 
         distance = check(open_onnx(path), program, precision)
         if frames:  # Now there is something to look for beside the file.
-            manifest["past"] = [[value.dtype.name, list(value.shape)] for value in past]
+            _, manifest["past"] = pack(past)
         onnx_frames.write(out, frames, manifest, check_frames)
         return distance
 
