@@ -49,7 +49,7 @@ def make_manifest(program: Program, meta: Mapping, results: Mapping, precision: 
         "scale": scale,
         "precision": precision,
         "batch_norm_folded": program.folded,
-        "temporal": program.temporal,
+        "temporal": getattr(program.network.model, "temporal", "none"),
         "architecture": onnx_program.architecture(program.network),
         "parameters": parameters,
         "flops": flops,

@@ -41,7 +41,7 @@ class Program(NamedTuple):
     `folded` says whether batch norms were, `cost` is parameters and operations per clip. `network`
     is the model that the function computes, in float32, and `names` are those of its weights.
     `frames` is a function of weights, frames and `past` (leaves), None for networks that need whole
-    clips; `temporal` is the network's.
+    clips.
     """
 
     function: Callable
@@ -54,7 +54,6 @@ class Program(NamedTuple):
     names: list[str]
     frames: Callable | None = None
     past: list[np.ndarray] | None = None
-    temporal: str = "none"
 
 
 def make_program(
@@ -89,7 +88,7 @@ def make_program(
 
     made = Program(function, weights, reference, keeps, spec, size, plain, names)
     if not streams(model):
-        return made._replace(temporal=getattr(model, "temporal", "none"))
+        return made
     leaves, kept = jax.tree.flatten(no_past(model, spec.cropped))
 
     def frames(weights, frames, past):
@@ -97,8 +96,7 @@ def make_program(
         logits, past = frame_step(restored(weights), frames, past, model=model, spec=spec)
         return logits, jax.tree.leaves(past)
 
-    past = [*map(np.asarray, leaves)]
-    return made._replace(frames=frames, past=past, temporal=model.temporal)
+    return made._replace(frames=frames, past=[*map(np.asarray, leaves)])
 
 
 def _jitted(model, variables: PyTree, spec: InputSpec) -> Callable:
