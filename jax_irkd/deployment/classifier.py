@@ -18,7 +18,7 @@ from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment import engines, onnx_file, onnx_frames, onnx_program
 from jax_irkd.detection.consensus import Frames
 from jax_irkd.errors import UserError, one_line
-from jax_irkd.models.tsn import TSN
+from jax_irkd.models.tsn import TSN, streams
 
 
 class Classifier(Protocol):
@@ -233,11 +233,6 @@ def probabilities(variables: Any, clips, *, model, spec: InputSpec):
 
     logits = model.apply(variables, prepare(clips, spec.resolution, spec.scale), train=False)
     return jax.nn.softmax(logits.logits.astype(np.float32))
-
-
-def streams(model: Any) -> bool:
-    """Whether the logits of a frame do not depend on the frames after it."""
-    return getattr(model, "temporal", "shift") != "shift"
 
 
 def frame_step(variables: Any, frames, past: Any, *, model, spec: InputSpec):

@@ -11,17 +11,12 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jax_irkd.data.spec import InputSpec
-from jax_irkd.deployment.classifier import (
-    cost,
-    frame_step,
-    probabilities,
-    streams,
-)
+from jax_irkd.deployment.classifier import cost, frame_step, probabilities
 from jax_irkd.deployment.precision import dequantise, with_precision
 from jax_irkd.detection.consensus import softmax
 from jax_irkd.errors import UserError
 from jax_irkd.models.folding import fold_batch_norm
-from jax_irkd.models.tsn import no_past
+from jax_irkd.models.tsn import no_past, streams
 from jax_irkd.training.evaluation import Network
 
 TOLERANCE = 1e-4  # largest difference of a probability from the Flax model's

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jax_irkd.data import augment
+from jax_irkd.data.spec import CHANNELS
 from jax_irkd.detection.consensus import Frames, Score, Scores, scores
-from jax_irkd.models.tsn import TSN, frame_logits, no_past
+from jax_irkd.models.tsn import frame_logits, no_past, streams
 from jax_irkd.training.evaluation import Network
 from jax_irkd.video.windows import Window
 
@@ -46,7 +47,7 @@ def make_score(network: Network, config: ConfigDict, modality: str) -> Score:
 def make_frames(network: Network, config: ConfigDict, modality: str) -> Frames | None:
     """The frames of `make_score`'s clips one after the other, where the network allows that."""
     model = network.model
-    if not isinstance(model, TSN) or model.temporal == "shift":
+    if not streams(model):
         return None
 
     @jax.jit
@@ -55,8 +56,8 @@ def make_frames(network: Network, config: ConfigDict, modality: str) -> Frames |
         return frame_logits(model, variables, ready, past)
 
     variables = jax.device_put(network.variables, jax.local_devices()[0])
-    side, channels = config.input.resolution, 3 if modality == "rgb" else 1
-    start = no_past(model, (side, side, channels))
+    side = config.input.resolution
+    start = no_past(model, (side, side, CHANNELS[modality]))
     return Frames(functools.partial(step, variables), start)
 
 

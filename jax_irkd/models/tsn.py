@@ -119,6 +119,11 @@ class TSN(nn.Module):
         return Outputs(logits, features, dict(head.variables["params"]))
 
 
+def streams(model: nn.Module) -> bool:
+    """Whether there are `frame_logits`: no frame's depend on the frames after it."""
+    return getattr(model, "temporal", "shift") != "shift"
+
+
 def frame_logits(
     model: TSN, variables: dict[str, Any], frames: Float[Array, "n h w c"], past: dict[str, Any]
 ) -> tuple[Float[Array, "n k"], dict[str, Any]]:
