@@ -166,9 +166,7 @@ def formerly_of(config: ConfigDict, role: str) -> dict:
 
 def make_model(config: ConfigDict, dataset: loading.Dataset, role: str) -> nn.Module:
     """The network of `role`."""
-    offset = {"input_offset": bool(config.weights.student)} if role == "student" else {}
-    section = config[f"{role}_model"]
-    return setup.make_model(section, len(dataset.class_names), config.dtype, **offset)
+    return setup.make_network(config, role, len(dataset.class_names))
 
 
 def check_ahead(

@@ -129,12 +129,9 @@ def _memory(
 
 def cost(config: ConfigDict, role: str, classes: int) -> NetworkCost:
     """Counts for the network of `role`, by tracing it forwards and backwards for one clip."""
-    student = role == "student"
-    fields = {"input_offset": True} if student and config.weights.student else {}
-    model = setup.make_model(config[f"{role}_model"], classes, config.dtype, **fields)
-    model = model.clone(axis_name=None)
+    model = setup.make_network(config, role, classes).clone(axis_name=None)
     training = config[f"{role}_training"]
-    side, channels = config.input.resolution, 1 if student else 3
+    side, channels = config.input.resolution, 1 if role == "student" else 3
 
     def clips(count):
         return _struct((count, config.input.num_segments, side, side, channels), jnp.float32)

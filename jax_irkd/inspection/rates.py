@@ -63,12 +63,10 @@ def phase_of(config: ConfigDict, dataset: loading.Dataset) -> Phase:
             )
         made = setup.make_distillers(config.distillers)
         teacher = load_network(expanded(config.teacher))[0]
-    offset = {"input_offset": bool(config.weights.student)} if role == "student" else {}
-    section, classes = config[f"{role}_model"], len(dataset.class_names)
     return Phase(
         name=config.method,
         modality="rgb" if role == "teacher" else "infrared",
-        model=setup.make_model(section, classes, config.dtype, **offset),
+        model=setup.make_network(config, role, len(dataset.class_names)),
         training=config[f"{role}_training"],
         distillers=made,
         shares=fields.make_shares(config.distillers) if made else {},

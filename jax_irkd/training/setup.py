@@ -38,6 +38,12 @@ def make_model(section: ConfigDict, num_classes: int, dtype: str, **overrides) -
         raise UserError(f"the model cannot be made from {chosen}: {error}") from error
 
 
+def make_network(config: ConfigDict, role: str, num_classes: int) -> TSN:
+    """The model of `role`, teacher or student, with what the weights it starts from need."""
+    offset = {"input_offset": bool(config.weights.student)} if role == "student" else {}
+    return make_model(config[f"{role}_model"], num_classes, config.dtype, **offset)
+
+
 def make_distillers(section: Mapping[str, Mapping[str, Any]]) -> dict:
     """`fields.make_distillers` for the training step, which compares clips over all devices."""
     return fields.make_distillers(section, AXIS)
