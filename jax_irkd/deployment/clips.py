@@ -49,7 +49,8 @@ def evenly(meta: Mapping[str, Any], split: str, count: int) -> Split:
     def batches():
         for place in places:
             clip = reader.centre(int(place))
-            yield clip["clips"][modality][None], np.array([clip["label"]])
+            if clip["mask"] > 0:  # what cannot be read is black, and nobody's example
+                yield clip["clips"][modality][None], np.array([clip["label"]])
 
     return Split(name, batches())
 

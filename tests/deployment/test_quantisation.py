@@ -63,6 +63,19 @@ def test_without_clips_nothing_is_calibrated(convolution):
         quantisation.quantised(convolution[0], [])
 
 
+def test_what_cannot_be_read_is_no_example(monkeypatch):
+    class Reader:
+        records = range(5)
+
+        def centre(self, i):
+            image = np.full((2, 4, 4, 1), i, np.uint8)
+            return {"clips": {"infrared": image}, "label": i, "mask": np.float32(i != 2)}
+
+    monkeypatch.setattr(clips, "_opened", lambda *_: (None, "infrared", "train", Reader()))
+    found = [int(labels[0]) for _, labels in clips.evenly({}, "train", 5).batches]
+    assert found == [0, 1, 3, 4]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
