@@ -26,13 +26,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
-from jax_irkd.data.records import text
+from jax_irkd.data.records import UNREADABLE, text
 from jax_irkd.errors import UserError, once
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress, console
@@ -46,8 +45,6 @@ from jax_irkd.training.setup import make_reader
 from jax_irkd.tstdd import encoding, training
 from jax_irkd.tstdd.flow import FlowCache
 from jax_irkd.tstdd.pictures import STREAMS, LabelledClip, check
-
-_DAMAGE = (ValueError, LookupError, TypeError, cv2.error, OSError, RuntimeError)
 
 
 def run(
@@ -192,7 +189,7 @@ def find_clips(
             record = reader.records[index]
             clip_id = text(record["clip_id"])
             cache.fill(clip_id, record["infrared"])
-        except _DAMAGE as error:
+        except UNREADABLE as error:
             reader.faults.count(clip_id, f"{type(error).__name__}: {error}")
             return None
         reader.faults.count()
