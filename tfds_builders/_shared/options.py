@@ -6,6 +6,7 @@ import json
 import os
 
 from jax_irkd.errors import UserError
+from jax_irkd.host import processor
 from jax_irkd.video.depth import AUTO, parse_range
 
 VARIABLE = "JAX_IRKD_BUILD"
@@ -94,6 +95,4 @@ class BuildOptions:
     @property
     def processes(self) -> int:
         """The number of worker processes."""
-        if self.workers or not hasattr(os, "sched_getaffinity"):
-            return self.workers or os.cpu_count() or 1
-        return len(os.sched_getaffinity(0))
+        return self.workers or processor.cores()

@@ -31,6 +31,7 @@ from jax_irkd.data.built import SYNTHETIC
 from jax_irkd.data.synthetic import recording, staging
 from jax_irkd.data.synthetic.staging import Clip
 from jax_irkd.errors import UserError
+from jax_irkd.host import processor
 from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.host.interrupts import deaf_children
 
@@ -159,7 +160,7 @@ def _made(
     root: Path, clips: list[Clip], seed: int, codec: str, workers: int | None
 ) -> Iterator[tuple[int, int]]:
     make = functools.partial(make_clip, root, seed, codec)
-    workers = min(workers or _cores(), max(1, len(clips) // 4))
+    workers = min(workers or processor.cores(), max(1, len(clips) // 4))
     if workers == 1:
         yield from map(make, clips)
         return
@@ -173,13 +174,6 @@ def _made(
             yield from made
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
 
 
 def _shown(done: Iterator, total: int, show: bool) -> Iterator:
