@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jax_irkd.data.loading import Dataset
+from jax_irkd.fields import leaves
 
 # Fields that change where or how fast a run computes, not what.
 _CIRCUMSTANCES = ("data_dir", "cache_dir", "threads", "eval_batch_size", "eval_every", "remat")
@@ -50,7 +51,7 @@ def identity_of(
         chosen |= {"method": phase, "distillers": full["distillers"], "teacher": teacher}
     if phase == "tstdd":
         chosen["tstdd"] = full["tstdd"]
-    flat = _flat(chosen)
+    flat = dict(leaves(chosen))
     if flat.get("model.temporal") == "none":
         # Nothing is shifted: the same run as before these two fields were there.
         flat = {k: v for k, v in flat.items() if not k.startswith("model.temporal")}
@@ -73,14 +74,6 @@ def facts_of(config: ConfigDict, dataset: Dataset, method: str, modality: str) -
         "class_names": list(dataset.class_names),
         "config": json.loads(config.to_json_best_effort()),
     }
-
-
-def _flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in tree.items():
-        nested = isinstance(value, Mapping)
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat
 
 
 def digest(identity: Mapping) -> str:

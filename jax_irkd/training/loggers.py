@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jax_irkd.errors import UserError, nearest, one_line
+from jax_irkd.fields import leaves
 from jax_irkd.host.files import write_whole
 from jax_irkd.training.events import Events
 
@@ -97,7 +98,7 @@ class MLflow:
 
         def begin() -> str:
             run = self._client.create_run(where, run_name=title).info.run_id
-            for field, value in _flat(facts.get("config") or {}):
+            for field, value in leaves(facts.get("config") or {}):
                 self._client.log_param(run, field, str(value)[:500])
             return run
 
@@ -177,11 +178,3 @@ def _kept(path: Path, make) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, make())
     return path.read_text("utf-8").strip()
-
-
-def _flat(tree: Mapping[str, Any], above: str = ""):
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
