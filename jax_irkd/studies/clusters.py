@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jax_irkd.errors import UserError, nearest, one_line
-from jax_irkd.host.files import read_json, write_whole
+from jax_irkd.host.files import expanded, read_json, write_whole
 from jax_irkd.host.interrupts import deaf_children
 from jax_irkd.studies import attempts
 from jax_irkd.studies.attempts import DONE, QUEUED, RUNNING, STOPPED, Attempt, Key, is_done
@@ -181,7 +181,7 @@ class Dask(_Cluster):
         super().begin(tasks, workdir, lock)
         from distributed import Client
 
-        file = Path(self._address).expanduser()
+        file = expanded(self._address)
         where = {"scheduler_file": str(file)} if file.is_file() else {"address": self._address}
         try:
             self._client = Client(**where, timeout=20, set_as_default=False)
