@@ -8,7 +8,6 @@ ends, and keep-alives find a machine that is gone. Each says with which exit cod
 import atexit
 import contextlib
 import os
-import secrets
 import selectors
 import socket
 import sys
@@ -39,6 +38,8 @@ def watch(index: int, count: int, share: Callable[[bytes], bytes], host: str = "
         return
     own = host or os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     if index == 0:
+        import secrets  # not at the top: every --help would wait for it
+
         with _listener() as door:
             token = secrets.token_hex(8)
             share(f"{own} {door.getsockname()[1]} {token}".encode())
@@ -152,6 +153,8 @@ def _listener() -> socket.socket:
 
 def _accept(door: socket.socket, token: str, count: int) -> dict[int, socket.socket]:
     """The connections of all others, as far as they come in time and know `token`."""
+    import hmac
+
     links, until = {}, time.monotonic() + JOINING
     while len(links) < count - 1 and (left := until - time.monotonic()) > 0:
         door.settimeout(left)
@@ -161,7 +164,7 @@ def _accept(door: socket.socket, token: str, count: int) -> dict[int, socket.soc
             given, index = link.recv(64).decode(errors="replace").split()
         except (OSError, ValueError):
             continue
-        if secrets.compare_digest(given.encode(), token.encode()):
+        if hmac.compare_digest(given.encode(), token.encode()):
             links[int(index)] = _kept_alive(link)
     return links
 
