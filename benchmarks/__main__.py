@@ -24,6 +24,7 @@ TITLES = {
     "losses": "The losses",
     "balance": "Weights in units of the cross-entropy",
     "inputs": "The input path",
+    "training": "A run as users start it",
     "shift": "The temporal shift",
     "seeds": "Several students in one program",
     "growth": "Cost as work grows",
@@ -52,7 +53,7 @@ QUICK = {
     "growth": ["--quick", "--repeats=1"],
 }
 # Minutes each: only when asked for by name or with --all.
-SLOW = ("shift", "student", "frames", "past", "engines", "build", "small_build")
+SLOW = ("training", "shift", "student", "frames", "past", "engines", "build", "small_build")
 
 
 def run_one(name: str, options: list[str]) -> dict | None:

@@ -9,12 +9,14 @@ core adds at most, and (3) measures the peak memory of a worker on a video of 10
 """
 
 import argparse
+import functools
 import multiprocessing
 import resource
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import av
@@ -49,17 +51,30 @@ def scene(size: tuple[int, int], frames: int, seed: int) -> Iterator[np.ndarray]
         yield frame
 
 
-def make_clips(folder: Path, clips: int, frames: int) -> None:
+def clip_key(number: int) -> str:
+    """The name of a clip: other people first, then other actions."""
+    return f"S001C{number % 3 + 1:03d}P{number % 40 + 1:03d}R001A{number // 40 + 1:03d}"
+
+
+def make_clip(folder: Path, number: int, frames: int) -> None:
+    """A pair as NTU RGB+D stores it."""
+    rgb, infrared = raw_ntu.ntu_paths(folder, clip_key(number))
+    raw_ntu.write_video(rgb, scene(RGB_SIZE, frames, number), size=RGB_SIZE, codec="h264")
+    grey = (
+        np.repeat(frame[..., :1], 3, axis=2) for frame in scene(INFRARED_SIZE, frames, 99 + number)
+    )
+    raw_ntu.write_video(infrared, grey, size=INFRARED_SIZE, infrared=True)
+
+
+def make_clips(folder: Path, clips: int, frames: int, workers: int = 1) -> None:
     """Pairs as NTU RGB+D stores them."""
-    for number in range(clips):
-        key = f"S001C{number % 3 + 1:03d}P{number + 1:03d}R001A001"
-        rgb, infrared = raw_ntu.ntu_paths(folder, key)
-        raw_ntu.write_video(rgb, scene(RGB_SIZE, frames, number), size=RGB_SIZE, codec="h264")
-        grey = (
-            np.repeat(frame[..., :1], 3, axis=2)
-            for frame in scene(INFRARED_SIZE, frames, 99 + number)
-        )
-        raw_ntu.write_video(infrared, grey, size=INFRARED_SIZE, infrared=True)
+    make = functools.partial(make_clip, folder, frames=frames)
+    if workers == 1:
+        for number in range(clips):
+            make(number)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(make, range(clips)))
 
 
 def seconds(step, repeats: int = 3) -> float:

@@ -29,7 +29,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks._measure import Figure, Timing, alternate, make_parser, ratio, run, show, spread
-from benchmarks.build import make_clips
+from benchmarks.build import clip_key, make_clips
 from jax_irkd.build import make_builder
 from jax_irkd.data import augment, loading
 from jax_irkd.data.frames import fit
@@ -46,21 +46,17 @@ WARM, SETTLE = 3, 0.5  # batches before the clock starts; seconds to fill the bu
 STAGES = ("read", "parse", "decode", "fit", "stack")
 
 
-def make_data(folder: Path, clips: int, frames: int) -> list[tuple[Path, Path]]:
+def make_data(folder: Path, clips: int, frames: int, workers: int = 1) -> list[tuple[Path, Path]]:
     """Films and builds `clips` pairs; the AVI files of each."""
     import tensorflow_datasets as tfds
 
     raw = folder / "raw"
-    make_clips(raw, clips, frames)
+    make_clips(raw, clips, frames, workers)
     builder = make_builder(NAME, folder / "tfds", BuildOptions())
     builder.show_progress = False
     config = tfds.download.DownloadConfig(manual_dir=raw, try_download_gcs=False)
     builder.download_and_prepare(download_config=config)
-    pairs = [
-        raw_ntu.ntu_paths(raw, f"S001C{number % 3 + 1:03d}P{number + 1:03d}R001A001")
-        for number in range(clips)
-    ]
-    return pairs
+    return [raw_ntu.ntu_paths(raw, clip_key(number)) for number in range(clips)]
 
 
 class Repeated(Sequence):
