@@ -22,6 +22,7 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 TITLES = {
     "step": "The distillation step",
     "losses": "The losses",
+    "devices": "The same numbers on the accelerator",
     "balance": "Weights in units of the cross-entropy",
     "inputs": "The input path",
     "training": "A run as users start it",
@@ -53,7 +54,17 @@ QUICK = {
     "growth": ["--quick", "--repeats=1"],
 }
 # Minutes each: only when asked for by name or with --all.
-SLOW = ("training", "shift", "student", "frames", "past", "engines", "build", "small_build")
+SLOW = (
+    "devices",
+    "training",
+    "shift",
+    "student",
+    "frames",
+    "past",
+    "engines",
+    "build",
+    "small_build",
+)
 
 
 def run_one(name: str, options: list[str]) -> dict | None:

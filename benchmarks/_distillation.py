@@ -111,6 +111,20 @@ def make_batch(sizes: Sizes, seed: int = 0) -> dict[str, np.ndarray]:
     return {"rgb": clips(3), "infrared": clips(1), "label": labels}
 
 
+def gradient_of(state: steps.TrainState, params: Mapping) -> dict:
+    """The student's gradient in the update from `params` to `state`, the first of its optimizer."""
+    traces = [part.trace for part in jax.tree.leaves(state.opt_state, is_leaf=_is_trace)]
+    return jax.tree.map(
+        lambda trace, before: np.asarray(trace) - DECAY * np.asarray(before),
+        jax.device_get(traces[0]["model"]),
+        params,
+    )
+
+
+def _is_trace(node) -> bool:
+    return hasattr(node, "trace")
+
+
 def as_step_input(batch: Mapping[str, np.ndarray], devices: int = 1) -> dict:
     """The batch as the training step takes it, split over so many devices and lying there."""
     clips = {name: batch[name] for name in ("rgb", "infrared") if name in batch}
@@ -126,7 +140,13 @@ def replicate(tree, devices: int = 1):
 
 
 def _mesh(devices: int) -> Mesh:
-    return Mesh(np.asarray(jax.devices()[:devices]), (steps.AXIS,))
+    return Mesh(np.asarray(_devices(devices)), (steps.AXIS,))
+
+
+def _devices(count: int) -> list[jax.Device]:
+    """The first of the kind that `jax.default_device` chose, if it did."""
+    chosen = jax.config.jax_default_device
+    return jax.devices(chosen.platform if chosen else None)[:count]
 
 
 def prepare(clips: dict, keys: jax.Array) -> dict:
@@ -171,7 +191,7 @@ def parallel(step, devices: int = 1):
         in_axes=(None, None, 0),
         out_axes=None,
         donate_argnums=0,
-        devices=jax.devices()[:devices],
+        devices=_devices(devices),
     )
 
 

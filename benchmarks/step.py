@@ -93,31 +93,19 @@ def check_equal(module, sizes: Sizes = CHECK) -> dict[str, float]:
     worst = {}
     for name, term in theirs.items():
         worst[name] = abs(float(terms[name]) / float(term) - 1)
-    learned = module.flatten(jax.device_get(_momentum(ours.state)))
-    before = module.flatten(found.student["params"])
+    learned = module.flatten(distillation.gradient_of(ours.state, found.student["params"]))
     squares = np.zeros(2)
     for path, parameter in module.leaves(baseline.step.student).items():
         if path not in learned:  # running statistics
             continue
-        gradient = learned[path] - distillation.DECAY * np.asarray(before[path])
         wanted = parameter.grad.float().cpu().numpy()
-        difference = module.as_torch(gradient).reshape(wanted.shape) - wanted
+        difference = module.as_torch(learned[path]).reshape(wanted.shape) - wanted
         squares += (difference**2).sum(), (wanted**2).sum()
     worst["gradient"] = float(np.sqrt(squares[0] / squares[1]))
     wrong = {name: value for name, value in worst.items() if not value <= TOLERANCE}
     if wrong:
         raise Unequal(f"ours and PyTorch's differ by more than {TOLERANCE}: {wrong}")
     return worst
-
-
-def _momentum(state) -> Mapping:
-    """The trace of SGD, after one update the gradient plus the decay."""
-    traces = [part.trace for part in jax.tree.leaves(state.opt_state, is_leaf=_is_trace)]
-    return traces[0]["model"]
-
-
-def _is_trace(node) -> bool:
-    return hasattr(node, "trace")
 
 
 def compare(
