@@ -162,7 +162,8 @@ def outputs(key: jax.Array, shape: tuple[int, int, int], width: int) -> Outputs:
     for i in range(4):
         size = -(-resolution // (4 * 2**i))
         full = (clips, segments, size, size, width * 2**i)
-        features[f"stage{i + 1}"] = jnp.abs(jax.random.normal(jax.random.fold_in(key, i), full))
+        before = jax.random.normal(jax.random.fold_in(key, i), full)
+        features[f"stage{i + 1}_preact"], features[f"stage{i + 1}"] = before, jnp.abs(before)
     features["pooled"] = features["stage4"].mean((1, 2, 3))
     return Outputs(jax.random.normal(key, (clips, CLASSES)), features)
 
