@@ -18,7 +18,7 @@ DEMO_SUBJECTS := 1-20,25,27,28,31,34,35,38
 TEST_SUBJECTS := 3,6,7,10,11,12,20-24,26,29,30,32,33,36,37,39,40
 DISTILLED ?= fitnet
 
-.PHONY: setup shell demo large-data gesture-data start-weights test test-fast lint format docs chaos bench gpu-check gpu-check-quick gpu-wheels clean
+.PHONY: setup shell demo large-data gesture-data untrimmed-data start-weights test test-fast lint format docs chaos bench gpu-check gpu-check-quick gpu-wheels clean
 
 setup: $(VENV)/.core
 $(VENV)/bin/python:
@@ -55,6 +55,11 @@ large-data: setup
 gesture-data: setup
 	$(BIN)/python -m jax_irkd.data.synthetic.gestures --out=runs/gestures_data/raw
 	$(BUILD) folder_ir --manual_dir=runs/gestures_data/raw --data_dir=runs/gestures_data/tfds
+
+# Untrimmed films, and one more class, of nothing: --config=configs/demo.py:data=untrimmed
+untrimmed-data: setup
+	$(FILM).untrimmed --out=runs/untrimmed_data/raw
+	$(BUILD) pku_mmd_ir --background --manual_dir=runs/untrimmed_data/raw --data_dir=runs/untrimmed_data/tfds
 
 # The weights that the demo starts from, of other people than the demo's
 start-weights: setup

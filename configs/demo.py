@@ -4,19 +4,22 @@ make demo, or: python -m jax_irkd.main --config=configs/demo.py:method=ours --wo
 
 `data=demo` has 600 training and 210 test clips; `data=large` (make large-data) as many training
 clips and 1,200 test clips of other people, for comparing methods; `data=gestures` (make
-gesture-data) is of another kind, 480 and 480 clips of eight generated hand gestures. The films
-were tuned on the demo's people, the teacher's epochs also with one seed of `large`.
+gesture-data) is of another kind, 480 and 480 clips of eight generated hand gestures;
+`data=untrimmed` (make untrimmed-data) are long films in PKU-MMD's layout for detection, 600 and
+600 instances of the ten actions and nothing of the kind between them. The films were tuned on the
+demo's people, the teacher's epochs also with one seed of `large`.
 The teacher starts from a small file that comes with the package, as RGB films are plentiful and
 infrared ones are not: a ResNet-18 that `data=start` (make start-weights) trains from nothing on
 other generated people. The students start from nothing.
 """
 
-from jax_irkd.config import paper_setup, parse
+from jax_irkd.config import PKU_PROTOCOLS, paper_setup, parse
 
 PROTOCOLS = {
     "demo": "cross_subject",
     "large": "cross_subject",
     "gestures": "split",
+    "untrimmed": "cross_subject",
     "start": "cross_view",
 }
 
@@ -32,6 +35,9 @@ def get_config(arg: str = ""):
     if data == "gestures":
         config.dataset.name = "folder_ir"
         config.dataset.protocols = {"split": {"train": ("train",), "test": ("test",)}}
+    if data == "untrimmed":
+        config.dataset.name, config.dataset.protocols = "pku_mmd_ir", PKU_PROTOCOLS
+        config.eval.raw_dir = "runs/untrimmed_data/raw"
     config.dataset.data_dir = f"runs/{data}_data/tfds"
     config.dataset.rgb_size = (112, 150)
     config.dataset.infrared_size = (112, 135)

@@ -24,6 +24,7 @@ NAMES = (
     "bench_student",
     "data.synthetic",
     "data.synthetic.gestures",
+    "data.synthetic.untrimmed",
     "weights",
     "detection",
 )

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jax_irkd import fields
 from jax_irkd.data import loading
-from jax_irkd.data.spec import CHANNELS
+from jax_irkd.data.spec import CHANNELS, background_of
 from jax_irkd.detection import untrimmed
 from jax_irkd.errors import UserError, plural
 from jax_irkd.host import devices
@@ -274,7 +274,7 @@ def calibrate(
         if key not in made:
             made[key] = calibrating.calibrate(other, config, dataset, modality)
     calibrating.keep(folder, made)
-    return calibrating.figures(last, scores)
+    return calibrating.figures(last, scores, background_of(dataset.class_names))
 
 
 def write_page(

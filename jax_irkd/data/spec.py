@@ -1,9 +1,16 @@
 """The clips a network reads: one description for training, prediction and exported files."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 CHANNELS = {"rgb": 3, "infrared": 1}
 BACKGROUND = "background"  # a class of this name is none: nothing of the others happens
+
+
+def background_of(class_names: Iterable[str]) -> int | None:
+    """The number of the class that stands for nothing; None where there is none."""
+    names = list(class_names)
+    return names.index(BACKGROUND) if BACKGROUND in names else None
 
 
 class InputSpec(NamedTuple):

@@ -71,19 +71,23 @@ class Exported:
         """Calibrated probabilities `b k` of those that a call gave, and which of the answers count.
 
         By the thresholds of the manifest's `calibration` (jax_irkd.metrics.calibration has the
-        equations); unchanged, and all of them, where the file has none. Look at the frames
-        yourself: black or frozen ones are answers like others here.
+        equations); unchanged, and all of them, where the file has none. A class called `background`
+        never counts. Look at the frames yourself: black or frozen ones are answers like others
+        here.
         """
         held = self.manifest.get("calibration")
+        names = list(self.class_names)
+        nothing = names.index("background") if "background" in names else -1
+        acts = np.asarray(probabilities).argmax(axis=1) != nothing
         if not held:
-            return probabilities, np.ones(len(probabilities), bool)
+            return probabilities, acts
         logs = np.log(np.maximum(np.asarray(probabilities, np.float64), 1e-30))
         away = (logs - logs.mean(axis=1, keepdims=True))[:, None] - np.array(held["means"])
         strange = np.einsum("nmk,kl,nml->nm", away, np.array(held["precision"]), away).min(axis=1)
         scaled = np.exp((logs - logs.max(axis=1, keepdims=True)) / held["temperature"])
         scaled /= scaled.sum(axis=1, keepdims=True)
         known = (-strange >= held["least_familiar"]) & (scaled.max(1) >= held["least_probable"])
-        return scaled.astype(np.float32), known
+        return scaled.astype(np.float32), known & acts
 
     def frame_program(self) -> tuple[Callable, list[np.ndarray]]:
         """`step` and `past`: logits, past = step(frames, past), from uint8 frames `n h w c` as they

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jax_irkd.data.spec import BACKGROUND
+from jax_irkd.data.spec import background_of
 from jax_irkd.errors import UserError
 from jax_irkd.metrics.calibration import Calibration
 from jax_irkd.video.depth import FLAT, contrast
@@ -66,8 +66,7 @@ class Judge:
             self.calibration = Calibration.from_json(held) if held else None
         except ValueError as error:
             raise UserError(f"{error}; export the run again") from error
-        names = list(getattr(network, "class_names", ()))
-        self.background = names.index(BACKGROUND) if BACKGROUND in names else None
+        self.background = background_of(getattr(network, "class_names", ()))
         self.threshold = threshold
         if threshold is None:
             self.threshold = self.calibration.least_probable if self.calibration else 0.0

@@ -1,8 +1,10 @@
 """The page that travels with an exported network."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from jax_irkd.data.spec import BACKGROUND, background_of
 
 _CARD = """\
 # {method} on {dataset}: {modality} action recognition
@@ -73,18 +75,21 @@ print(manifest["class_names"][probabilities[0].argmax()])
 """
 
 
-def judged(calibration: Mapping[str, Any] | None) -> str:
+def judged(calibration: Mapping[str, Any] | None, class_names: Sequence[str] = ()) -> str:
     """Whether somebody can tell when nothing happens."""
+    nothing = background_of(class_names) is not None
+    said = f"The class `{BACKGROUND}` means that nothing of the others happens. " * nothing
     if not calibration:
-        return (
+        return said + (
             "It always answers with one of its classes, also when nothing of the kind happens, and "
             "its probabilities are not calibrated."
         )
-    return (
+    return said + (
         "The program itself always answers with one of its classes. `calibration` in the manifest "
         f"tells when that counts: its temperature ({calibration['temperature']:.3g}) and "
-        f"thresholds reject {calibration['rejected']:.0%} of {calibration['clips']} true actions "
-        "of validation subjects. jax_irkd applies it; so does `judge` of an .irkd file's reader."
+        f"thresholds reject {calibration['rejected']:.0%} of the true actions among "
+        f"{calibration['clips']} clips of validation subjects. jax_irkd applies it; so does "
+        "`judge` of an .irkd file's reader."
     )
 
 
@@ -124,7 +129,7 @@ def model_card(manifest: Mapping[str, Any], kind: str = "irkd") -> str:
         flops=manifest["flops"] / 1e9,
         metrics=table if rows else "The run has no results yet (no results.json beside it).",
         accuracy=_smaller(manifest),
-        judged=judged(manifest.get("calibration")),
+        judged=judged(manifest.get("calibration"), manifest["class_names"]),
         protocol=manifest.get("protocol"),
         step=manifest.get("step"),
         commit=manifest.get("git_commit") or "unknown",

@@ -5,13 +5,13 @@ turns the windows' probabilities into rows and `detection.evaluate` scores them 
 protocol. Training sees trimmed instances, so no class stands for "nothing happens" unless the data
 set was built with `--background`: a stretch is proposed where the largest probability reaches a
 threshold (`config.eval.thresholds`; below 0.5 a second class can reach it too), and everything else
-is background.
+is background. How much is proposed where nothing happens stands beside the protocol's figures.
 """
 
 import itertools
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +23,9 @@ from orbax.checkpoint import multihost
 from jax_irkd.data.spec import BACKGROUND
 from jax_irkd.detection.proposals import segments
 from jax_irkd.detection.protocol import evaluate
+from jax_irkd.detection.quiet import Quiet, measure, together
 from jax_irkd.detection.rows import Row, read_folder, write_folder
-from jax_irkd.detection.scoring import make_watch
+from jax_irkd.detection.watching import clock_of, watched
 from jax_irkd.errors import UserError, plural
 from jax_irkd.host.files import expanded
 from jax_irkd.host.terminal import Progress, console
@@ -34,9 +35,7 @@ from jax_irkd.runs.network import load_network
 from jax_irkd.runs.results import save_results
 from jax_irkd.tfds_builders.pku_mmd_ir import untrimmed
 from jax_irkd.training.evaluation import Network
-from jax_irkd.video import grid, windows
-from jax_irkd.video.depth import AUTO, Range, parse_range
-from jax_irkd.video.faults import VideoError
+from jax_irkd.video import grid
 
 TITLE = "Detection in untrimmed videos"
 FIGURES = ("F1", "AP", "mAP_action", "mAP_video", "2D-AP")
@@ -114,14 +113,7 @@ def add_detection(config: ConfigDict, folder: Path, results: Mapping[str, Any]) 
     network, meta = load_network(folder)  # by all processes: Orbax lets them meet
     try:
         if jax.process_index() == 0:
-            found = detect(
-                network,
-                config,
-                meta["modality"],
-                folder / "detection",
-                parse_range(meta.get("range", AUTO)),
-                BACKGROUND in meta["class_names"],
-            )
+            found = detect(network, config, meta, folder / "detection")
             added = found | {"step": meta["step"], "settings": settings}
             held = save_results(folder, held | {"detection": added})
             write.add_section(folder, section(held))
@@ -145,47 +137,47 @@ def _meet() -> None:
 
 
 def detect(
-    network: Network,
-    config: ConfigDict,
-    modality: str,
-    folder: Path,
-    levels: Range = Range(),  # noqa: B008 (a tuple)
-    background: bool = False,
+    network: Network, config: ConfigDict, meta: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
     """Rows of every test video, written to `folder`, and the official figures of what is written.
 
-    With `background` the network's last class is that: it is never proposed, and takes its share of
-    the probability from the others. `without_background` has the figures of the same network where
-    it does not, the actions' probabilities summing to one. A damaged video counts with what could
-    be read of it and is named in `damaged_videos`.
+    Beside them stand false detections per minute of nothing and the AUROC of something (`quiet`).
+    The class `background` is never proposed, and takes its share of the probability from the
+    others; `without_background` then has the figures of the same network where it does not, the
+    actions' probabilities summing to one. A damaged video counts with what could be read of it and
+    is named in `damaged_videos`.
     """
-    chosen, watch = config.eval, make_watch(network, config, modality)
-    footage = find_footage(config)
-    rows: dict[str, list[Row]] = {}
-    ignored: dict[str, list[Row]] = {}
+    chosen, footage = config.eval, find_footage(config)
     faults: dict[str, str] = {}
-    with Progress(f"detect {modality}", len(footage.videos), unit="videos") as progress:
-        for video in footage.videos:
-            windows = _until_fault(_windows(video, config, modality, levels), video.name, faults)
-            scores, spans = watch(windows)
-            actions = scores[:, :-1] if background else scores
-            found = _segments(actions, spans, chosen)
-            rows[video.name] = _on_annotated_clock(found, video, modality, faults)
-            if background:
-                whole = np.maximum(actions.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-                found = _segments(actions / whole, spans, chosen)
-                ignored[video.name] = _on_annotated_clock(found, video, modality, faults)
-            progress.update(len(rows), video.name)
+    kinds = ["with", "without"] if BACKGROUND in meta["class_names"] else ["with"]
+    ways: dict[str, dict[str, list[Row]]] = {way: {} for way in kinds}
+    quiet: dict[str, list[Quiet]] = {way: [] for way in kinds}
+    with Progress(f"detect {meta['modality']}", len(footage.videos), unit="videos") as progress:
+        for seen in watched(network, config, meta, footage.videos, faults):
+            name, clock = seen.video.name, clock_of(seen.video, meta["modality"], faults)
+            spans = np.array(clock(seen.spans.tolist()), int).reshape(-1, 2)
+            for way, rows in ways.items():
+                scores = seen.actions if way == "with" else seen.renormalised
+                found = _segments(scores, seen.spans, chosen)
+                moved = clock([(round(row.start) - 1, round(row.end)) for row in found])
+                rows[name] = [r._replace(start=a + 1, end=b) for r, (a, b) in zip(found, moved)]
+                happening = seen.happening if way == "with" else scores.max(axis=1, initial=0.0)
+                truth = footage.ground[name]
+                quiet[way].append(measure(rows[name], truth, spans, happening, clock.rate))
+            progress.update(len(ways["with"]), name)
     shutil.rmtree(folder, ignore_errors=True)  # an earlier search may have left other videos
-    write_folder(folder, rows)
-    written = read_folder(folder)
-    figures = _evaluate(written, footage.ground, chosen)
-    if background:
-        figures["without_background"] = _evaluate(ignored, footage.ground, chosen)
-    return figures | {
+    write_folder(folder, ways["with"])
+    written = ways["with"] = read_folder(folder)
+    figures = {
+        way: _evaluate(rows, footage.ground, chosen) | _quietly(quiet[way])
+        for way, rows in ways.items()
+    }
+    if "without" in figures:
+        figures["with"]["without_background"] = figures["without"]
+    return figures["with"] | {
         "overlap": chosen.overlap,
         "missing": chosen.missing,
-        "videos": len(rows),
+        "videos": len(written),
         "proposals": sum(map(len, written.values())),
         "absent_videos": footage.absent,
         "damaged_videos": faults,
@@ -196,13 +188,16 @@ def section(results: Mapping[str, Any]) -> sections.Section:
     """The figures as a table of the report, the trimmed mAP above them."""
     found = results["detection"]
     settings = found["settings"]
-    rows = [["mAP of trimmed clips (mean class AP)", percent(results["metrics"]["mAP"])]]
-    rows += [[_NAMES[name], percent(found[name])] for name in FIGURES]
-    headers = ["figure", "value"]
+    columns, headers = [found], ["figure", "value"]
     if without := found.get("without_background"):
-        headers = ["figure", "with background", "without"]
-        rows = [[*rows[0], ""]]
-        rows += [[_NAMES[n], percent(found[n]), percent(without[n])] for n in FIGURES]
+        columns, headers = [found, without], ["figure", "with background", "without"]
+    trimmed = ["mAP of trimmed clips (mean class AP)", percent(results["metrics"]["mAP"]), ""]
+    rows = [trimmed[: len(headers)]]
+    rows += [[_NAMES[name], *(percent(one[name]) for one in columns)] for name in FIGURES]
+    for name, told in _QUIET.items():
+        values = [one.get(name) for one in columns]  # runs of before have none
+        if any(value is not None for value in values):
+            rows.append([told, *("–" if value is None else f"{value:.2f}" for value in values)])
     lead = (
         f"{plural(found['proposals'], 'proposal')} in {plural(found['videos'], 'video')} "
         f"({results['protocol']}), from "
@@ -225,53 +220,27 @@ _NAMES = {
     "mAP_video": "mAP_video, mean over videos",
     "2D-AP": "2D-AP, AP over overlaps 0.05 to 1",
 }
+_QUIET = {
+    "false_per_minute": "false detections per minute in which nothing is annotated",
+    "AUROC": "AUROC: windows of actions against windows of nothing",
+}
+
+
+def _quietly(parts: Sequence[Quiet]) -> dict[str, float | None]:
+    """Figures of how quiet it is where nothing happens; None for what cannot be told."""
+    whole = together(parts)
+    told = len(whole.acting) and len(whole.nothing)
+    return {
+        "false_per_minute": whole.per_minute if whole.minutes else None,
+        "quiet_minutes": whole.minutes,
+        "AUROC": whole.auroc if told else None,
+    }
 
 
 def _settings(config: ConfigDict) -> dict[str, Any]:
     """What decides the figures of a given network, as JSON gives it back."""
     everything = json.loads(config.eval.to_json_best_effort())
     return {k: v for k, v in everything.items() if k not in ("detection", "raw_dir")}
-
-
-def _windows(
-    video: untrimmed.UntrimmedVideo, config: ConfigDict, modality: str, levels: Range
-) -> Iterator[windows.Window]:
-    sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
-    return windows.windows(
-        getattr(video, modality),
-        infrared=modality == "infrared",
-        size=tuple(sizes[modality]),
-        length=config.eval.window,
-        stride=config.eval.stride,
-        num_segments=config.input.num_segments,
-        threads=config.input.threads,
-        levels=levels,
-    )
-
-
-def _until_fault(
-    windows: Iterator[windows.Window], name: str, faults: dict[str, str]
-) -> Iterator[windows.Window]:
-    try:
-        yield from windows
-    except VideoError as error:
-        faults[name] = str(error)
-        console.print(f"{name} counts as far as it can be read: {error}", highlight=False)
-
-
-def _on_annotated_clock(
-    rows: list[Row], video: untrimmed.UntrimmedVideo, modality: str, faults: dict[str, str]
-) -> list[Row]:
-    # The annotation counts RGB frames; the builder moves it to infrared ones by the same rule.
-    if modality != "infrared" or not rows:
-        return rows
-    spans = [(round(row.start) - 1, round(row.end)) for row in rows]
-    try:
-        moved = untrimmed.on_annotated_clock(video, spans)
-    except VideoError as error:
-        faults[video.name] = f"taken to have as many RGB as infrared frames: {error}"
-        return rows
-    return [row._replace(start=start + 1, end=end) for row, (start, end) in zip(rows, moved)]
 
 
 def _segments(scores: np.ndarray, spans: np.ndarray, chosen: ConfigDict) -> list[Row]:

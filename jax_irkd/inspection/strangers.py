@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
-from jax_irkd.data.spec import InputSpec
+from jax_irkd.data.spec import BACKGROUND, InputSpec
 from jax_irkd.data.synthetic import staging
 from jax_irkd.deployment.classifier import RunClassifier
 from jax_irkd.deployment.clips import staged
@@ -60,11 +60,17 @@ def measure(folder: Path, films: Sequence[str] = ()) -> list[Told]:
             f"{folder} is not calibrated; train with validation subjects, "
             "--config.input.validation=0.1, in another --workdir"
         )
-    known = softmax(read_scores(folder).logits)
+    held = read_scores(folder)
+    known, acts = softmax(held.logits), held.labels != judge.background
     config = ConfigDict(network.meta["config"])
     familiar, sure = judge.calibration.familiarity(known), _sure(judge, known)
-    rejected = float(1 - judge.calibration.recognised(known).mean())
-    found = [Told("true actions, test clips", len(known), None, None, rejected)]
+    unknown = np.array([not verdict.recognised for verdict in judge.of(known, [""] * len(known))])
+    found = [Told("true actions, test clips", int(acts.sum()), None, None, _mean(unknown[acts]))]
+    if not acts.all():
+        areas = (auroc(score[acts], score[~acts]) for score in (familiar, sure))
+        kind = f"{BACKGROUND}, test clips"
+        found.append(Told(kind, int((~acts).sum()), *areas, _mean(unknown[~acts])))
+    familiar, sure = familiar[acts], sure[acts]
     kinds = generated(spec) | left_out(config, spec) | brought(films, spec)
     for kind, clips in kinds.items():
         faults, scores = [], []
@@ -79,14 +85,21 @@ def measure(folder: Path, films: Sequence[str] = ()) -> list[Told]:
                 len(answers),
                 auroc(familiar, judge.calibration.familiarity(answers)),
                 auroc(sure, _sure(judge, answers)),
-                float(np.mean([not verdict.recognised for verdict in verdicts])),
+                _mean([not verdict.recognised for verdict in verdicts]),
             )
         )
     return found
 
 
 def _sure(judge: Judge, probabilities: np.ndarray) -> np.ndarray:
-    return judge.calibration.probabilities(probabilities).max(axis=1)
+    """The largest probability of a class that is one."""
+    calibrated = judge.calibration.probabilities(probabilities)
+    kept = np.arange(calibrated.shape[1]) != judge.background
+    return calibrated[:, kept].max(axis=1)
+
+
+def _mean(values: Sequence[bool] | np.ndarray) -> float:
+    return float(np.mean(values))
 
 
 def _batches(clips: Clips, size: int) -> Iterator[list[np.ndarray]]:
@@ -161,7 +174,8 @@ def section(found: Sequence[Told]) -> Section:
     """The table of a run's page."""
     lead = (
         "AUROC: the probability that a test clip is more familiar than one of these, 0.5 for a "
-        "guess; beside it that of the largest probability, which a network gives to anything. "
+        "guess; beside it that of the largest probability of an action, which a network gives to "
+        "anything. "
         "Rejected: by the thresholds that were chosen on validation subjects, or because the "
         "pictures are black, constant or stand still. Generated clips were rendered or drawn, "
         "nobody filmed them."

@@ -26,8 +26,8 @@ class Calibration(NamedTuple):
     """How to judge the answers of one network.
 
     `least_familiar` and `least_probable` are the thresholds of a recognised clip, chosen together
-    so that the share `rejected` of `clips` held-out clips, all of them true actions, falls below
-    one of them.
+    so that the share `rejected` of the true actions among `clips` held-out clips falls below one of
+    them.
     """
 
     temperature: float
@@ -48,7 +48,7 @@ class Calibration(NamedTuple):
         return -np.einsum("nmk,kl,nml->nm", away, self.precision, away).min(axis=1)
 
     def recognised(self, probabilities: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, " n"]:
-        """Whether an answer reaches both thresholds."""
+        """Whether an answer reaches both thresholds, be it an action or the background."""
         sure = self.probabilities(probabilities).max(axis=1) >= self.least_probable
         return sure & (self.familiarity(probabilities) >= self.least_familiar)
 
@@ -84,8 +84,13 @@ def fit(
     held: Float[np.ndarray, "n k"],
     held_labels: Int[np.ndarray, " n"],
     rejected: float = 0.05,
+    background: int | None = None,
 ) -> Calibration:
-    """The calibration of a network from its logits of training clips and of held-out ones."""
+    """The calibration of a network from its logits of training clips and of held-out ones.
+
+    Clips of the class `background` are no true actions: the thresholds are not chosen by them.
+    Raises ValueError where there are no others.
+    """
     temperature = fit_temperature(held, held_labels)
     points = centred(softmax(trained))
     present = np.unique(trained_labels)
@@ -96,7 +101,10 @@ def fit(
     mean = np.full_like(covariance, 1 / len(covariance))  # centred points have none to measure
     precision = np.linalg.inv(covariance + ridge * np.eye(len(covariance)) + mean) - mean
     open_to_all = Calibration(temperature, means, precision, -np.inf, 0.0, rejected, len(held))
-    probabilities = softmax(held)
+    actions = held_labels != (-1 if background is None else background)
+    if not actions.any():
+        raise ValueError("none of the held-out clips is a true action")
+    probabilities = softmax(held[actions])
     least = joint_thresholds(
         open_to_all.familiarity(probabilities),
         open_to_all.probabilities(probabilities).max(axis=1),

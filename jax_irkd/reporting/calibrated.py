@@ -22,7 +22,7 @@ def section(run: Run) -> list[Section]:
         f"Logits are divided by {found['temperature']:.3g}, the temperature at which the labels of "
         f"{found['clips']} clips of validation subjects are likeliest; no class changes its place. "
         f"An answer counts as recognised above thresholds that reject {percent(found['rejected'])} "
-        f"of these clips, true actions all of them; of the test clips they reject "
-        f"{percent(found['rejected_test'])}."
+        "of the true actions among them; of the true actions of the test clips "
+        f"{percent(found['rejected_test'])} are not recognised."
     )
     return [table_section(TITLE, HEADERS, rows, lead)]

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
 from jax_irkd.data.records import Chosen
+from jax_irkd.data.spec import background_of
 from jax_irkd.errors import UserError
 from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.metrics import calibration, classification
@@ -37,7 +38,13 @@ def calibrate(
     places = np.unique(np.linspace(0, total - 1, min(total, MOST_TRAINED)).round().astype(int))
     records = Chosen(reader.records, places.tolist())
     trained = evaluate(network, config, reader.of(records))
-    return calibration.fit(trained.logits, trained.labels, held.logits, held.labels, REJECTED)
+    nothing = background_of(dataset.class_names)
+    try:
+        return calibration.fit(
+            trained.logits, trained.labels, held.logits, held.labels, REJECTED, nothing
+        )
+    except ValueError as error:
+        raise UserError(f"the validation clips cannot calibrate anything: {error}") from error
 
 
 def key_of(step: int, averaged: bool) -> str:
@@ -69,15 +76,20 @@ def kept(folder: Path, step: int, averaged: bool = False) -> dict[str, Any] | No
         raise UserError(f"{path} holds {error}; {remedy}") from error
 
 
-def figures(made: Calibration, scores: Scores) -> dict[str, Any]:
-    """What a calibration changes on the test split, for the results of a run."""
+def figures(made: Calibration, scores: Scores, background: int | None = None) -> dict[str, Any]:
+    """What a calibration changes on the test split, for the results of a run.
+
+    `rejected_test` is the share of true actions that are not recognised; one that is taken for the
+    class `background` is not.
+    """
     probabilities = calibration.softmax(scores.logits)
+    counts = made.recognised(probabilities) & (probabilities.argmax(axis=1) != background)
     after = np.log(np.maximum(made.probabilities(probabilities), calibration.FAINTEST))
     found: dict[str, Any] = {
         "temperature": made.temperature,
         "clips": made.clips,
         "rejected": made.rejected,
-        "rejected_test": float(1 - made.recognised(probabilities).mean()),
+        "rejected_test": float(1 - counts[scores.labels != background].mean()),
     }
     for name, logits in (("before", scores.logits), ("after", after)):
         found[f"ece_{name}"] = classification.calibration_error(logits, scores.labels)

@@ -34,6 +34,7 @@ WORKING = {
     "data.synthetic": ["--out=/nowhere"],
     "detection": ["/nowhere/a", "/nowhere/b"],
     "data.synthetic.gestures": ["--out=/nowhere"],
+    "data.synthetic.untrimmed": ["--out=/nowhere"],
     "weights": ["save", "--run=/nowhere", "--out=/nowhere.safetensors"],
 }
 WITH_CONFIG = ("main", "study", "inspect", "doctor")
@@ -137,6 +138,7 @@ def test_a_word_too_many_is_named(name, capsys):
         ("bench_student", "--batch"),
         ("data.synthetic", "--seed"),
         ("data.synthetic.gestures", "--seed"),
+        ("data.synthetic.untrimmed", "--seed"),
         ("weights", "--out"),
         ("detection", "--threshold"),
     ],

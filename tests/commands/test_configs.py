@@ -147,10 +147,11 @@ def test_the_demos_data_sets_share_everything_but_the_data():
     for name, config in made.items():
         assert config.dataset.data_dir == f"runs/{name}_data/tfds"
         assert config.protocol in config.dataset.protocols
-    for name in ("large", "gestures"):
+    for name in ("large", "gestures", "untrimmed"):
         for section in ("input", "weights", "teacher_model", "student_training"):
             assert made[name][section] == made["demo"][section]
     assert made["gestures"].dataset.name == "folder_ir"
+    assert made["untrimmed"].eval.raw_dir == "runs/untrimmed_data/raw"
     assert demo.get_config("data=large,protocol=cross_view").protocol == "cross_view"
     with pytest.raises(ValueError, match=r"data='huge' should be one of \['demo', 'large'"):
         demo.get_config("data=huge")

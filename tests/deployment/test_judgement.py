@@ -110,7 +110,7 @@ def test_what_counts(network, threshold, reason):
 
 def test_the_reader_that_travels_with_a_file_judges_alike():
     file = Exported.__new__(Exported)
-    file.manifest = Calibrated.manifest
+    file.manifest, file.class_names = Calibrated.manifest, CLASSES
     given = np.concatenate([Calibrated(*z)([0]) for z in ((), STRANGE, DOUBTFUL)])
     probabilities, known = file.judge(given)
     verdicts = Judge(Calibrated()).of(given, [""] * 3)
@@ -118,6 +118,8 @@ def test_the_reader_that_travels_with_a_file_judges_alike():
     assert known.tolist() == [v.recognised for v in verdicts] == [True, False, False]
     file.manifest = {}
     assert file.judge(given)[1].all()
+    file.class_names = ("background", "sit", "clap")  # the likeliest class of all three
+    assert not file.judge(given)[1].any()
 
 
 def test_background_is_nothing(films, command):

@@ -12,11 +12,12 @@ from jax_irkd.configs import pku
 from jax_irkd.data import augment
 from jax_irkd.data.synthetic.raw_ntu import truncate, write_video
 from jax_irkd.data.synthetic.raw_pku import LABELS, pku_tree, video_path
-from jax_irkd.detection import consensus, scoring
+from jax_irkd.detection import consensus, scoring, watching
 from jax_irkd.detection import untrimmed as evaluation
 from jax_irkd.detection.protocol import evaluate
 from jax_irkd.detection.rows import read_folder
 from jax_irkd.errors import UserError
+from jax_irkd.tfds_builders.pku_mmd_ir.annotations import CLASSES
 from jax_irkd.video import windows
 from tests.helpers import fakes
 
@@ -125,11 +126,13 @@ def test_figures_with_and_without_background(raw, built, tmp_path, monkeypatch):
             row[51] = 1 - row[:51].sum()
         return scores, spans
 
-    monkeypatch.setattr(evaluation, "make_watch", lambda *args: watch)
-    found = evaluation.detect(None, made, "infrared", tmp_path / "rows", background=True)
+    monkeypatch.setattr(watching, "make_watch", lambda *args: watch)
+    meta = {"modality": "infrared", "class_names": [*CLASSES, "background"]}
+    found = evaluation.detect(None, made, meta, tmp_path / "rows")
     without = found["without_background"]
     assert found["F1"] == 1 and found["proposals"] == 3 * len(truth)
     assert without["F1"] < 1 and without["mAP_action"] <= found["mAP_action"]
+    assert found["AUROC"] > 0.9 and found["false_per_minute"] == 0 < without["false_per_minute"]
     assert all(row.label <= 51 for rows in read_folder(tmp_path / "rows").values() for row in rows)
     shown = {"settings": {"window": 10, "stride": 5}, **found}
     made = evaluation.section(
@@ -190,9 +193,10 @@ def test_absent_damaged_and_slower_videos(tmp_path, built, raw):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "make_score", sure)
-        counts = evaluation.detect(network, chosen, "infrared", tmp_path / "detection")
+        meta = {"modality": "infrared", "class_names": CLASSES}
+        counts = evaluation.detect(network, chosen, meta, tmp_path / "detection")
         chosen.eval.missing = "official"
-        leaves = evaluation.detect(network, chosen, "infrared", tmp_path / "detection")
+        leaves = evaluation.detect(network, chosen, meta, tmp_path / "detection")
     found = read_folder(tmp_path / "detection")
     assert counts["absent_videos"] == ["0291-L"] and "0291-L" not in found
     assert set(counts["damaged_videos"]) == {"0291-M", "0292-R"}

@@ -84,6 +84,23 @@ def test_no_more_true_actions_are_rejected_than_was_said(share):
     assert far.sum() == unsure.sum()
 
 
+def test_background_clips_choose_no_thresholds():
+    """They are sure of themselves, and would make the thresholds those of themselves."""
+    logits, labels = problem(600)
+    held, held_labels = problem(600, seed=1)
+    rng = np.random.default_rng(2)
+    nothing = rng.normal(0, 1, (600, 5)) + 12 * np.eye(5)[4]
+    held, held_labels = np.concatenate([held, nothing]), np.append(held_labels, np.full(600, 4))
+    made = calibration.fit(logits, labels, held, held_labels, background=4)
+    actions = scipy.special.softmax(held[held_labels != 4], axis=1)
+    rejected = (~made.recognised(actions)).mean()
+    assert 0.04 < rejected <= 0.05 and made.clips == 1200
+    by_all = calibration.fit(logits, labels, held, held_labels)
+    assert (~by_all.recognised(actions)).mean() > 0.07
+    with pytest.raises(ValueError, match="none of the held-out clips is a true action"):
+        calibration.fit(logits, labels, nothing, np.full(600, 4), background=4)
+
+
 def test_what_resembles_no_class_is_unfamiliar():
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 5

@@ -15,7 +15,7 @@ from jax_irkd.runs import calibrating
 from jax_irkd.runs.network import load_network
 from jax_irkd.runs.results import read_scores
 from jax_irkd.training import setup
-from jax_irkd.training.evaluation import evaluate
+from jax_irkd.training.evaluation import Scores, evaluate
 from tests.helpers import fakes
 
 
@@ -70,3 +70,15 @@ def test_a_calibration_that_cannot_be_read_is_no_calibration_in_silence(run, tmp
     with pytest.raises(UserError, match="delete it, and the run is used as one that is not cal"):
         calibrating.kept(tmp_path, 7)
     assert calibrating.kept(tmp_path, 8) is None and calibrating.kept(tmp_path / "none", 7) is None
+
+
+def test_an_action_taken_for_background_is_not_recognised():
+    """Two actions in four are not: one is unsure, one is taken for class 2, which is nothing."""
+    logits = np.log(
+        [[0.8, 0.1, 0.1], [0.4, 0.3, 0.3], [0.1, 0.1, 0.8], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]
+    )
+    labels = np.array([0, 0, 0, 1, 2])
+    made = calibration.Calibration(1.0, np.zeros((1, 3)), np.zeros((3, 3)), -1.0, 0.5, 0.05, 9)
+    scores = Scores(np.arange(5).astype(str), labels, logits)
+    assert calibrating.figures(made, scores, background=2)["rejected_test"] == 0.5
+    assert calibrating.figures(made, scores)["rejected_test"] == pytest.approx(0.2)

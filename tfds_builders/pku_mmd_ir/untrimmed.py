@@ -1,5 +1,6 @@
 """The untrimmed videos of PKU-MMD and their annotations, as its raw files hold them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,16 +44,21 @@ def pku_annotations(
     return _annotated(folder, protocol, part)[1]
 
 
-def on_annotated_clock(
-    video: UntrimmedVideo, spans: list[tuple[int, int]]
-) -> list[tuple[int, int]]:
-    """Infrared frame ranges as the RGB frames of the same moments, which the annotation counts.
+class AnnotatedClock:
+    """The frames of a modality as those RGB frames of the same moments that the annotation counts.
 
     Raises VideoError when one of the films cannot be read.
     """
-    from jax_irkd.tfds_builders.pku_mmd_ir.videos import on_own_clock
 
-    return on_own_clock(spans, Film(video.infrared).whole, Film(video.rgb).whole)
+    def __init__(self, video: UntrimmedVideo, modality: str):
+        self._rgb = Film(video.rgb).whole
+        self._own = Film(video.infrared).whole if modality == "infrared" else self._rgb
+        self.rate = self._rgb.rate  # annotated frames per second
+
+    def __call__(self, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        from jax_irkd.tfds_builders.pku_mmd_ir.videos import on_own_clock
+
+        return on_own_clock(list(spans), self._own, self._rgb)
 
 
 def _annotated(folder: str | Path, protocol: str, part: str):

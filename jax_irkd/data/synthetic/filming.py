@@ -17,7 +17,7 @@ import functools
 import json
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,10 +86,12 @@ def generate(
         raise UserError(f"seed must be 0 or more and workers 1 or more, not {seed} and {workers}")
     root = Path(out)
     clips = list(_clips(**chosen))
-    _claim(root, clips, {"version": VERSION, "seed": seed, "codec": codec})
+    folders = {clip_path(root, clip, kind).parent for clip in clips for kind in KINDS}
+    claim(root, {"version": VERSION, "seed": seed, "codec": codec}, folders)
     missing = [clip for clip in clips if not _complete(root, clip)]
     try:
-        counts = list(_shown(_made(root, missing, seed, codec, workers), len(missing), progress))
+        make = functools.partial(make_clip, root, seed, codec)
+        counts = list(shown(in_parallel(make, missing, workers), len(missing), progress))
     except (OSError, av.FFmpegError, UnknownCodecError) as error:
         raise UserError(f"cannot write the demo data to {root}: {error}") from error
     rgb_frames, infrared_frames = (sum(part) for part in zip((0, 0), *counts))
@@ -129,7 +131,7 @@ def _clips(subjects, cameras, repetitions, classes) -> Iterator[Clip]:
                     yield Clip(setup, camera, subject, repetition, action)
 
 
-def _claim(root: Path, clips: list[Clip], settings: dict) -> None:
+def claim(root: Path, settings: dict, folders: Iterable[Path]) -> None:
     """Makes the folders and writes down whose they are, or refuses those of somebody else."""
     manifest = root / SYNTHETIC
     try:
@@ -137,12 +139,12 @@ def _claim(root: Path, clips: list[Clip], settings: dict) -> None:
             found = read_json(manifest, "choose another --out or delete the folder")
             if found != settings:
                 raise UserError(
-                    f"{root} holds clips made with {found}, not {settings}; choose another --out "
+                    f"{root} holds films made with {found}, not {settings}; choose another --out "
                     "or delete the folder"
                 )
         elif root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise UserError(f"{root} is not an empty folder; choose another --out")
-        for folder in {clip_path(root, clip, kind).parent for clip in clips for kind in KINDS}:
+        for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
         write_whole(manifest, json.dumps(settings) + "\n")
     except (OSError, ValueError) as error:
@@ -156,13 +158,12 @@ def _complete(root: Path, clip: Clip) -> bool:
     return all(clip_path(root, clip, kind).exists() for kind in KINDS)
 
 
-def _made(
-    root: Path, clips: list[Clip], seed: int, codec: str, workers: int | None
-) -> Iterator[tuple[int, int]]:
-    make = functools.partial(make_clip, root, seed, codec)
-    workers = min(workers or processor.cores(), max(1, len(clips) // 4))
+def in_parallel(make: Callable, items: Sequence, workers: int | None, chunk: int = 4) -> Iterator:
+    """`make` of every item in order, by `workers` processes (all cores when None), not by one more
+    than there are chunks."""
+    workers = min(workers or processor.cores(), max(1, len(items) // chunk))
     if workers == 1:
-        yield from map(make, clips)
+        yield from map(make, items)
         return
     context = multiprocessing.get_context("spawn")  # forking a process that has used JAX may hang
     with concurrent.futures.ProcessPoolExecutor(
@@ -170,13 +171,13 @@ def _made(
     ) as pool:
         try:
             with deaf_children():
-                made = pool.map(make, clips, chunksize=4)
+                made = pool.map(make, items, chunksize=chunk)
             yield from made
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _shown(done: Iterator, total: int, show: bool) -> Iterator:
+def shown(done: Iterator, total: int, show: bool, unit: str = "clips") -> Iterator:
     """Passes `done` on under a progress bar with rate and time left, on standard error."""
     columns = (
         "filming", bars.BarColumn(), bars.MofNCompleteColumn(), "{task.fields[rate]}",
@@ -187,4 +188,4 @@ def _shown(done: Iterator, total: int, show: bool) -> Iterator:
         for item in done:
             yield item
             speed = bar.tasks[task].speed
-            bar.update(task, advance=1, rate=f"{speed:.1f} clips/s" if speed else "")
+            bar.update(task, advance=1, rate=f"{speed:.1f} {unit}/s" if speed else "")

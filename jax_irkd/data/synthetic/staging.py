@@ -67,20 +67,29 @@ def film(
         for kind, seconds in instants.items()
     }  # fmt: skip
     panels = rooms.room(generator(seed, ROOM, clip.setup))
-    stand = generator(seed, STAND, *clip)
-    azimuth = np.deg2rad(AZIMUTHS[clip.camera] + stand.uniform(-5, 5))
-    distance = stand.uniform(1.2, 1.3) * look.body.height  # people fill the frame alike
+    stand, noise = generator(seed, STAND, *clip), generator(seed, NOISE, *clip)
+    return shoot(scenes, panels, look.body.height, AZIMUTHS[clip.camera], stand, moment, noise)
+
+
+def shoot(
+    scenes: dict[str, list[Solid]], panels: list[rooms.Panel], tall: float, azimuth: float,
+    stand: np.random.Generator, moment: np.random.Generator, noise: np.random.Generator,
+) -> tuple[UInt8[np.ndarray, "t h w 3"], UInt8[np.ndarray, "u h w"]]:  # fmt: skip
+    """What both cameras record of `scenes` ("rgb" and "infrared") with a person so `tall`.
+
+    They stand near `azimuth` (degrees) where `stand` puts them; `moment` draws the lamp and the
+    grain of colours, `noise` the infrared sensor.
+    """
+    around = np.deg2rad(azimuth + stand.uniform(-5, 5))
+    distance = stand.uniform(1.2, 1.3) * tall  # people fill the frame alike
     height = stand.uniform(1.0, 1.3)
-    target = np.array(
-        [stand.uniform(-0.08, 0.08), look.body.height * stand.uniform(0.52, 0.56), 0.1]
-    )
-    place = (azimuth, distance, height, target)
+    target = np.array([stand.uniform(-0.08, 0.08), tall * stand.uniform(0.52, 0.56), 0.1])
+    place = (around, distance, height, target)
     colour = rendering.camera(*place, RGB_VIEW, RGB_SIZE)
     infrared = rendering.camera(*place, INFRARED_VIEW, INFRARED_SIZE, aside=0.06)
     lamp = moment.uniform(0.92, 1.06) * (1 + moment.normal(0, 0.015, 3))
     still = rooms.backdrop(panels, colour, moment, lamp=lamp)
     rgb = rendering.film_rgb(scenes["rgb"], colour, still, lamp, moment)
-    noise = generator(seed, NOISE, *clip)
     faults = rendering.sensor(INFRARED_SIZE, noise)
     still = rooms.backdrop(panels, infrared, noise, lamp=None)
     grey = rendering.film_infrared(scenes["infrared"], infrared, still, faults, noise)
@@ -102,17 +111,17 @@ def _scene(
         solids += things.prop(thing, furniture)
     if acted.chair:
         solids += things.chair(*acted.chair, len(seconds), furniture)
-    return _placed(solids, turn, spot)
+    return placed(solids, turn, spot)
 
 
 def _left_alone(clip: Clip, frames: int, seed: int, turn: float) -> list[Solid]:
     """A chair somewhere in the room."""
     furniture = generator(seed, FURNITURE, *clip)
     spot = np.array([furniture.uniform(-1, 1), 0.0, furniture.uniform(-1, 0.3)])
-    return _placed(things.chair(0.0, 0.0, frames, furniture), turn, spot)
+    return placed(things.chair(0.0, 0.0, frames, furniture), turn, spot)
 
 
-def _placed(solids: list[Solid], turn: float, spot: np.ndarray) -> list[Solid]:
+def placed(solids: list[Solid], turn: float, spot: np.ndarray) -> list[Solid]:
     cos, sin = np.cos(turn), np.sin(turn)
     about_y = np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])
     return [solid._replace(centres=solid.centres @ about_y.T + spot) for solid in solids]
