@@ -69,6 +69,9 @@ start-weights: setup
 	$(BIN)/python -m jax_irkd.weights save --run=runs/start/teacher \
 		--out=jax_irkd/weights/shipped/demo_resnet18.safetensors
 
+# Kept even where images of containers say not to: dozens of processes import the package.
+test test-fast chaos: export PYTHONDONTWRITEBYTECODE =
+
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
 

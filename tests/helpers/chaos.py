@@ -18,11 +18,13 @@ from tests.helpers import ROOT
 TIMEOUT = 1800  # seconds; a machine that does other things too is slow
 
 
-def start(workdir: Path, method: str, *options: str, **environment: str) -> subprocess.Popen:
-    """A worker process of its own."""
-    variables = os.environ | environment
-    if "XLA_FLAGS" not in environment:
-        variables["XLA_FLAGS"] = "--xla_backend_optimization_level=1"
+def start(
+    workdir: Path, method: str, *options: str, devices: int = 1, **environment: str
+) -> subprocess.Popen:
+    """A worker process of its own, compiled as all tests are but for its number of devices."""
+    counted = "--xla_force_host_platform_device_count="
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if not flag.startswith(counted)]
+    variables = os.environ | {"XLA_FLAGS": " ".join([*flags, f"{counted}{devices}"])} | environment
     return subprocess.Popen(
         [sys.executable, "-m", "tests.helpers.worker", workdir, method, *options],
         cwd=ROOT,
@@ -90,13 +92,12 @@ def start_together(workdir: Path, method: str, processes: int, devices: int, *op
     with socket.socket() as found:
         found.bind(("localhost", 0))
         port = found.getsockname()[1]
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1"
     return [
         start(
             workdir,
             method,
             *options,
-            XLA_FLAGS=flags,
+            devices=devices,
             COORDINATOR_ADDRESS=f"localhost:{port}",
             NUM_PROCESSES=str(processes),
             PROCESS_ID=str(index),

@@ -2,10 +2,25 @@
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def stop_at(step: int) -> None:
+    """Send this process a signal while the student makes its step `step`."""
+    from jax_irkd.training.loop import Trainer
+
+    observe = Trainer._observe
+
+    def observed(trainer, pending):
+        if pending and pending[0] == step - 1 and trainer.phase.modality == "infrared":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return observe(trainer, pending)
+
+    Trainer._observe = observed
 
 
 def main() -> int:
@@ -15,6 +30,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=float, default=4.0)
     parser.add_argument("--sync_bn", action="store_true")
     parser.add_argument("--num_devices", type=int, default=0)
+    parser.add_argument("--stop_at", type=int, default=0, help="a student's step, in process 1")
     arguments = parser.parse_args()
 
     from jax_irkd import algorithm
@@ -27,6 +43,8 @@ def main() -> int:
     from tests.helpers import fakes
 
     devices.start("auto")
+    if arguments.stop_at and os.environ.get("PROCESS_ID") == "1":
+        stop_at(arguments.stop_at)
     axis = AXIS if arguments.sync_bn else None
     setup.make_model = lambda *args, **kwargs: fakes.TinyModel(axis_name=axis)
     loading.open_dataset = lambda *args: fakes.dataset(clips=24)
