@@ -11,6 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jax_irkd import fields
+from jax_irkd.config import trains_teacher
 from jax_irkd.data import loading
 from jax_irkd.data.spec import CHANNELS, background_of
 from jax_irkd.detection import untrimmed
@@ -176,8 +177,7 @@ def check_ahead(
 
     Whatever can be found without training is found here, before anything is written.
     """
-    own = bool(config.distillers) and not config.teacher
-    if role == "student" and own:
+    if role == "student" and trains_teacher(config):
         teachers = folder.with_name("teacher")
         check_ahead(config, dataset, teachers, "teacher", ways.of_teacher)
     phase = "teacher" if role == "teacher" else config.method

@@ -152,6 +152,11 @@ def distillers_of(method: str, weights: str = "published") -> ConfigDict:
     return ConfigDict(rows, allow_dotted_keys=True)
 
 
+def trains_teacher(config: ConfigDict) -> bool:
+    """Whether a student's run trains its teacher first: it learns from one, and none is named."""
+    return bool(config.distillers) and not config.teacher
+
+
 def get_training() -> ConfigDict:
     """How one of the two networks is trained."""
     training = ConfigDict()

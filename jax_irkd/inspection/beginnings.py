@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from jax_irkd.config import trains_teacher
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.inspection.lines import GREEN, RED, YELLOW, Line
@@ -37,7 +38,7 @@ def check(config: ConfigDict) -> list[Line]:
 
 def _is_trained(config: ConfigDict, role: str) -> bool:
     if role == "teacher":
-        return config.method == "teacher" or bool(config.distillers and not config.teacher)
+        return config.method == "teacher" or trains_teacher(config)
     return config.method not in ("teacher", "tstdd")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
+from jax_irkd.config import trains_teacher
 from jax_irkd.data.loading import Dataset
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.training import setup
@@ -63,7 +64,7 @@ def phases(config: ConfigDict) -> list[tuple[str, str, str]]:
     if config.method == "teacher":
         return [teacher]
     student = (config.method, "student", "infrared")
-    return [teacher, student] if config.distillers and not config.teacher else [student]
+    return [teacher, student] if trains_teacher(config) else [student]
 
 
 def plan(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from jax_irkd import command_line
-from jax_irkd.config import METHODS, check_method
+from jax_irkd.config import METHODS, check_method, trains_teacher
 from jax_irkd.errors import UserError
 
 
@@ -150,9 +150,7 @@ def make_tasks(
             arguments = config_arguments(settings, method, seed)
             used |= set(arguments)
             configs[method] = _parse(arguments), arguments
-        shared = any(
-            bool(config.distillers) and not config.teacher for config, _ in configs.values()
-        )
+        shared = any(trains_teacher(config) for config, _ in configs.values())
         if shared and "teacher" not in methods:
             arguments = config_arguments(settings, "teacher", seed)
             configs = {"teacher": (_parse(arguments), arguments), **configs}
@@ -160,7 +158,7 @@ def make_tasks(
             config, arguments = configs[method]
             folder = below / method
             _check(config, folder, below)
-            needs = (seed, "teacher") if config.distillers and not config.teacher else None
+            needs = (seed, "teacher") if trains_teacher(config) else None
             command = _command(arguments, below, ("--busy=wait",) if elsewhere else ())
             tasks.append(PlannedRun(seed, method, folder, command, needs))
     unused = [o for o in settings.overrides if o not in used]
