@@ -25,6 +25,7 @@ LAUNCHERS = ("local", "slurm", "submitit-local", "dask")
 STOP = "study.stop"  # in the workdir: runs on other machines look for it
 JOBS = "jobs.json"
 MANY = 10_000  # times that a run may go back into the queue
+NEWS_S = 1.0  # seconds that Dask's word of an end may take to us
 
 
 def make_launcher(name: str, jobs: int, needs: Mapping[str, Any], address: str = "") -> Launcher:
@@ -215,10 +216,16 @@ class Dask(_Cluster):
         return [attempts.lost(task, f"Dask says {future.status}", time.monotonic() - since)]
 
     def _given_up(self, handle: _Job) -> list[Attempt] | None:
-        """Of a run that no worker holds: it waits for one, or its worker went; else None."""
+        """Of a run that no worker holds: it waits for one, or its worker went; else None.
+
+        One that has just ended is held by none either, and tells what it took.
+        """
         task, future, since = handle
         if any(future.key in keys for keys in self._client.processing().values()):
             return None
+        with contextlib.suppress(TimeoutError):
+            future.exception(timeout=NEWS_S)
+            return self.ended(handle, asked=False)
         future.cancel()
         left = attempts.lost(task, "no worker holds it", time.monotonic() - since)
         return [left | ({"state": DONE, "reason": ""} if is_done(task) else {"state": STOPPED})]

@@ -5,6 +5,7 @@ import re
 import shlex
 import signal
 import threading
+import types
 
 import pytest
 
@@ -110,6 +111,30 @@ def test_a_run_that_waits_for_a_worker_does_not_hold_up_the_end(tmp_path):
         launcher._client.close()
     assert status[0, "teacher"] == Status(STOPPED, "no worker holds it: it said nothing")
     assert status[0, "baseline"] == Status(DONE)
+
+
+def test_a_run_that_has_just_ended_tells_what_it_took(tmp_path):
+    """Its results are there and no worker holds it any more, but Dask's word is on its way."""
+    pytest.importorskip("distributed")
+
+    class Late:
+        key, status = "errand", "pending"
+
+        def done(self):
+            return self.status != "pending"
+
+        def exception(self, timeout):
+            self.status = "finished"
+
+        def result(self):
+            return [{"state": DONE, "peak_memory_bytes": 2**30}]
+
+    [task] = tasks_in(tmp_path, ("baseline",))
+    touch(task.folder / "results.json")
+    launcher = clusters.make_launcher("dask", 0, {}, "tcp://nowhere:8786")
+    launcher._client = types.SimpleNamespace(processing=dict)
+    [attempt] = launcher.ended(clusters._Job(task, Late(), 0.0), asked=False)
+    assert attempt == {"state": DONE, "peak_memory_bytes": 2**30}
 
 
 def test_what_slurm_is_asked_for(tmp_path):
