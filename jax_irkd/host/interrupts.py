@@ -54,7 +54,8 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL)
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
-        with contextlib.suppress(OSError):  # a terminal that hung up
+        # A terminal that hung up; or the signal came in the middle of a write to this stream.
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
             print(f"\n{self.requested}: finishing the step and saving", file=sys.stderr, flush=True)
 
 

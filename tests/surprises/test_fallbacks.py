@@ -177,6 +177,20 @@ def test_in_the_loop_a_signal_is_remembered(number):
     assert commands.run(body, [], resumes=True) == 0
 
 
+@pytest.mark.parametrize("error", [RuntimeError("reentrant call"), OSError(), ValueError("closed")])
+def test_a_signal_is_remembered_where_nothing_can_be_said(monkeypatch, error):
+    """In the middle of a line on stderr Python refuses another one: the step is still saved."""
+
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise error
+
+    monkeypatch.setattr(sys, "stderr", Broken())
+    with interrupts.StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested == "SIGTERM"
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "koi8-r", "utf-8"])
 def test_output_that_is_not_of_utf_8(monkeypatch, encoding):
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
