@@ -110,7 +110,8 @@ def divide(catalogue: loading.Catalogue, share: float) -> tuple[str, list[str], 
             f"input.validation is {share:g}, but all training clips are of one group ({kind}: "
             f"{groups[0]}), which cannot be divided; set input.validation=0"
         ) from None
-    mask = [group in set(aside) for group in groups]
+    held = set(aside)  # thousands where every clip is a group of its own
+    mask = [group in held for group in groups]
     trained = {label for label, kept in zip(catalogue.labels, mask) if not kept}
     lost = sorted(set(catalogue.labels) - trained - {-1})
     if lost:
