@@ -5,9 +5,10 @@ crop and the normalisation are its business; which frames it gets and at what si
 `num_segments`, `size` and `modality`.
 """
 
+import contextlib
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,7 +72,10 @@ def shared_frames(classifier: Classifier, windows: str = "auto") -> Frames | Non
 
 
 class RunClassifier:
-    """A run's network through Flax, or its ONNX program through another engine."""
+    """A run's network through Flax, or its ONNX programs through another engine.
+
+    A program is made when it is first needed, and once: that for clips, that for frames.
+    """
 
     def __init__(self, folder: str | Path, which: str = "last", engine: str = "jax"):
         import jax
@@ -86,31 +90,39 @@ class RunClassifier:
         self.modality, self.num_segments, self.size = spec[:3]
         self.path, self.framewise = folder, streams(self.network.model)
         self._flax = jax.jit(functools.partial(probabilities, model=self.network.model, spec=spec))
-        self._engine, self._program = "jax", None
+        self._onnx: onnx_program.Programs | None = None
         if chosen != "jax" and _writable(isinstance(self.network.model, TSN), engine, folder):
-            self._engine = chosen
-            self._program = onnx_program.clips(self.network, spec, chosen)
-        self.engine = self._program.name if self._program else f"Flax, {engines.jax_name()}"
+            self._onnx = onnx_program.Programs(
+                functools.partial(onnx_program.clips, self.network, spec, chosen),
+                functools.partial(onnx_program.frames, self.network, spec, chosen),
+            )
+
+    @property
+    def engine(self) -> str:
+        return self._onnx.name if self._onnx else f"Flax, {engines.jax_name()}"
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
-        if self._program:
-            return self._program(clips)[0]
+        if self._onnx:
+            return self._onnx.clips(clips)[0]
         return np.asarray(self._flax(self.network.variables, clips))
 
     def frame_program(self) -> tuple[Callable, PyTree]:
         """`Exported.frame_program` of the run's network. Raises UserError where it has none."""
-        import jax
-
         from jax_irkd.deployment.exported import only_whole_clips
-        from jax_irkd.models.folding import without_norms
-        from jax_irkd.models.tsn import no_past
 
         if not self.framewise:
             manifest = {"temporal": getattr(self.network.model, "temporal", "")}
             raise UserError(f"{self.path} {only_whole_clips(manifest)}")
+        return self._onnx.frames if self._onnx else self._stepping
+
+    @functools.cached_property
+    def _stepping(self) -> tuple[Callable, PyTree]:
+        import jax
+
+        from jax_irkd.models.folding import without_norms
+        from jax_irkd.models.tsn import no_past
+
         spec = trained_spec(self.meta)
-        if self._engine != "jax":
-            return onnx_program.frames(self.network, spec, self._engine)
         model, variables = without_norms(*self.network)
         step = jax.jit(functools.partial(frame_step, model=model, spec=spec))
         return functools.partial(step, jax.device_put(variables)), no_past(model, spec.cropped)
@@ -121,35 +133,36 @@ class RunClassifier:
 
 
 class OnnxClassifier:
-    """A network's ONNX program in an engine, and the manifest of the file it came from.
-
-    `frames` makes the program for frames, where there is one.
-    """
+    """A network's ONNX programs, which `clips` and `frames` make, and the manifest of its file."""
 
     def __init__(
         self,
         path: str | Path,
         manifest: dict[str, Any],
-        program: engines.Compiled,
-        frames: Callable[[], tuple[Callable, PyTree]] | None = None,
+        clips: Callable[[], engines.Compiled],
+        frames: Callable[[], tuple[onnx_program.Stepping, PyTree]] | None = None,
     ):
-        self.manifest, self._program, self.engine = manifest, program, program.name
-        self._frames, self.path, self.framewise = frames, path, frames is not None
+        self.manifest, self._onnx = manifest, onnx_program.Programs(clips, frames)
+        self.path, self.framewise = path, frames is not None
         self.class_names = tuple(manifest["class_names"])
         self.range = manifest.get("range", "auto")
         self.modality, self.num_segments = manifest["modality"], manifest["num_segments"]
         self.size = (manifest["height"], manifest["width"])
 
+    @property
+    def engine(self) -> str:
+        return self._onnx.name
+
     def __call__(self, clips: np.ndarray) -> np.ndarray:
-        return self._program(clips)[0]
+        return self._onnx.clips(clips)[0]
 
     def frame_program(self) -> tuple[Callable, PyTree]:
         """`Exported.frame_program`. Raises UserError where there is none."""
         from jax_irkd.deployment.exported import only_whole_clips
 
-        if not self._frames:
+        if not self.framewise:
             raise UserError(f"{self.path} {only_whole_clips(self.manifest)}")
-        return self._frames()
+        return self._onnx.frames
 
 
 def open_onnx(path: str | Path, engine: str = "auto") -> OnnxClassifier:
@@ -157,20 +170,38 @@ def open_onnx(path: str | Path, engine: str = "auto") -> OnnxClassifier:
     from jax_irkd.deployment.exported import FORMAT, check_manifest
 
     chosen = engines.choose(engine, onnx_file=True)
-    try:
-        content = Path(path).read_bytes()
-        whole = onnx_file.sealed(content)
-        if whole is False:
-            raise ValueError("its content has changed since it was written")
+    with _of_an_export(path):
+        content, whole = _unchanged(path)
         manifest = json.loads(onnx_file.metadata(content)["jax_irkd"])
         if manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']}, this version reads {FORMAT}")
         check_manifest(manifest, ("class_names", "modality", "num_segments", "height", "width"))
         if manifest.get("sealed") and not whole:
             raise ValueError("its checksum is lost")
-        program = engines.compiled(content, chosen, manifest["precision"])
+        clips = functools.partial(_clips_in, path, chosen, manifest["precision"])
         frames = onnx_frames.frames_beside(path, manifest, chosen)
-        return OnnxClassifier(path, manifest, program, frames)
+        return OnnxClassifier(path, manifest, clips, frames)
+
+
+def _clips_in(path: str | Path, engine: str, precision: str) -> engines.Compiled:
+    with _of_an_export(path):
+        return engines.compiled(_unchanged(path)[0], engine, precision)
+
+
+def _unchanged(path: str | Path) -> tuple[bytes, bool]:
+    """The content of an `.onnx` file, and whether it has a seal that says that it is whole."""
+    content = Path(path).read_bytes()
+    whole = onnx_file.sealed(content)
+    if whole is False:
+        raise ValueError("its content has changed since it was written")
+    return content, bool(whole)
+
+
+@contextlib.contextmanager
+def _of_an_export(path: str | Path) -> Iterator[None]:
+    """Whatever goes wrong in the block is a UserError: the file is not what an export writes."""
+    try:
+        yield
     except Exception as error:  # an engine has an exception class for every fault
         reason = (str(error).splitlines() or [""])[0][:120]
         raise UserError(
@@ -190,20 +221,29 @@ def _open_irkd(path: Path, engine: str) -> Classifier:
         manifest, _, _, weights = read_archive(path)
         if not _writable(bool(manifest.get("architecture")), engine, path):
             return Exported(path)
-        try:
+        with _of_one_network(path):
             network = onnx_program.network_of(manifest, weights)
             spec = onnx_program.spec_of(manifest)
             precision = manifest["precision"].replace("int8", "float32")  # of the weights alone
-            program = onnx_program.clips(network, spec, chosen, precision)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ExportedError(
-                f"{path}: its weights are not those of its network ({one_line(error)[:120]}); "
-                "export the run again"
-            ) from error
-        frames = functools.partial(onnx_program.frames, network, spec, chosen, precision)
-        return OnnxClassifier(path, manifest, program, frames if streams(network.model) else None)
+        clips, frames = (
+            functools.partial(_of_one_network(path)(make), network, spec, chosen, precision)
+            for make in (onnx_program.clips, onnx_program.frames)
+        )
+        return OnnxClassifier(path, manifest, clips, frames if streams(network.model) else None)
     except ExportedError as error:
         raise UserError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _of_one_network(path: Path) -> Iterator[None]:
+    """What shows that weights and network differ is a UserError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: its weights are not those of its network ({one_line(error)[:120]}); "
+            "export the run again"
+        ) from error
 
 
 def _writable(plain: bool, engine: str, path: str | Path) -> bool:

@@ -98,6 +98,10 @@ class Exported:
         """
         if self._frames is None:
             raise ExportedError(f"{self.path} {only_whole_clips(self.manifest)}")
+        return self._stepping
+
+    @functools.cached_property
+    def _stepping(self) -> tuple[Callable, list[np.ndarray]]:
         program = _compilable(self.path, frames_of(self.manifest, self._frames), self.manifest)
         past = [np.zeros(shape, jnp.dtype(kind)) for kind, shape in self.manifest["past"]]
         return functools.partial(program, self._weights), past

@@ -56,7 +56,9 @@ def frames_beside(path: str | Path, manifest: dict, engine: str) -> Callable | N
     return functools.partial(_opened, beside(path), manifest, engine)
 
 
-def _opened(path: Path, manifest: dict, engine: str) -> tuple[Callable, list[np.ndarray]]:
+def _opened(
+    path: Path, manifest: dict, engine: str
+) -> tuple[onnx_program.Stepping, list[np.ndarray]]:
     """`onnx_program.frames` of a file. Raises UserError for one that belongs to another."""
     content = path.read_bytes()
     if not onnx_file.sealed(content):
@@ -66,7 +68,7 @@ def _opened(path: Path, manifest: dict, engine: str) -> tuple[Callable, list[np.
         raise UserError(f"{path} is of another export than the file beside it; export both again")
     program = engines.compiled(content, engine, manifest["precision"])
     past = [np.zeros(shape, kind) for kind, shape in manifest["past"]]
-    return onnx_program.stepping(program), past
+    return onnx_program.Stepping(program), past
 
 
 def _common(manifest: dict[str, Any]) -> dict[str, Any]:

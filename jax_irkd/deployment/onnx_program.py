@@ -1,9 +1,10 @@
 """A trained TSN as an ONNX model: from a run's network, or from what an `.irkd` file holds.
 
 An `.irkd` file has its weights under their names and says which network they are of. So it needs
-no second program to be run by other engines: the graph is written when the file is opened.
+no second program to be run by other engines: the graph is written when it is first needed.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -54,20 +55,51 @@ def clips(
 
 def frames(
     network: Network, spec: InputSpec, engine: str, precision: str = "float32"
-) -> tuple[Callable, list[np.ndarray]]:
+) -> tuple["Stepping", list[np.ndarray]]:
     """`Exported.frame_program` in an engine, of a network whose frames do not see later ones."""
     written, past = frame_model(network, spec, precision)
-    return stepping(engines.compiled(written.SerializeToString(), engine, precision)), past
+    return Stepping(engines.compiled(written.SerializeToString(), engine, precision)), past
 
 
-def stepping(program: engines.Compiled) -> Callable:
+class Stepping:
     """A program with the past in inputs and outputs of its own as a function of frames and past."""
 
-    def step(frames: np.ndarray, past: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-        logits, *past = program(frames, *past)
+    def __init__(self, program: engines.Compiled):
+        self._program, self.name = program, program.name
+
+    def __call__(
+        self, frames: np.ndarray, past: list[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        logits, *past = self._program(frames, *past)
         return logits, past
 
-    return step
+
+class Programs:
+    """A network's programs in an engine, each made when it is first needed: both hold the weights.
+
+    `clips` and `frames` make them; no `frames` where windows are computed whole.
+    """
+
+    def __init__(
+        self,
+        clips: Callable[[], engines.Compiled],
+        frames: Callable[[], tuple[Stepping, list[np.ndarray]]] | None,
+    ):
+        self._clips, self._frames = clips, frames
+
+    @functools.cached_property
+    def clips(self) -> engines.Compiled:
+        return self._clips()
+
+    @functools.cached_property
+    def frames(self) -> tuple[Stepping, list[np.ndarray]]:
+        return self._frames()
+
+    @property
+    def name(self) -> str:
+        """What runs the program that is there; where none is, the one for clips is made."""
+        made = vars(self)
+        return made["frames"][0].name if "frames" in made else self.clips.name
 
 
 def network_of(manifest: Mapping[str, Any], weights: Sequence[np.ndarray]) -> Network:

@@ -87,15 +87,22 @@ def run(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_run_and_its_file_through_every_engine(run, tmp_path):
-    """The file has eight bits a weight: what it holds is widened alike everywhere."""
+    """The file has eight bits a weight: what it holds is widened alike everywhere.
+
+    A program is made once, and only where it is needed: a stream's frames need none for clips.
+    """
     clips = np.random.default_rng(1).integers(0, 256, (2, 4, 48, 56, 1), dtype=np.uint8)
     path = tmp_path / "small.irkd"
     archive.export_run(run, path, precision="int8", measure=False)
     for source in (run, path):
-        expected = open_classifier(source, engine="jax")(clips)
+        by_jax = open_classifier(source, engine="jax")
+        assert by_jax.frame_program()[0] is by_jax.frame_program()[0]
+        expected = by_jax(clips)
         for engine in OTHERS:
             recognizer = Recognizer(source, engine=engine)
             assert recognizer.classifier.engine.lower().startswith(engine)
+            assert recognizer.classifier.frame_program()[0] is recognizer._frames.step
+            assert "clips" not in vars(recognizer.classifier._onnx)
             np.testing.assert_allclose(recognizer.classifier(clips), expected, atol=1e-5)
 
 
