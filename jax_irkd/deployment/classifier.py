@@ -307,7 +307,8 @@ def cost(variables: Any, step: Callable, spec: InputSpec) -> tuple[int, float]:
     """Parameters, and floating point operations of jitted `step(variables, clips)` for a clip."""
     import jax
 
+    from jax_irkd.host.operations import operations
+
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     clips = jax.ShapeDtypeStruct((1, *spec.shape), np.uint8)
-    analysis = step.lower(variables, clips).cost_analysis() or {}
-    return parameters, float(analysis.get("flops", float("nan")))
+    return parameters, operations(step, variables, clips)

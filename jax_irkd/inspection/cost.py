@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from jax_irkd.config import trains_teacher
 from jax_irkd.data.loading import Dataset
 from jax_irkd.data.spec import CHANNELS
+from jax_irkd.host.operations import operations
 from jax_irkd.training import setup
 from jax_irkd.training.objective import cross_entropy
 from jax_irkd.training.optimizers import make_optimizer
@@ -150,8 +151,8 @@ def cost(config: ConfigDict, role: str, classes: int) -> NetworkCost:
     state += _bytes(params) if training.ema_decay else 0
     return NetworkCost(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
-        forward_flops=_flops(forward.lower(variables, clips(1))),
-        training_flops=_flops(backward.lower(params, rest, clips(1))),
+        forward_flops=operations(forward, variables, clips(1)),
+        training_flops=operations(backward, params, rest, clips(1)),
         activations=kept[1] - kept[0],
         state=state,
         dtype=jnp.dtype(getattr(model, "dtype", jnp.float32)).name,
@@ -183,7 +184,3 @@ def _struct(shape, dtype):
 
 def _bytes(tree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _flops(lowered) -> float:
-    return float(lowered.cost_analysis()["flops"])

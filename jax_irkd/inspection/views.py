@@ -117,7 +117,7 @@ def _plans_table(plans: Sequence) -> Table:
 
 def short_flops(flops: float | None) -> str:
     """Operations in a unit a person can compare: 14.3 G, 2.1 P."""
-    if flops is None:
+    if flops is None or math.isnan(flops):
         return "unknown"
     power = min(int(math.log10(max(flops, 1)) / 3), 5)
     return f"{flops / 1000**power:.4g} {' kMGTP'[power].strip()}".rstrip()
