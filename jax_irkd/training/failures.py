@@ -2,8 +2,11 @@
 
 import contextlib
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+from jax_irkd.host.terminal import console
 
 # What an error of XLA says, and what helps. The first that fits counts.
 _REMEDIES = {
@@ -35,6 +38,11 @@ _REMEDIES = {
     ),
 }
 _MARK = "compiling"
+PATIENCE = 10.0  # seconds
+_NOTICE = (
+    "compiling the update; the first time this can take some minutes, the next start finds it in "
+    "the cache"
+)
 
 
 def remedy(text: str, role: str = "student", clips: int = 0) -> str | None:
@@ -53,13 +61,23 @@ def first_line(error: Exception, length: int = 200) -> str:
 
 @contextlib.contextmanager
 def compiling(folder: Path, watched: bool) -> Iterator[None]:
-    """Leave a mark while a program is compiled: where XLA cannot, it may end the process."""
+    """Leave a mark while a program is compiled: where XLA cannot, it may end the process.
+
+    And say what is going on where it takes long: on GPUs XLA tries out many kernels.
+    """
+    if not watched:
+        yield
+        return
     mark = folder / _MARK
-    if watched:
-        mark.touch()
-    yield
-    if watched:
-        mark.unlink(missing_ok=True)
+    mark.touch()
+    notice = threading.Timer(PATIENCE, console.print, (_NOTICE,), {"highlight": False})
+    notice.daemon = True
+    notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
+    mark.unlink(missing_ok=True)
 
 
 def last_time(folder: Path) -> str | None:

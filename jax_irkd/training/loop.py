@@ -182,10 +182,10 @@ class Trainer:
         writes = jax.process_index() == 0
         unexamined = self._is_unexamined(first)
         about = (first, not unexamined, self.config.loggers, self.meta)
-        self.log = RunLog(self.folder, *about) if writes else None
         trace = StepTrace(
             self.folder / "profile", first, self.num_steps, wanted=self.profile and writes
         )
+        self.log = RunLog(self.folder, *about) if writes else None
         self.clock.begin(first)
         # Only there has XLA ended the process: on GPUs and TPUs, at what it cannot compile.
         watched = writes and jax.default_backend() != "cpu"

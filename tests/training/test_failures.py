@@ -1,4 +1,5 @@
 import sys
+import time
 import types
 
 import jax
@@ -127,3 +128,16 @@ def test_the_last_words_of_a_compiler_that_ended_the_process():
     assert well == (True, "teacher", "well", "")
     assert not bad.good and "code -6" in bad.text and "Check failed: a == b" in bad.text
     assert "--xla_gpu_enable_triton_gemm=false" in bad.remedy
+
+
+def test_who_waits_for_a_compiler_is_told_why(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(failures, "PATIENCE", 0.01)
+    for watched in (False, True):
+        with failures.compiling(tmp_path, watched):
+            time.sleep(0.2)
+        assert ("compiling the update" in capsys.readouterr().out) == watched
+    monkeypatch.setattr(failures, "PATIENCE", 0.2)
+    with failures.compiling(tmp_path, True):
+        pass
+    time.sleep(0.3)
+    assert not capsys.readouterr().out
