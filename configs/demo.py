@@ -48,7 +48,6 @@ def get_config(arg: str = ""):
     config.input.hue_jitter = 0.05
     config.input.grey_share = 0.3  # infrared has no colour: a teacher of colours could not teach
     config.input.eval_batch_size = 32
-    config.input.threads = 2
 
     for model in (config.teacher_model, config.student_model):
         model.depth = 18

@@ -24,7 +24,9 @@ from jax_irkd.data.records import UNREADABLE, Catalogue, Chosen, Concatenated, c
 from jax_irkd.data.sampling import BalancedOrder, frame_indices, segment_positions
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError, nearest
+from jax_irkd.host import processor
 from jax_irkd.host.files import expanded
+from jax_irkd.host.prefetch import ahead
 
 
 class Clip(TypedDict):
@@ -92,7 +94,7 @@ class Dataset:
             logging.warning("dataset %s has no clips for the splits %s", self.name, missing)
         return Concatenated([self.splits[name] for name in splits if name in self.splits])
 
-    def catalogue(self, splits: Sequence[str], threads: int = 8) -> "Catalogue":
+    def catalogue(self, splits: Sequence[str], threads: int = 0) -> "Catalogue":
         """Names and labels of the clips of `splits`, in the order of `records`.
 
         Every record is read for it, once for each data set that is opened.
@@ -100,7 +102,7 @@ class Dataset:
         wanted = tuple(splits)
         if wanted not in self._catalogues:
             records = self.records(wanted)
-            self._catalogues[wanted] = catalogue(records, threads)
+            self._catalogues[wanted] = catalogue(records, processor.threads(threads))
         return self._catalogues[wanted]
 
     def without(self, names: Sequence[str]) -> "Dataset":
@@ -282,7 +284,7 @@ def training_batches(
     batch_size: int,
     first_step: int,
     process: tuple[int, int] = (0, 1),
-    threads: int = 4,
+    threads: int = 0,
     balanced: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Batches from `first_step` on, for ever; each epoch is a new permutation of the clips.
@@ -290,7 +292,8 @@ def training_batches(
     With the labels of the reader's clips in `balanced` the order is a `BalancedOrder`.
 
     `batch_size` is this process's share, `process` its (index, count). Together the processes read
-    exactly the clips a single one would have read at each step.
+    exactly the clips a single one would have read at each step. `threads` read clips ahead, as
+    `processor.threads` counts them; one more puts the next batch together.
     """
     index, count = process
     if balanced is None:
@@ -298,8 +301,7 @@ def training_batches(
     else:
         order = grain.MapDataset.source(BalancedOrder(balanced, seed)).seed(seed)
     clips = order.random_map(reader)[first_step * batch_size * count + index :: count]
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
-    return iter(clips.to_iter_dataset(options).batch(batch_size))
+    return _batched(clips, batch_size, threads)
 
 
 def evaluation_batches(
@@ -307,7 +309,7 @@ def evaluation_batches(
     *,
     batch_size: int,
     process: tuple[int, int] = (0, 1),
-    threads: int = 4,
+    threads: int = 0,
     views: int = 1,
 ) -> Iterator[Batch]:
     """Every clip exactly once, in order; the last batch is padded and its padding has mask 0.
@@ -319,5 +321,14 @@ def evaluation_batches(
     padding = -total % (batch_size * count)
     positions = [*range(total), *[-1] * padding][index::count]
     clips = grain.MapDataset.source(positions).map(functools.partial(reader.centre, views=views))
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
-    return iter(clips.to_iter_dataset(options).batch(batch_size))
+    return _batched(clips, batch_size, threads)
+
+
+def _batched(clips: grain.MapDataset, batch_size: int, threads: int) -> Iterator[Batch]:
+    """`clips` in batches, of which the next is made while one is computed with.
+
+    Putting 32 pairs of the paper's size together takes longer than a GPU's step on them.
+    """
+    count = processor.threads(threads)
+    options = grain.ReadOptions(num_threads=count, prefetch_buffer_size=2 * batch_size)
+    return ahead(clips.to_iter_dataset(options).batch(batch_size), depth=1)

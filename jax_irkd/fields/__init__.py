@@ -58,7 +58,7 @@ RULES = {
     "input.cutmix": Number(0, 100),
     "input.eval_scale": PART,
     "input.eval_batch_size": _whole(1, 65536),
-    "input.threads": _whole(1, 1024),
+    "input.threads": _whole(0, 1024),
     "input.max_broken": SHARE,
     "input.validation": Number(0, 0.5),
     "input.unpaired": Flag(),

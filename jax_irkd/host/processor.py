@@ -20,6 +20,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def threads(asked: int = 0) -> int:
+    """How many read clips: as many as asked for, or with 0 one a core, but no more than 16."""
+    return asked or min(cores(), 16)
+
+
 @functools.cache
 def _info() -> dict[str, str]:
     """The first processor's entries in /proc/cpuinfo; empty where there is no such file."""

@@ -33,6 +33,7 @@ from ml_collections import ConfigDict
 from jax_irkd.data import loading
 from jax_irkd.data.records import UNREADABLE, text
 from jax_irkd.errors import UserError, once
+from jax_irkd.host import processor
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress, console
 from jax_irkd.metrics import classification
@@ -106,7 +107,7 @@ def _train_and_test(
     readers = [make_reader(config, dataset, split, ("infrared",)) for split in ("train", "test")]
     with clock("flow"):
         train, test = (
-            [*find_clips(reader, cache, config.input.threads, stop, split)]
+            [*find_clips(reader, cache, processor.threads(config.input.threads), stop, split)]
             for reader, split in zip(readers, ("train", "test"))
         )
     if not train or not test:

@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from jax_irkd.errors import UserError
+from jax_irkd.host import processor
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress
 from jax_irkd.reporting.wording import percent
@@ -113,7 +114,7 @@ class StreamTrainer:
         update = jax.jit(update, donate_argnums=0)
         with (
             contextlib.closing(self._log(before + first)) as log,
-            ThreadPoolExecutor(self.config.input.threads) as pool,
+            ThreadPoolExecutor(processor.threads(self.config.input.threads)) as pool,
             Progress(f"train {self.name} stream", self.num_steps, first) as progress,
         ):
             for step, batch in enumerate(self._batches(first, pool), first + 1):
