@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import hlo
 from jax_irkd.models import winograd
 
 
@@ -22,15 +23,22 @@ class Ceilings(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What one call of a program needs: operations, bytes read and written, bytes held at once."""
+    """What one call of a program needs: operations, bytes read and written, bytes held at once.
+
+    `kernels` are the operations and bytes of each launch, where they can be told apart.
+    """
 
     flops: float
     bytes: float
     memory: float
+    kernels: tuple[tuple[float, float], ...] = ()
 
     def seconds(self, ceilings: Ceilings) -> float:
-        """The least time: all operations at the one ceiling, or all bytes at the other."""
-        return max(self.flops / ceilings.flops, self.bytes / ceilings.bytes)
+        """The least time: operations at the one ceiling, or bytes at the other, of each kernel."""
+        return sum(
+            max(flops / ceilings.flops, moved / ceilings.bytes)
+            for flops, moved in self.kernels or [(self.flops, self.bytes)]
+        )
 
 
 def ceilings(half: bool, size: int = 0, megabytes: int = 0) -> Ceilings:
@@ -69,9 +77,12 @@ def _best(call: Callable[[], object], repeats: int = 5) -> float:
 def needs_of(lower: Callable[[], object]) -> Cost:
     """What the program that `lower` returns needs, were its convolutions the plain ones.
 
-    Winograd's have fewer operations and lie in loops, whose bodies XLA counts once. The memory is
-    that of the program as it runs.
+    Winograd's, on CPUs, have fewer operations and lie in loops, whose bodies XLA counts once. The
+    memory is that of the program as it runs.
     """
+    if jax.default_backend() != "cpu":
+        lowered = lower()
+        return cost(lowered, lowered.compile())
     with plain_convolutions():
         lowered = lower()
         plain = cost(lowered, lowered.compile())
@@ -91,11 +102,10 @@ def plain_convolutions() -> Iterator[None]:
 def cost(lowered, compiled) -> Cost:
     """Counted, not measured.
 
-    Operations are those of the program as written: libraries that a device's compiler calls for
-    convolutions count as none after compilation. Bytes are those of the compiled program, every
-    input and output of a fused kernel once; caches are not reckoned with.
+    Bytes are those of the compiled program, every input and output of a fused kernel once; caches
+    are not reckoned with. On GPUs, where XLA counts no operations of the libraries that it calls
+    and none before it compiled, both are read from the compiled program, kernel by kernel.
     """
-    written, final = _analysis(lowered), _analysis(compiled)
     memory = compiled.memory_analysis()
     held = (
         memory.argument_size_in_bytes
@@ -103,6 +113,15 @@ def cost(lowered, compiled) -> Cost:
         + memory.temp_size_in_bytes
         - memory.alias_size_in_bytes
     )
+    if jax.default_backend() == "gpu":
+        found = list(hlo.Program(compiled.as_text()).kernels())
+        kernels = tuple(
+            (sum(kernel.flops.values()), kernel.bytes)
+            for kernel in found
+            for _ in range(kernel.times)
+        )
+        return Cost(*map(sum, zip(*kernels)), float(held), kernels)
+    written, final = _analysis(lowered), _analysis(compiled)
     return Cost(written.get("flops", 0.0), final.get("bytes accessed", 0.0), float(held))
 
 

@@ -61,6 +61,8 @@ def test_a_roofline_takes_the_nearer_ceiling():
     limits = _roofline.Ceilings(flops=100.0, bytes=10.0)
     assert _roofline.Cost(200.0, 10.0, 0.0).seconds(limits) == 2.0
     assert _roofline.Cost(200.0, 30.0, 0.0).seconds(limits) == 3.0
+    kernels = ((200.0, 0.0), (0.0, 30.0))  # one after the other
+    assert _roofline.Cost(200.0, 30.0, 0.0, kernels).seconds(limits) == 5.0
     measured = _roofline.ceilings(half=False, size=64, megabytes=1)
     assert measured.flops > 1e6 and measured.bytes > 1e6
 
