@@ -13,6 +13,19 @@ def background_of(class_names: Iterable[str]) -> int | None:
     return names.index(BACKGROUND) if BACKGROUND in names else None
 
 
+def whole_crop(size: tuple[int, int], scale: float, resolution: int) -> tuple[int, int] | None:
+    """Row and column where the centre crop of `scale` times the shorter side begins.
+
+    None unless it has whole pixels, and as many as `resolution`: resampling is then the identity.
+    The published sizes are such: 224 = 0.875 * 256.
+    """
+    side = scale * min(size)
+    top, left = ((length - side) / 2 for length in size)
+    if side != resolution or not (top.is_integer() and left.is_integer()):
+        return None
+    return int(top), int(left)
+
+
 class InputSpec(NamedTuple):
     """`num_segments` uint8 frames of `size` (height, width) and `channels`.
 

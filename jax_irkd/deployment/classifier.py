@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import PyTree
 
-from jax_irkd.data.spec import InputSpec
+from jax_irkd.data.spec import InputSpec, whole_crop
 from jax_irkd.deployment import engines, onnx_file, onnx_frames, onnx_program
 from jax_irkd.detection.consensus import Frames
 from jax_irkd.errors import UserError, one_line
@@ -284,20 +284,14 @@ def frame_step(variables: Any, frames, past: Any, *, model, spec: InputSpec):
 
 
 def prepare(clips, resolution: int, scale: float):
-    """`augment.prepare_evaluation`, except that a crop of whole pixels is cut, not resampled.
-
-    The published sizes are such: 224 = 0.875 * 256. Resampling it would multiply by the identity.
-    """
+    """`augment.prepare_evaluation`, except that a `whole_crop` is cut, not resampled."""
     import jax.numpy as jnp
 
     from jax_irkd.data import augment
 
-    height, width = clips.shape[2:4]
-    side = scale * min(height, width)
-    top, left = (height - side) / 2, (width - side) / 2
-    if side == resolution and top.is_integer() and left.is_integer():
-        rows = slice(int(top), int(top) + resolution)
-        columns = slice(int(left), int(left) + resolution)
+    begin = whole_crop(clips.shape[2:4], scale, resolution)
+    if begin is not None:
+        rows, columns = (slice(place, place + resolution) for place in begin)
         return augment.normalise(clips[:, :, rows, columns].astype(jnp.float32) / 255.0)
     prepared = augment.prepare_evaluation({"clips": clips}, resolution=resolution, scale=scale)
     return prepared["clips"]

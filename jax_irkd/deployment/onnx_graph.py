@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jax_irkd.data import pixels
 from jax_irkd.data.augment import resize_weights
-from jax_irkd.data.spec import InputSpec
+from jax_irkd.data.spec import InputSpec, whole_crop
 from jax_irkd.models.resnet import BLOCKS, LONG_STAGE, STAGES
 from jax_irkd.models.temporal import shifted_channels
 from jax_irkd.models.tsn import TSN
@@ -203,12 +203,10 @@ def pixels_of(graph: Graph, clips: str, spec: InputSpec) -> str:
     The deviation by which frames are divided as well is in the stem's kernel. The mean is not:
     zero padding comes after it.
     """
-    height, width = spec.size
-    side, size = spec.scale * min(height, width), spec.resolution
-    top, left = (height - side) / 2, (width - side) / 2
-    cut = side == size and top.is_integer() and left.is_integer()
-    if cut:
-        start, axes = np.int64([top, left]), np.int64([-3, -2])
+    (height, width), size = spec.size, spec.resolution
+    begin = whole_crop(spec.size, spec.scale, size)
+    if begin is not None:
+        start, axes = np.int64(begin), np.int64([-3, -2])
         clips = graph.add("Slice", clips, start, start + size, axes)
         height = width = size
     if spec.channels == 1:
@@ -217,10 +215,11 @@ def pixels_of(graph: Graph, clips: str, spec: InputSpec) -> str:
         frames = graph.add("Reshape", clips, np.int64([-1, height, width, spec.channels]))
         frames = graph.add("Transpose", frames, perm=[0, 3, 1, 2])
     frames = graph.cast(frames, TensorProto.FLOAT)
-    if not cut:
+    if begin is None:
+        side = spec.scale * min(height, width)
         rows, columns = (
-            np.asarray(resize_weights(length, *map(jnp.float32, (start, side)), size))
-            for length, start in ((height, top), (width, left))
+            np.asarray(resize_weights(length, *map(jnp.float32, ((length - side) / 2, side)), size))
+            for length in (height, width)
         )
         frames = graph.add("MatMul", rows.T, graph.add("MatMul", frames, columns))
     mean, _ = _pixel_statistics(spec)
