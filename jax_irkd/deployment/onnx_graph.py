@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from jax_irkd.data import pixels
 from jax_irkd.data.augment import resize_weights
 from jax_irkd.data.spec import InputSpec, whole_crop
-from jax_irkd.models.resnet import BLOCKS, LONG_STAGE, STAGES
+from jax_irkd.models.resnet import BLOCKS, STAGES, is_shifted
 from jax_irkd.models.temporal import shifted_channels
 from jax_irkd.models.tsn import TSN
 
@@ -248,14 +248,13 @@ def frame_logits(
         frames = graph.cast(frames, TensorProto.FLOAT16)
     maps = _stem(graph, frames, backbone["stem"], spec)
     _, counts = BLOCKS[model.depth]
-    every = 2 if max(counts) >= LONG_STAGE else 1
     side = -(-spec.resolution // 4)
     channels = model.width
     for level, (stage, count) in enumerate(zip(STAGES, counts, strict=True)):
         for index in range(count):
             stride = 2 if level > 0 and index == 0 else 1
             name = f"{stage}_block{index}"
-            shifted = shift(graph, maps, channels, side) if index % every == 0 else maps
+            shifted = shift(graph, maps, channels, side) if is_shifted(model.depth, index) else maps
             maps = _block(graph, maps, shifted, backbone[name], stride, name)
             side = -(-side // stride)
             channels = int(backbone[name][_last_conv(backbone[name])]["kernel"].shape[-1])

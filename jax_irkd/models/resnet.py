@@ -159,7 +159,14 @@ BLOCKS = {
     152: (Bottleneck, (3, 8, 36, 3)),
 }
 
-LONG_STAGE = 23  # blocks; networks with so long a stage shift in every other block
+_LONG_STAGE = 23  # blocks
+
+
+def is_shifted(depth: int, index: int) -> bool:
+    """Whether block `index` of a stage sees the temporal shift: every one, or every other one in
+    networks with a long stage."""
+    _, counts = BLOCKS[depth]
+    return max(counts) < _LONG_STAGE or index % 2 == 0
 
 
 def check_depth(depth: int) -> None:
@@ -258,7 +265,6 @@ class ResNet(nn.Module):
 
         block, counts = BLOCKS[self.depth]
         block = nn.remat(block) if self.remat else block
-        every = 2 if max(counts) >= LONG_STAGE else 1
         for level, (stage, count) in enumerate(zip(STAGES, counts, strict=True)):
             learns = still < level + 2
             norm = self._norm(train=train and learns, frozen=self.partial_bn)
@@ -266,7 +272,7 @@ class ResNet(nn.Module):
                 stride = 2 if level > 0 and index == 0 else 1
                 name = f"{stage}_block{index}"
                 width, zero = self.width * 2**level, self.zero_init_residual
-                shift = self.shift if index % every == 0 else _unchanged
+                shift = self.shift if is_shifted(self.depth, index) else _unchanged
                 last = index == count - 1
                 x = block(width, stride, conv, dense, norm, zero, shift, not last, name=name)(x)
             x = x if learns else jax.lax.stop_gradient(x)
