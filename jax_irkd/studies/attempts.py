@@ -74,12 +74,12 @@ def tell(child: Child, number: int) -> None:
         os.kill(child.process.pid, number)
 
 
-def ended(child: Child, asked: bool, wait: bool = False) -> Attempt | None:
-    """What a run took and what became of it; None while it lives, unless we `wait`.
+def ended(child: Child, asked: bool) -> Attempt | None:
+    """What a run took and what became of it; None while it lives.
 
     `asked`: whether it was told to stop.
     """
-    pid, code, usage = os.wait4(child.process.pid, 0 if wait else os.WNOHANG)
+    pid, code, usage = os.wait4(child.process.pid, os.WNOHANG)
     if not pid:
         return None
     child.process.returncode = code = os.waitstatus_to_exitcode(code)
