@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 from markupsafe import Markup
-from matplotlib import colormaps
 from PIL import Image
 
 from jax_irkd.errors import plural
@@ -157,6 +156,8 @@ def overlay(
     frames: UInt8[np.ndarray, "t h w 1"], maps: Float[np.ndarray, "t h2 w2"]
 ) -> UInt8[np.ndarray, "t h w 3"]:
     """Grey frames with the maps, scaled to [0, 1] over the clip, laid over them in colour."""
+    from matplotlib import colormaps  # not at the top: every run and study would wait for it
+
     maps = np.asarray(maps, np.float32) / max(float(np.max(maps)), 1e-12)
     shown = []
     for frame, heat in zip(frames, maps, strict=True):
