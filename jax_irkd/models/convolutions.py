@@ -4,7 +4,7 @@
 the gradient to the kernel is a matrix product: XLA would first swap the frames and the channels of
 the maps, one number at a time and with all that computed the maps in the same loop, which takes
 several times as long as the convolution. For the same reason 1x1 ones are products of matrices
-and not of maps. The 7x7 stem of a narrow network reads blocks of 2x2 pixels as channels.
+and not of maps there. The 7x7 stem of a narrow network reads blocks of 2x2 pixels as channels.
 """
 
 import functools
@@ -64,19 +64,16 @@ def dot_general(
     stride: int = 1,
     **options: Any,
 ) -> Float[Array, "n h2 w2 d"]:
-    """`jax.lax.dot_general` for `nn.Dense(dot_general=...)`, with all pixels along one axis.
+    """The 1x1 convolution of a stride, for `nn.Dense(dot_general=...)`.
 
-    The same function. Its gradient to the kernel sums over that axis; over three axes XLA on CPUs
-    would transpose the maps. With `stride` > 1 it is the 1x1 convolution of that stride: on CPUs
-    the product of every so many pixels, elsewhere the library's convolution, as XLA cannot tile
-    that product for a GPU. Differentiable in reverse mode, then once.
+    On CPUs one product of matrices with all pixels along one axis: its gradient to the kernel sums
+    over that axis, and over three axes XLA would transpose the maps. Elsewhere the library's
+    convolution: on GPUs that takes bias, shortcut and relu along, which products write and read
+    once more each, and XLA cannot tile the product of every other pixel there. Differentiable in
+    reverse mode, once.
     """
-    if stride > 1:
-        return _projection(stride, tuple(sorted(options.items())))(lhs, rhs)
     del dimension_numbers  # nn.Dense has one product: over the last axis and the first.
-    pixels = lhs.reshape(-1, lhs.shape[-1])
-    made = lax.dot_general(pixels, rhs, (((1,), (0,)), ((), ())), **options)
-    return made.reshape(*lhs.shape[:-1], -1)
+    return _pointwise(stride, tuple(sorted(options.items())))(lhs, rhs)
 
 
 def strided_dot_general(
@@ -95,23 +92,26 @@ def strided_dot_general(
 
 
 @functools.cache
-def _projection(stride: int, options: tuple[tuple[str, Any], ...]) -> Callable:
-    """`dot_general` with a stride. Gradients flow to both arguments."""
+def _pointwise(stride: int, options: tuple[tuple[str, Any], ...]) -> Callable:
+    """`dot_general` of a stride. Gradients flow to both arguments."""
 
-    def sliced(maps: Array, kernel: Array) -> Array:
-        return dot_general(maps[:, ::stride, ::stride], kernel, None, **dict(options))
+    def product(maps: Array, kernel: Array) -> Array:
+        maps = maps[:, ::stride, ::stride]
+        pixels = maps.reshape(-1, maps.shape[-1])
+        made = lax.dot_general(pixels, kernel, (((1,), (0,)), ((), ())), **dict(options))
+        return made.reshape(*maps.shape[:-1], -1)
 
-    def strided(maps: Array, kernel: Array) -> Array:
+    def convolved(maps: Array, kernel: Array) -> Array:
         return strided_dot_general(maps, kernel, None, stride=stride, **dict(options))
 
     @jax.custom_vjp
     def project(maps: Array, kernel: Array) -> Array:
-        return lax.platform_dependent(maps, kernel, cpu=sliced, default=strided)
+        return lax.platform_dependent(maps, kernel, cpu=product, default=convolved)
 
     def backward(kept: tuple[Array, Array], change: Array) -> tuple[Array, Array]:
         pulls = {
             name: lambda change, *kept, way=way: jax.vjp(way, *kept)[1](change)
-            for name, way in (("cpu", sliced), ("default", strided))
+            for name, way in (("cpu", product), ("default", convolved))
         }
         return lax.platform_dependent(change, *kept, **pulls)
 

@@ -1,10 +1,12 @@
 """Batch norms folded into the convolutions before them: a frozen network without them."""
 
+import functools
 import sys
 from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.typing import DTypeLike
 
 from jax_irkd.models.resnet import EPSILON
 from jax_irkd.models.tsn import TSN
@@ -15,14 +17,22 @@ def without_norms(model: nn.Module | None, variables: Any) -> tuple[nn.Module | 
 
     Other models come back as they are, for only TSN's layer names say which convolution a norm
     follows, and so does a TSN without norms. Of variables that are shapes only, shapes come back.
+    Kernels and biases of maps come in the type of the maps: else every call would convert them.
     """
     if not isinstance(model, TSN) or not model.norm:
         return model, variables
+    light = functools.partial(_light, dtype=model.dtype)
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(variables)):
-        folded = jax.eval_shape(fold_batch_norm, variables)
+        folded = jax.eval_shape(light, variables)
     else:
-        folded = fold_batch_norm(jax.device_get(variables))
+        folded = light(jax.device_get(variables))
     return model.clone(norm=False, winograd=sys.maxsize), folded
+
+
+def _light(variables: dict[str, Any], dtype: DTypeLike) -> dict[str, Any]:
+    params = fold_batch_norm(variables)["params"]
+    maps = jax.tree.map(lambda leaf: leaf.astype(dtype), params["backbone"])
+    return {"params": params | {"backbone": maps}}
 
 
 def fold_batch_norm(variables: dict[str, Any]) -> dict[str, Any]:

@@ -151,6 +151,15 @@ def _max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
     return x
 
 
+def _max_of_windows(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+def _quick_max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    """Without a gradient a GPU reads the map once for its windows, and three times for slices."""
+    return jax.lax.platform_dependent(x, cpu=_max_pool, default=_max_of_windows)
+
+
 BLOCKS = {
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
@@ -258,10 +267,7 @@ class ResNet(nn.Module):
         x = Stem(self.width, conv, norm, self.input_offset, name="stem")(frames)
         x = jax.lax.stop_gradient(x) if still >= 1 else x
         features = {"stem": x}
-        if quick:
-            x = _max_pool(x)
-        else:
-            x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = _max_pool(x) if train else _quick_max_pool(x) if quick else _max_of_windows(x)
 
         block, counts = BLOCKS[self.depth]
         block = nn.remat(block) if self.remat else block

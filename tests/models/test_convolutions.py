@@ -153,10 +153,12 @@ def test_a_strided_projection_is_the_product_of_every_other_pixel(product, size)
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
 
 
-def test_gpus_get_strided_projections_as_convolutions():
-    # XLA cannot tile the product of every other pixel for a GPU: the process would be aborted.
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gpus_get_pointwise_convolutions_of_the_library(stride):
+    # It adds bias and shortcut in the same kernel; and XLA cannot tile the product of every other
+    # pixel for a GPU: the process would be aborted.
     def loss(maps, kernel):
-        return convolutions.dot_general(maps, kernel, None, stride=2).sum()
+        return convolutions.dot_general(maps, kernel, None, stride=stride).sum()
 
     maps, kernel = normal(2, 8, 8, 16, seed=0), normal(16, 32, seed=1)
     on_gpu, on_cpu = lowered(jax.grad(loss, argnums=(0, 1)), maps, kernel)

@@ -2,6 +2,7 @@ import functools
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -50,6 +51,22 @@ def test_folding_twice_is_refused():
     folded = fold_batch_norm(networks.draw(network, 1, 1, 32, 32, 3))
     with pytest.raises(ValueError, match="no batch_stats to fold"):
         fold_batch_norm(folded)
+
+
+def test_a_light_network_keeps_maps_kernels_in_their_type_and_computes_the_same():
+    network = TSN(num_classes=5, depth=50, width=4, dtype=jnp.bfloat16)
+    clips = networks.normal(1, 1, 32, 32, 3)
+    variables = networks.draw(network, *clips.shape)
+    model, light = without_norms(network, variables)
+    kinds = {
+        name: {leaf.dtype for leaf in jax.tree.leaves(part)}
+        for name, part in light["params"].items()
+    }
+    assert kinds == {"backbone": {jnp.dtype("bfloat16")}, "head": {jnp.dtype("float32")}}
+    call = networks.jit(functools.partial(model.apply, train=False))
+    jax.tree.map(
+        np.testing.assert_array_equal, call(light, clips), call(fold_batch_norm(variables), clips)
+    )
 
 
 def test_only_a_network_with_known_names_and_norms_is_folded():

@@ -202,6 +202,16 @@ def test_axis_name_averages_the_statistics_over_devices():
         )
 
 
+def test_gpus_pool_windows_where_nothing_is_learnt():
+    x = networks.normal(1, 8, 8, 4)
+    traced = jax.jit(resnet._quick_max_pool).trace(x)
+    texts = {name: traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda")}
+    assert {name: "reduce_window" in text for name, text in texts.items()} == {
+        "cpu": False,
+        "cuda": True,
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(8, 7), (1, 3)])
 def test_max_pool_and_its_gradient_are_those_of_the_window_reduction(size):
