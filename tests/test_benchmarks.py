@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 import benchmarks.__main__ as everything
-from benchmarks import _distillation, _measure, _roofline, grey_teacher, growth
+from benchmarks import _distillation, _measure, _roofline, background, grey_teacher, growth
 from benchmarks._measure import Figure, Timing
+from jax_irkd.config import paper_setup
 from jax_irkd.data import loading
+from jax_irkd.detection.rows import Row
+from jax_irkd.detection.watching import Watched
 from jax_irkd.training.evaluation import Scores
 from tests.helpers import ROOT
 
@@ -220,3 +223,37 @@ def test_relations_keep_no_matrix_of_all_triplets():
 
     figure = losses._relations_memory(64, losses.RELATIONS[64])
     assert 0 < figure.value <= 2
+
+
+def test_figures_of_a_background_class_by_hand():
+    """Two recordings of two actions each: a network that names them, and one that also proposes two
+    in the four seconds of nothing."""
+    truth = [Row(1, 31, 60, 1.0), Row(2, 91, 120, 1.0)]  # of 180 frames
+    spans = np.array([[a, a + 30] for a in range(0, 180, 30)])
+
+    def film(name, eager):
+        actions, nothing = np.zeros((6, 51)), None if eager else np.full(6, 0.9)
+        actions[[1, 3], [0, 1]] = 0.9
+        if eager:
+            actions[[0, 4], 5] = 0.8, 0.6
+        else:
+            nothing[[1, 3]] = 0.1
+        answers = np.array([5 if eager else -1, 0, -1, 1, -1, -1])
+        return background.Film(
+            name, Watched(None, spans, actions, nothing), spans, 30.0, truth, answers
+        )
+
+    chosen = paper_setup("baseline", "cross_subject", 0)
+    chosen.eval.smoothing = 1
+    runs = [background.Run([film("0001-L", e), film("0002-L", e)], chosen) for e in (True, False)]
+    made = background.compare([runs], 0.5, draws=5)
+    without, with_ = made["without"], made["with"]
+    assert with_["mAP"]["mean"] == with_["F1"]["mean"] == 100 == without["mAP"]["mean"]
+    assert without["F1"]["mean"] == pytest.approx(100 * 2 / 3)  # four of eight proposals are right
+    assert without["false a minute"]["mean"] == pytest.approx(2 / (4 / 60))
+    assert with_["false a minute"]["change"] == pytest.approx([-30, -30])
+    assert with_["AUROC"]["mean"] == 1 == without["AUROC"]["mean"]
+    answered = "windows of nothing answered"
+    assert (without[answered]["mean"], with_[answered]["mean"]) == (25, 0)
+    assert with_["windows of actions rightly named"]["seeds"] == [100]
+    assert "with - without [-30.00, -30.00]" in background.table(made, 0.5)

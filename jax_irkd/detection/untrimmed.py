@@ -177,6 +177,7 @@ def detect(
     return figures["with"] | {
         "overlap": chosen.overlap,
         "missing": chosen.missing,
+        "calibrated": bool(meta.get("calibration")),
         "videos": len(written),
         "proposals": sum(map(len, written.values())),
         "absent_videos": footage.absent,
@@ -204,6 +205,8 @@ def section(results: Mapping[str, Any]) -> sections.Section:
         f"windows of {settings['window']} frames every {settings['stride']}; the official protocol "
         f"with hits from an overlap of {found['overlap']} on."
     )
+    if found.get("calibrated"):
+        lead += " Thresholds are of calibrated probabilities."
     if found["absent_videos"]:
         treated = {"official": "left out", "empty": "counted as not found"}[found["missing"]]
         lead += f" {len(found['absent_videos'])} annotated videos are absent and {treated}."

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from jax_irkd.data.spec import BACKGROUND, background_of
 from jax_irkd.detection.scoring import make_watch
 from jax_irkd.host.terminal import console
+from jax_irkd.metrics.calibration import Calibration
 from jax_irkd.tfds_builders.pku_mmd_ir import annotations, untrimmed
 from jax_irkd.training.evaluation import Network
 from jax_irkd.video import windows
@@ -49,7 +50,8 @@ def watched(
 ) -> Iterator[Watched]:
     """The windows of every video as the network of a run sees them.
 
-    `meta` is that of the run: modality, class names, range of pixels. What is wrong with a video is
+    `meta` is that of the run: modality, class names, range of pixels, and its calibration where it
+    has one: probabilities are calibrated then, as everywhere else. What is wrong with a video is
     added to `faults`.
     """
     watch = make_watch(network, config, meta["modality"])
@@ -57,6 +59,8 @@ def watched(
     known = [name for name in names if name != BACKGROUND]  # some may have been left out
     places = [annotations.CLASSES.index(name) for name in known]
     columns, silent = [names.index(name) for name in known], background_of(names)
+    held = meta.get("calibration")
+    calibrated = Calibration.from_json(held).probabilities if held else np.asarray
     for video in videos:
         found = _windows(video, config, meta["modality"], levels)
         scores, spans = watch(_until_fault(found, video.name, faults))
@@ -64,6 +68,7 @@ def watched(
         if not len(scores):
             yield Watched(video, spans, actions, None if silent is None else actions[:, 0])
             continue
+        scores = calibrated(scores)
         actions[:, places] = scores[:, columns]
         yield Watched(video, spans, actions, None if silent is None else scores[:, silent])
 

@@ -17,7 +17,9 @@ from jax_irkd.detection import untrimmed as evaluation
 from jax_irkd.detection.protocol import evaluate
 from jax_irkd.detection.rows import read_folder
 from jax_irkd.errors import UserError
+from jax_irkd.metrics import calibration
 from jax_irkd.tfds_builders.pku_mmd_ir.annotations import CLASSES
+from jax_irkd.tfds_builders.pku_mmd_ir.untrimmed import pku_videos
 from jax_irkd.video import windows
 from tests.helpers import fakes
 
@@ -139,6 +141,27 @@ def test_figures_with_and_without_background(raw, built, tmp_path, monkeypatch):
         {"detection": shown, "metrics": {"mAP": 0.5}, "protocol": "cross_subject"}
     )
     assert "with background" in made.html and "100.0" in made.html
+
+
+def test_classes_that_were_left_out_shift_no_labels(raw, built, monkeypatch):
+    """Class 0 of the network is PKU-MMD's third, its last one nothing."""
+    scores = np.array([[0.7, 0.1, 0.2]])
+    monkeypatch.setattr(watching, "make_watch", lambda *args: lambda w: (scores, [[0, 90]]))
+    names = [CLASSES[2], CLASSES[50], "background"]
+    made, videos = config(raw, built), pku_videos(raw, "cross_subject")[:1]
+    for known, nothing in ((names, 0.2), (names[:2], None)):
+        meta = {"modality": "infrared", "class_names": known}
+        [seen] = watching.watched(None, made, meta, videos, {})
+        assert dict(enumerate(seen.actions[0])) == {**dict.fromkeys(range(51), 0), 2: 0.7, 50: 0.1}
+        assert seen.nothing is None if nothing is None else seen.nothing == nothing
+        np.testing.assert_allclose(seen.happening, 0.7 if nothing is None else 0.8)
+        np.testing.assert_allclose(seen.renormalised[0, [2, 50]], [0.875, 0.125])
+    none = np.zeros((1, 3)), np.zeros((3, 3))
+    half = calibration.Calibration(0.5, *none, -1.0, 0.1, 0.05, 9).as_json()
+    meta = {"modality": "infrared", "class_names": names, "calibration": half}
+    [seen] = watching.watched(None, made, meta, videos, {})
+    np.testing.assert_allclose(seen.actions[0, [2, 50]], np.array([0.49, 0.01]) / 0.54)
+    np.testing.assert_allclose(seen.nothing, 0.04 / 0.54)
 
 
 @pytest.mark.slow
