@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from jax_irkd.data.spec import background_of
 from jax_irkd.deployment.judgement import Judge
 from jax_irkd.detection import untrimmed
 from jax_irkd.detection.proposals import segments
@@ -29,7 +28,7 @@ from jax_irkd.runs.network import load_network
 from jax_irkd.tfds_builders.pku_mmd_ir.annotations import CLASSES
 
 WAYS = ("without", "with", "ignored")
-THRESHOLDS = (0.5, 0.7, 0.9, 0.97)
+THRESHOLDS = (0.5, 0.3, 0.7)
 DRAWS = 400
 
 
@@ -73,15 +72,10 @@ class _Named:
 
 
 def _answers(judge: Judge, seen: Watched, names: Sequence[str]) -> np.ndarray:
-    silent = background_of(names)
-    columns = [
-        seen.nothing if place == silent else seen.actions[:, CLASSES.index(name)]
-        for place, name in enumerate(names)
-    ]
-    verdicts = judge.of(np.stack(columns, axis=1), [""] * len(seen.spans))
-    named = [CLASSES.index(names[int(v.probabilities.argmax())]) if v.recognised else -1
-             for v in verdicts]  # fmt: skip
-    return np.array(named)
+    """What is said of every window in a stream or a timeline whose pictures are good."""
+    verdicts = judge.of(seen.scores, [""] * len(seen.spans))
+    said = [names[int(v.probabilities.argmax())] if v.recognised else "" for v in verdicts]
+    return np.array([CLASSES.index(name) if name else -1 for name in said])
 
 
 def proposals(film: Film, way: str, config: ConfigDict, threshold: float) -> list[Row]:

@@ -240,7 +240,7 @@ def test_figures_of_a_background_class_by_hand():
             nothing[[1, 3]] = 0.1
         answers = np.array([5 if eager else -1, 0, -1, 1, -1, -1])
         return background.Film(
-            name, Watched(None, spans, actions, nothing), spans, 30.0, truth, answers
+            name, Watched(None, spans, actions, nothing, actions), spans, 30.0, truth, answers
         )
 
     chosen = paper_setup("baseline", "cross_subject", 0)

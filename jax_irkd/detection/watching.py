@@ -20,12 +20,14 @@ from jax_irkd.video.faults import VideoError
 
 class Watched(NamedTuple):
     """A video, its windows (frames of the modality watched, from 0, half-open), and their
-    probabilities of PKU-MMD's 51 actions and of nothing, None without such a class."""
+    probabilities of PKU-MMD's 51 actions and of nothing, None without such a class. `scores` are
+    those of the network's own classes, before they were calibrated."""
 
     video: untrimmed.UntrimmedVideo
     spans: Int[np.ndarray, "w 2"]
     actions: Float[np.ndarray, "w 51"]
     nothing: Float[np.ndarray, " w"] | None
+    scores: Float[np.ndarray, "w k"]
 
     @property
     def renormalised(self) -> Float[np.ndarray, "w 51"]:
@@ -66,11 +68,12 @@ def watched(
         scores, spans = watch(_until_fault(found, video.name, faults))
         actions = np.zeros((len(scores), len(annotations.CLASSES)))
         if not len(scores):
-            yield Watched(video, spans, actions, None if silent is None else actions[:, 0])
+            yield Watched(video, spans, actions, None if silent is None else actions[:, 0], scores)
             continue
-        scores = calibrated(scores)
-        actions[:, places] = scores[:, columns]
-        yield Watched(video, spans, actions, None if silent is None else scores[:, silent])
+        shares = calibrated(scores)
+        actions[:, places] = shares[:, columns]
+        nothing = None if silent is None else shares[:, silent]
+        yield Watched(video, spans, actions, nothing, scores)
 
 
 class SameClock(NamedTuple):
