@@ -111,6 +111,8 @@ def config_arguments(settings: StudySettings, method: str, seed: int) -> list[st
     options = ",".join([*settings.options, f"method={method}", f"seed={seed}"])
     file = f"--config={settings.file}:{options}"
     general = [o for o in settings.overrides if not _distiller_of(o)]
+    if len(general) == len(settings.overrides):
+        return [file, *general]
     has = set(_parse([file, *general]).distillers)
     return [
         file,
