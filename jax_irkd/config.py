@@ -23,6 +23,7 @@ METHODS = {
     "tstdd": (),
     **{name: (name,) for name in distillers.names()},
     "ours": ("dkd", "mgcam"),
+    "best": ("fitnet",),  # what our studies recommend, not the paper: docs/study.md says why
 }
 TEMPORAL = ("none", "shift", "causal")  # those of jax_irkd.models.temporal
 FROZEN = ("none", "stem", "stage1", "stage2", "stage3", "stage4")  # those of models.resnet

@@ -107,6 +107,7 @@ TITLES = {
     "teacher": "RGB teacher",
     "baseline": "Infrared only",
     "ours": "Ours (DKD + MGCAM)",
+    "best": "Best (FitNet)",
     "dkd": "DKD",
     "mgcam": "MGCAM",
     "tstdd": "TSTDDs",

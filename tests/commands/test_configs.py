@@ -92,6 +92,7 @@ def test_every_method_has_its_distillers(module, method):
 
 
 def test_joined_methods_add_up():
+    assert set(pku.get_config("method=best").distillers) == {"fitnet"}
     config = pku.get_config("method=dkd+at")
     assert set(config.distillers) == {"dkd", "at"} and config.method == "dkd+at"
     assert config.distillers.dkd.weight == 0.01
