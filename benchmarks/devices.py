@@ -21,6 +21,7 @@ from benchmarks._distillation import Sizes
 from benchmarks._measure import Figure, make_parser, run, show
 from benchmarks.losses import make_loss, outputs
 from jax_irkd import distillers
+from jax_irkd.host.devices import start
 
 TARGETS = {"highest": "≤ 1e-4", "default": "≤ 2e-2"}
 
@@ -91,6 +92,7 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
 
 
 def main() -> None:
+    start("off")  # programs are kept: a GPU takes minutes to compile them
     parser = make_parser(__doc__)
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--segments", type=int, default=4)

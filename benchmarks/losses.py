@@ -25,6 +25,7 @@ import optax
 import jax_irkd
 from benchmarks import _measure, _textbook
 from jax_irkd import distillers
+from jax_irkd.host.devices import start
 from jax_irkd.models.outputs import Outputs
 
 CLASSES = 60
@@ -221,6 +222,7 @@ def _waiting(function: Callable, *arguments) -> Callable[[], object]:
 
 
 def main() -> None:
+    start("off")  # programs are kept: a GPU takes minutes to compile them
     parser = _measure.make_parser(__doc__.splitlines()[0])
     parser.add_argument("--resolution", type=int, default=224)
     parser.add_argument("--clips", type=int, default=8)
