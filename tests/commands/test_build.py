@@ -103,6 +103,7 @@ def test_two_workers_give_the_same_bytes_as_one(raw, reference, tmp_path):
     assert records(tmp_path) == reference
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_nothing_that_loads_and_continues(raw, reference, tmp_path):
     command = [sys.executable, "-m", "jax_irkd.build", "ntu_rgbd_ir", "--workers=2"]
     command += [f"--manual_dir={raw}", f"--data_dir={tmp_path}"]
@@ -237,6 +238,7 @@ print("records", len(source))
 """
 
 
+@pytest.mark.slow
 def test_building_and_reading_need_no_tensorflow(raw, reference, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TENSORFLOW, str(raw), str(tmp_path)],

@@ -51,7 +51,7 @@ def test_the_wheel_adds_one_name_and_no_tests(site):
 
 EVERYWHERE = """
 import sys
-from jax_irkd import build, command_line
+from jax_irkd import build, command_line, study
 from jax_irkd.detection import untrimmed
 from jax_irkd.studies import planning
 for name in ("ntu", "configs/ntu.py", "pku", "configs/demo.py", "configs/mine.py"):
@@ -60,6 +60,7 @@ for name in ("ntu", "configs/ntu.py", "pku", "configs/demo.py", "configs/mine.py
 for name in build.DATASETS:
     print(build.make_builder(name, "data").name)
 print(planning.read_settings(["--config=ntu"]).file)
+print(study.main(["--config=ntu", "--report_only"]))
 assert not {"configs", "tfds_builders"} & set(sys.modules)
 """
 HOSTILE = "raise SystemExit('a file of the user was taken for ours')"
@@ -92,9 +93,9 @@ def test_the_wheel_beside_folders_of_the_same_names(site, tmp_path, package):
         "pku_mmd_ir",
         "folder_ir",
         "ntu",
+        "2",
     ], ended.stderr
-    ended = python(site, tmp_path, "-m", "jax_irkd.study", "--config=ntu", "--report_only")
-    assert ended.returncode == 2 and "holds no study" in ended.stderr
+    assert ended.returncode == 0 and "holds no study" in ended.stderr
 
 
 LOSSES = """

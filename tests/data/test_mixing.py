@@ -19,13 +19,13 @@ def test_a_box_by_hand():
 
 
 def test_what_is_erased_has_the_published_area_and_ratio():
-    drawn = jax.vmap(lambda key: mixing.draw_erased(key, 1.0, 64))(KEYS)
+    drawn = jax.jit(jax.vmap(lambda key: mixing.draw_erased(key, 1.0, 64)))(KEYS)
     area = np.asarray(drawn).mean((1, 2))
     height, width = (np.asarray(drawn).any(axis).sum(-1) for axis in (2, 1))
     assert area.min() > 0.005 and area.max() < 0.36 and area.std() > 0.05
     np.testing.assert_array_equal(height * width, area * 64**2)  # one rectangle
     assert (height / width).min() > 0.2 and (height / width).max() < 4.5
-    half = jax.vmap(lambda key: mixing.draw_erased(key, 0.5, 8))(KEYS)
+    half = np.asarray(jax.jit(jax.vmap(lambda key: mixing.draw_erased(key, 0.5, 8)))(KEYS))
     assert 20 < sum(bool(x.any()) for x in half) < 44
 
 
@@ -37,6 +37,7 @@ def clips_of(count=8):
     }
 
 
+@pytest.mark.slow
 def test_both_modalities_of_a_clip_lose_the_same_rectangle_in_all_frames():
     prepare = functools.partial(
         augment.prepare_training, resolution=16, scales=(1.0,), flip=True, colour_jitter=0.2
@@ -53,6 +54,7 @@ def test_both_modalities_of_a_clip_lose_the_same_rectangle_in_all_frames():
         np.testing.assert_allclose(erased[name][kept], plain[name][kept], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 1.0, "cutmix": 1.0}])
 def test_a_clip_holds_its_share_and_the_rest_of_its_neighbour(fields):
     # Clip i is the number i everywhere, in both modalities.
@@ -76,9 +78,9 @@ def test_a_clip_holds_its_share_and_the_rest_of_its_neighbour(fields):
 
 def test_shares_are_those_of_the_papers():
     clips = {"x": jnp.zeros((64, 1, 32, 32, 1))}
-    mixup = mixing.mix(clips, KEYS, mixup=0.2).shares
+    mixup = jax.jit(functools.partial(mixing.mix, mixup=0.2))(clips, KEYS).shares
     assert np.mean(np.abs(np.asarray(mixup) - 0.5) > 0.4) > 0.5  # Beta(0.2, 0.2) likes its ends
-    cut = np.asarray(mixing.mix(clips, KEYS, cutmix=1.0).shares)
+    cut = np.asarray(jax.jit(functools.partial(mixing.mix, cutmix=1.0))(clips, KEYS).shares)
     assert 0.4 < cut.mean() < 0.8  # uniform, and more where the border cuts the square off
 
 

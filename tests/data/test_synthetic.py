@@ -265,6 +265,7 @@ def test_infrared_shows_things_too(monkeypatch):
         assert np.median(change) == 0  # the rest of the picture is the same, noise and all
 
 
+@pytest.mark.slow
 def test_mean_colours_of_films_do_not_name_the_class():
     # Nearest class mean of the saturated pixels' hues on held-out people, by chance 25 %.
     def look(action, person):

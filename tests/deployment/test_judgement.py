@@ -196,6 +196,7 @@ def test_a_timeline_has_no_segments_where_there_is_nothing(films, command, tmp_p
     assert json.loads(line)["segments"] == []
 
 
+@pytest.mark.slow
 def test_a_stream_says_nothing_too(films, command, tmp_path):
     record = tmp_path / "seen.mp4"
     options = ("--stride=20", "--seconds=1", f"--annotate={record}")

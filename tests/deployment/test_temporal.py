@@ -67,6 +67,7 @@ def test_exported_files_keep_the_order_of_frames(run, tmp_path):
             _same(file, reference)
 
 
+@pytest.mark.slow
 def test_onnx_files_keep_the_order_of_frames(run, tmp_path):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")

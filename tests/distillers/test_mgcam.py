@@ -189,6 +189,7 @@ def test_order_of_the_clips_does_not_matter():
     np.testing.assert_allclose(loss(*moved), loss(*maps), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_equal_zero_and_large_clips_have_finite_gradients():
     student, teacher = as_float32(*draw())
     equal = jax.tree.map(lambda x: x.at[1].set(x[0]), (student, teacher))
@@ -268,6 +269,7 @@ def apply(pair, labels=None, **fields):
     return jax.jit(apply)(*pair, labels)
 
 
+@pytest.mark.slow
 def test_distiller_averages_segments_weighs_and_reports_the_contrast():
     student, teacher = as_float32(*draw())
     terms, updated = apply((outputs(student), outputs(teacher)), weight=2)

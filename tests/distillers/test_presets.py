@@ -118,6 +118,7 @@ def test_the_official_schedule_stretched():
     assert "ccskd_cross_entropy" not in constant
 
 
+@pytest.mark.slow
 def test_mgcam_takes_a_number_or_the_median_for_sigma():
     values = [
         terms("mgcam", f"mgcam.sigma={sigma}")[0]["mgcam"] for sigma in ("1", "0.1", "median")

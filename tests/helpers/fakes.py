@@ -113,6 +113,7 @@ def phase(config, **fields) -> Phase:
     return Phase(**(chosen | {"training": config.student_training} | fields))
 
 
+@functools.cache
 def teacher(key: int = 0) -> Network:
     """An untrained RGB network that looks trained."""
     model = TinyModel(width=6)

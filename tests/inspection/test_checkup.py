@@ -210,8 +210,10 @@ def test_programs_are_compiled_where_there_is_a_gpu(monkeypatch):
     assert asked[0][1:] == ["-m", "jax_irkd.doctor", "--config=configs/ntu.py", "--programs"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("times", "colour"), [(1.01, GREEN), (0.9, YELLOW), (0.4, RED)])
 def test_doctor_reckons_as_inspect_does(monkeypatch, times, colour):
+    fakes.use_tiny_models(monkeypatch)
     config = fakes.config("baseline")
     largest = max(part.needed for part in cost.plan(config, None, classes=checkup.CLASSES))
     monkeypatch.setattr(checkup, "_free_memory", lambda: int(times * largest))

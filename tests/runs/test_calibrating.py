@@ -31,6 +31,7 @@ def run(tmp_path_factory):
         yield workdir / "baseline", made, algorithm.run(made, workdir)
 
 
+@pytest.mark.slow
 def test_the_calibration_is_that_of_the_validation_clips(run):
     folder, config, results = run
     network, meta = load_network(folder)
@@ -44,6 +45,7 @@ def test_the_calibration_is_that_of_the_validation_clips(run):
     assert made.means.shape == (2, 2)
 
 
+@pytest.mark.slow
 def test_every_network_of_a_run_has_its_own(run):
     folder, _, results = run
     found = {which: load_network(folder, which)[1] for which in ("last", "best", "ema")}
@@ -53,6 +55,7 @@ def test_every_network_of_a_run_has_its_own(run):
     assert found["last"]["calibration"] != found["ema"]["calibration"]
 
 
+@pytest.mark.slow
 def test_results_and_page_tell_what_it_changes(run):
     folder, _, results = run
     told, scores = results["calibration"], read_scores(folder)

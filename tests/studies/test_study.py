@@ -469,6 +469,7 @@ def test_a_folder_with_another_configuration_is_refused(tmp_path):
         planning.make_tasks(settings, ["baseline"], [0], tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_from_plan_to_tables(tmp_path, monkeypatch, capsys):
     def fake(tasks, workdir, launcher, console):
         generated(tmp_path, {k: v for k, v in PREDICTIONS.items() if k != (1, "ours")}, LABELS)

@@ -64,6 +64,7 @@ def save(folder, modality="rgb", config=None, step=3, value=0.5, classes=DATA.cl
         checkpoints.save(step, state, meta, {"top1": 0.5, "ema_top1": 0.25})
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_run_again(tmp_path, quick):
     first = algorithm.run(fakes.config("dkd"), tmp_path)
     assert algorithm.run(fakes.config("dkd"), tmp_path) == first

@@ -193,6 +193,7 @@ def folder_of_classes(root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_build_from_pictures_remembers_its_range(tmp_path, capsys):
     raw = folder_of_classes(tmp_path / "raw")
     flags = [f"--manual_dir={raw}", f"--data_dir={tmp_path}", "--workers=1", "--range=7300,7700"]

@@ -15,11 +15,11 @@ from tests.helpers import fakes
 from tests.helpers.quick_compile import quick_compile  # noqa: F401
 from tests.training.test_steps import (
     LEARNING_RATE,
-    PREPARE,
     assert_close,
     batch_of,
     first,
     on_devices,
+    quick,
     setting,
 )
 
@@ -41,8 +41,7 @@ def taken_apart():
     """Gradients of every loss at the first step, by name: {"model": ..., "distillers": ...}."""
     _, state, variables = setting(METHODS, model=SMOOTH)
     teacher, batch = fakes.teacher(), batch_of()
-    keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.key(0), s))(batch["seed"])
-    clips = PREPARE(jax.tree.map(jnp.asarray, batch["clips"]), keys)
+    clips = quick(jax.tree.map(jnp.asarray, batch["clips"]), None)
     taught = teacher.model.apply(variables, clips["rgb"], train=False)
 
     def loss(name, params):
@@ -79,6 +78,7 @@ def test_pulls_are_those_of_gradients_taken_by_themselves():
         np.testing.assert_allclose(terms[f"{name}/cosine"], cosine, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_share_is_the_length_of_what_is_added_to_the_labels_gradient():
     state, after, terms = measured()
     found = taken_apart()
@@ -102,6 +102,7 @@ def test_a_share_is_the_length_of_what_is_added_to_the_labels_gradient():
     np.testing.assert_allclose(moved(lambda p: p["distillers"]), own, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_the_steps_between_use_what_was_measured():
     _, after, told = measured()
     plain, _, teacher = setting(METHODS, model=SMOOTH, shares=SHARES)
@@ -125,13 +126,13 @@ def test_no_balance_depends_on_the_number_of_devices():
     options = {"measure": True, "shares": {"sp": 0.3, "ccskd": 0.5}}
     step, state, teacher = setting({"sp": {}, "ccskd": {"layers": ["stage4"]}}, **options)
     one = first(on_devices(step, 1)(state, teacher, batch_of()))
-    for count in (2, 4):
-        found = on_devices(step, count)(state, teacher, batch_of())
-        for replica in range(count):
-            own = jax.tree.map(lambda x, r=replica: x[r], found)
-            assert_close(own, one, rtol=1e-4, atol=5e-6)
+    found = on_devices(step, 4)(state, teacher, batch_of())
+    for replica in range(4):
+        own = jax.tree.map(lambda x, r=replica: x[r], found)
+        assert_close(own, one, rtol=1e-4, atol=5e-6)
 
 
+@pytest.mark.slow
 def test_an_accumulated_batch_is_balanced_as_a_whole():
     options = {"model": SMOOTH, "measure": True, "shares": {"at": 0.5}}
     whole, state, teacher = setting({"at": METHODS["at"]}, **options)
@@ -163,6 +164,7 @@ def test_lengths_of_zero_multiply_by_zero(ce, at):
     assert float(found["at"]) == float(cosines["at"]) == 0
 
 
+@pytest.mark.slow
 def test_a_measurement_that_is_not_finite_is_forgotten():
     step, state, teacher = setting(["dkd"], measure=True, shares={"dkd": 0.3})
     run = on_devices(step, 1)

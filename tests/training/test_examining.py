@@ -16,6 +16,7 @@ from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.logs import read_log
 from jax_irkd.training.loop import Trainer
 from tests.helpers import fakes
+from tests.helpers.shared_programs import shared_programs  # noqa: F401
 from tests.training.test_loop import assert_identical, final_leaves, stop_at
 
 
@@ -96,6 +97,7 @@ def planned(folder) -> Trainer:
     return trainer
 
 
+@pytest.mark.slow
 def test_training_ends_when_validation_gets_no_better(tmp_path, monkeypatch, capsys):
     whole = planned(tmp_path / "whole")
     whole.run()
@@ -125,6 +127,7 @@ def test_training_ends_when_validation_gets_no_better(tmp_path, monkeypatch, cap
     assert "best on the test split" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_best_on_the_test_split_is_called_that(tmp_path, monkeypatch, capsys):
     made = fakes.config(num_epochs=1)
     Trainer(fakes.phase(made), made, fakes.dataset(), tmp_path).run()

@@ -99,7 +99,7 @@ def losses(batch: dict, devices: int, sync: bool = False, mix=None):
     axis = steps.AXIS if sync else None
     model = fakes.TinyModel(norm=sync, dropout=0.0, axis_name=axis)
     teacher, made = fakes.teacher(), setup.make_distillers({"dkd": {}, "sp": {}})
-    variables = model.init(jax.random.key(1), jnp.zeros((1, 2, 32, 32, 1)), train=False)
+    variables = networks.draw(model, 1, 2, 32, 32, 1)
     params = {"model": variables["params"], "distillers": {name: {} for name in made}}
     stats = {"model": variables.get("batch_stats", {}), "distillers": {name: {} for name in made}}
 
@@ -162,10 +162,11 @@ def test_mixed_clips_and_their_labels_reach_every_loss():
     assert_close(two, one, rtol=1e-5, atol=1e-6)
     batch = jax.tree.map(jnp.asarray, batch)
     clips, keys = batch["clips"], steps.clip_keys(0, batch["seed"])
-    made, shares, partners = mix(quick(clips, keys), keys)
+    made, shares, partners = jax.jit(mix)(quick(clips, keys), keys)
     model = fakes.TinyModel(norm=False, dropout=0.0)
-    variables = model.init(jax.random.key(1), jnp.zeros((1, 2, 32, 32, 1)), train=False)
-    lost = -jax.nn.log_softmax(model.apply(variables, made["infrared"], train=True).logits)
+    variables = networks.draw(model, 1, 2, 32, 32, 1)
+    apply = jax.jit(functools.partial(model.apply, train=True))
+    lost = -jax.nn.log_softmax(apply(variables, made["infrared"]).logits)
     own, other = (lost[np.arange(4), batch["label"][i]] for i in (np.arange(4), partners))
     np.testing.assert_allclose(one["ce"]["ce"], np.mean(shares * own + (1 - shares) * other), 1e-5)
 

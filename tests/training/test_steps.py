@@ -10,7 +10,7 @@ from jax_irkd.data import augment
 from jax_irkd.errors import UserError
 from jax_irkd.training import objective, setup, steps
 from jax_irkd.training.programs import Views, bind_evaluation
-from tests.helpers import fakes
+from tests.helpers import fakes, networks
 
 PREPARE = functools.partial(
     augment.prepare_training, resolution=32, scales=(1.0, 0.8), flip=True, colour_jitter=0.2
@@ -31,7 +31,12 @@ def batch_of(clips: int = 8, seed: int = 0) -> dict:
     }
 
 
-def setting(methods=(), *, sync=True, tx=None, model=None, **options):
+def quick(clips, keys):
+    """In place of the augmentation, which takes long to compile."""
+    return {name: x[:, :, :, :32] / 255.0 for name, x in clips.items()}
+
+
+def setting(methods=(), *, sync=True, tx=None, model=None, prepare=quick, **options):
     """A step function of (state, teacher, batch), a state and a teacher's variables.
 
     `methods` are names, or names with the fields of their distillers.
@@ -58,7 +63,7 @@ def setting(methods=(), *, sync=True, tx=None, model=None, **options):
         teacher_model=teacher.model,
         distillers=made,
         tx=tx,
-        prepare=PREPARE,
+        prepare=prepare,
         modality="infrared",
         seed=0,
         steps_per_epoch=10,
@@ -89,11 +94,18 @@ def assert_close(left, right, **tolerance):
         np.testing.assert_allclose(leaf, expected[path], err_msg=name, **tolerance)
 
 
+@functools.cache
+def one_device():
+    """A setting and what one device makes of a batch in it."""
+    made = setting(["dkd", "mgcam"], prepare=PREPARE)
+    step, state, teacher = made
+    return *made, *on_devices(step, 1)(state, teacher, batch_of())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 8])
 def test_the_update_does_not_depend_on_the_number_of_devices(count):
-    step, state, teacher = setting(["dkd", "mgcam"])
-    one_state, one_terms = on_devices(step, 1)(state, teacher, batch_of())
+    step, state, teacher, one_state, one_terms = one_device()
     state, terms = on_devices(step, count)(state, teacher, batch_of())
     for name, value in terms.items():
         np.testing.assert_allclose(value[0], one_terms[name][0], rtol=2e-5, atol=1e-6, err_msg=name)
@@ -103,9 +115,9 @@ def test_the_update_does_not_depend_on_the_number_of_devices(count):
         )
 
 
+@pytest.mark.slow
 def test_every_term_is_in_the_loss():
-    step, state, teacher = setting(["dkd", "mgcam"])
-    _, terms = on_devices(step, 1)(state, teacher, batch_of())
+    *_, terms = one_device()
     terms = first(terms)
     others = ("loss", "accuracy", "gradient_norm", "rejected")
     parts = [value for name, value in terms.items() if "/" not in name and name not in others]
@@ -144,25 +156,21 @@ def test_mixing_needs_an_even_number_on_every_device():
         setup.check_twos(config, config.student_training, 2)
 
 
-def quick(clips, keys):
-    """In place of the augmentation, which takes long to compile."""
-    return {name: x[:, :, :, :32] / 255.0 for name, x in clips.items()}
-
-
+@pytest.mark.slow
 def test_the_update_is_gradient_descent():
     model = fakes.TinyModel(norm=False, dropout=0.0)
-    step, state, teacher = setting(model=model)
+    step, state, teacher = setting(model=model, prepare=PREPARE)
     batch = batch_of(4)
     after, _ = on_devices(step, 1)(state, teacher, batch)
     keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.key(0), s))(batch["seed"])
-    clips = PREPARE(jax.tree.map(jnp.asarray, batch["clips"]), keys)
+    clips = jax.jit(PREPARE)(jax.tree.map(jnp.asarray, batch["clips"]), keys)
 
     def loss(params):
         logits = model.apply({"params": params}, clips["infrared"], train=True).logits
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(4), batch["label"]])
 
     before = state.params["model"]
-    gradients = jax.grad(loss)(before)
+    gradients = jax.jit(jax.grad(loss))(before)
     expected = jax.tree.map(lambda p, g: p - LEARNING_RATE * g, before, gradients)
     assert_close(first(after).params["model"], expected, rtol=1e-5, atol=1e-6)
 
@@ -207,6 +215,7 @@ def test_the_running_mean_follows_the_parameters():
     assert_close(first(after).ema, mean, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_teacher_gets_no_gradient_and_stays_in_evaluation_mode():
     step, state, teacher = setting(["dkd"])
     run = on_devices(step, 1)
@@ -221,7 +230,7 @@ def test_the_teacher_gets_no_gradient_and_stays_in_evaluation_mode():
 def test_evaluation_gathers_every_clip():
     model = fakes.TinyModel()
     batch = batch_of() | {"index": np.arange(8, dtype=np.int32)}
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 2, 32, 32, 1)), train=False)
+    variables = networks.draw(model, 1, 2, 32, 32, 1)
     prepare = functools.partial(augment.prepare_evaluation, resolution=32, scale=0.9)
     step = functools.partial(steps.eval_step, model=model, prepare=prepare, modality="infrared")
     one = on_devices(lambda state, teacher, batch: step(state, batch), 1)(variables, None, batch)
@@ -234,7 +243,7 @@ def test_evaluation_gathers_every_clip():
 def test_several_views_are_the_mean_of_each():
     model, views = fakes.TinyModel(), Views(clips=2, crops=3)
     batch = batch_of(2) | {"index": np.arange(2, dtype=np.int32)}
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 2, 32, 32, 1)), train=False)
+    variables = networks.draw(model, 1, 2, 32, 32, 1)
 
     def scores(infrared, bound):
         step = bind_evaluation(model, "infrared", 32, 0.8, bound)
@@ -242,17 +251,18 @@ def test_several_views_are_the_mean_of_each():
         run = on_devices(lambda state, teacher, batch: step(state, batch), 1)
         return run(variables, None, shown)["logits"][0]
 
+    @jax.jit
+    def one(view, crop):
+        clips = augment.prepare_evaluation({"x": view}, resolution=32, scale=0.8, crop=crop)
+        return model.apply(variables, clips["x"], train=False).logits
+
     frames = batch["clips"]["infrared"]
     twice = np.concatenate([frames, frames[:, ::-1] // 2], axis=1)  # two views, two frames each
     expected = []
     crops = augment.evaluation_crops(3, 0.8)
     for view in (frames, frames[:, ::-1] // 2):
         for i in range(3):
-            crop = jax.tree.map(lambda x, i=i: x[i], crops)
-            clips = augment.prepare_evaluation(
-                {"x": jnp.asarray(view)}, resolution=32, scale=0.8, crop=crop
-            )
-            expected.append(model.apply(variables, clips["x"], train=False).logits)
+            expected.append(one(jnp.asarray(view), jax.tree.map(lambda x, i=i: x[i], crops)))
     np.testing.assert_allclose(scores(twice, views), np.mean(expected, axis=0), atol=2e-6)
 
 
@@ -262,6 +272,7 @@ def flops(methods) -> float:
     return on_devices(step, 1).lower(state, teacher, batch_of()).cost_analysis()["flops"]
 
 
+@pytest.mark.slow
 def test_only_what_the_methods_read_is_computed():
     alone = flops({})
     stage1, stage2, stage4 = (
