@@ -3,7 +3,7 @@
 python -m jax_irkd.inspect data --config=configs/demo.py [--split=train] [--augmented]
     [--out=sheet.png] [--clips=12] [--seed=0]
 python -m jax_irkd.inspect config --config=configs/ntu.py:method=at [--config.x.y=value]
-    [--out=rates.png] [--train_clips=6320] [--classes=10]
+    [--out=rates.png] [--train_clips=6720] [--classes=10]
 python -m jax_irkd.inspect run RUN [RUN ...] [--out=curves.png]
 python -m jax_irkd.inspect rates --config=configs/custom.py:method=baseline [--out=rates.png]
     [--low=1e-6] [--high=1] [--steps=100]

@@ -119,6 +119,6 @@ class Watch:
         hint = (
             f"lower --config.distillers.{name}.weight, or hold it with :weights=balanced"
             if share is None
-            else f"as share={share:g} asks; the recommended shares lie below 1"
+            else f"as share={share:g} asks; the recommended shares are 1 or less"
         )
         return f"{name} pulls {pull:.1f} times as hard as the labels (step {step}): {hint}"

@@ -194,8 +194,8 @@ class Checkpoints:
     def restore(self, template: PyTree, fresh: str = "") -> tuple[PyTree, Meta] | None:
         """The newest good checkpoint in the shape of `template`, and what was saved beside it.
 
-        None when there is none. Damaged checkpoints are renamed to `damaged-STEP` beside the
-        folder's good ones. `fresh` as in `unflatten`.
+        None when there is none. A damaged checkpoint is moved to `damaged_checkpoints/STEP` in the
+        run's folder. `fresh` as in `unflatten`.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:

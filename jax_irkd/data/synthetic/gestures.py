@@ -1,6 +1,6 @@
 """Raw films of generated hand gestures in the layout of one's own classes, for folder_ir.
 
-    python -m jax_irkd.data.synthetic.gestures --out=runs/gesture_data/raw --people=40 --takes=3
+    python -m jax_irkd.data.synthetic.gestures --out=runs/gestures_data/raw --people=40 --takes=3
 
 Every second person tests. The same command again continues an interrupted one.
 """
@@ -17,7 +17,7 @@ def parse(argv: Sequence[str]):
     parser.add_argument("--out", required=True, help="the raw folder")
     parser.add_argument("--people", default=40, type=int, help="every second one tests")
     parser.add_argument("--takes", default=3, type=int, help="of every gesture by every person")
-    parser.add_argument("--seed", default=0, type=int)
+    parser.add_argument("--seed", default=0, type=int, help="other people")
     return parser.parse_args(argv)
 
 
