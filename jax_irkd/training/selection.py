@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
 from jax_irkd.data.groups import grouped, kept_aside
-from jax_irkd.data.spec import CHANNELS
+from jax_irkd.data.spec import CHANNELS, background_of
 from jax_irkd.errors import UserError
 
 
@@ -91,16 +91,20 @@ def aside(
         [clip for part in parts.values() for clip in part.clip_ids],
         [label for part in parts.values() for label in part.labels],
     )
-    kind, groups, mask = divide(whole, config.input.validation)
+    nothing = background_of(dataset.class_names)
+    kind, groups, mask = divide(whole, config.input.validation, nothing)
     cut = iter(mask)
     return kind, groups, {name: [next(cut) for _ in part.labels] for name, part in parts.items()}
 
 
-def divide(catalogue: loading.Catalogue, share: float) -> tuple[str, list[str], list[bool]]:
+def divide(
+    catalogue: loading.Catalogue, share: float, background: int | None = None
+) -> tuple[str, list[str], list[bool]]:
     """What clips are grouped by, the groups that validate, and whether each clip does.
 
     Whole subjects are kept aside, the same for every seed and method (`data.groups`). Raises
-    UserError where the clips are all of one, or where a class would be left without training clips.
+    UserError where the clips are all of one, where a class would be left without training clips,
+    and where those kept aside are all of the class `background`: no threshold comes of these.
     """
     kind, groups = grouped(catalogue.clip_ids)
     try:
@@ -118,6 +122,11 @@ def divide(catalogue: loading.Catalogue, share: float) -> tuple[str, list[str], 
         raise UserError(
             f"with input.validation={share:g} ({kind}: {', '.join(aside[:5])}) no training clips "
             f"of {len(lost)} classes are left, class {lost[0]} first; take a smaller share"
+        )
+    if {label for label, kept in zip(catalogue.labels, mask) if kept} == {background}:
+        raise UserError(
+            f"with input.validation={share:g} ({kind}: {', '.join(aside[:5])}) only clips of the "
+            "class background are kept aside; take a larger share"
         )
     return kind, aside, mask
 

@@ -5,13 +5,13 @@ import signal
 import numpy as np
 import pytest
 
-from jax_irkd.data import groups
+from jax_irkd.data import groups, loading
 from jax_irkd.errors import UserError
 from jax_irkd.host.interrupts import Interrupted
 from jax_irkd.runs.identity import identity_of
 from jax_irkd.runs.network import load_network
 from jax_irkd.runs.results import IDENTITY
-from jax_irkd.training import setup
+from jax_irkd.training import selection, setup
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.logs import read_log
 from jax_irkd.training.loop import Trainer
@@ -65,6 +65,16 @@ def test_what_cannot_be_divided_is_refused(names, labels, message):
             rows[:] = [row | {"clip_id": n, "label": k} for row, n, k in zip(rows, names, labels)]
     with pytest.raises(UserError, match=message):
         setup.make_reader(config(), data, "train", ("infrared",))
+
+
+def test_background_alone_validates_nothing():
+    """The person kept aside does nothing; the others act (0) and do nothing (1)."""
+    names = [f"P{person}__{take}" for person in range(4) for take in range(2)]
+    [aside] = groups.kept_aside([f"P{person}" for person in range(4)], 0.25)
+    labels = [1 if name.startswith(aside) else int(name[-1]) for name in names]
+    with pytest.raises(UserError, match="only clips of the class background are kept aside"):
+        selection.divide(loading.Catalogue(names, labels), 0.25, background=1)
+    assert selection.divide(loading.Catalogue(names, labels), 0.25)[1] == [aside]
 
 
 def test_a_run_without_validation_is_the_run_it_was():
