@@ -5,8 +5,8 @@
 The films are one person's by one camera, in the order of the classes, played twice as fast. Which
 person: the first on whose clips the run was as good as on all clips of its test (its scores.npz
 says so), so that the film shows neither its best nor its worst; `--clips` names others. The student
-sees infrared only and is asked every four frames, as by `predict --stream --stride=4`. `--raw` is a folder of
-NTU RGB+D's files or of generated ones, unpacked.
+sees infrared only and is asked every four frames, as by `predict --stream --stride=4`. `--raw` is a
+folder of NTU RGB+D's files or of generated ones, unpacked.
 """
 
 import argparse

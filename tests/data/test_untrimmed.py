@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jax_irkd.data.synthetic import actors, stories, untrimmed
+from jax_irkd.data.synthetic import actors, performances, stories, untrimmed
 from jax_irkd.data.synthetic.stories import NOTHING, SIT_DOWN, STAND_UP, Piece
 from jax_irkd.detection.rows import Row
 from jax_irkd.tfds_builders.pku_mmd_ir import annotations
@@ -28,11 +28,11 @@ def test_every_action_once_and_nothing_between(seed):
     for piece, weight in zip(pieces, weights):
         inside = (seconds >= piece.begin) & (seconds <= piece.end)
         assert piece.action == NOTHING or (weight[inside] == 1).all()
-    rows = [Row(*row) for row in untrimmed.rows(pieces)]
+    rows = [Row(*row) for row in performances.rows(pieces)]
     assert annotations.CLASSES[rows[actions[1::2].index(SIT_DOWN)].label - 1] == "sitting down"
     # Long enough for the builder to find stretches of background.
     assert len(annotations.background([annotations.Instance(r[0] - 1, r[1] - 1, r[2], 2)
-                                       for r in untrimmed.rows(pieces)])) == 2  # fmt: skip
+                                       for r in performances.rows(pieces)])) == 2  # fmt: skip
 
 
 def test_a_body_does_not_jump_from_one_piece_to_the_next():
