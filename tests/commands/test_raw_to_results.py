@@ -9,6 +9,7 @@ from jax_irkd import algorithm, build
 from jax_irkd.configs import ntu
 from jax_irkd.data.synthetic.raw_ntu import ntu_tree
 from tests.helpers import fakes
+from tests.helpers.shared_programs import shared_programs  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ from jax_irkd.tfds_builders.pku_mmd_ir.annotations import CLASSES
 from jax_irkd.tfds_builders.pku_mmd_ir.untrimmed import pku_videos
 from jax_irkd.video import windows
 from tests.helpers import fakes
+from tests.helpers.shared_programs import shared_programs  # noqa: F401
 
 VIDEOS = {"cross_subject": ["0291-L", "0291-M", "0291-R"], "cross_view": ["0002-M", "0291-M"]}
 
