@@ -4,7 +4,8 @@
 
 Subscribes `image` (sensor_msgs/Image: mono8, 8UC1, mono16, 16UC1, rgb8, bgr8) and publishes
 
-- `action` (std_msgs/String): the JSON line of `predict --stream --json` every `stride` frames,
+- `action` (std_msgs/String): every `stride` frames a JSON line as `predict --stream --json` prints
+  it, with the image's `frame_id` in place of latency and dropped frames,
 - `action_label` (std_msgs/String): the name of the most probable class, empty where nothing was
   recognised.
 
