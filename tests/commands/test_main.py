@@ -11,6 +11,7 @@ from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.runs.results import finished
 from tests.helpers import ROOT, fakes
+from tests.helpers.shared_programs import shared_programs  # noqa: F401
 
 
 def patch(monkeypatch):

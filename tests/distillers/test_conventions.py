@@ -18,6 +18,7 @@ every_loss = pytest.mark.parametrize("title", [title for title in ROWS if title 
 LABELLED = [title for title in ROWS if ROWS[title].labelled]
 
 
+@pytest.mark.slow
 @every_loss
 def test_masks_weights_and_reductions(title):
     student, teacher = draw(title)

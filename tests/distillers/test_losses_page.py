@@ -41,6 +41,7 @@ def given():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("title", "code"), BLOCKS, ids=[title for title, _ in BLOCKS])
 def test_recipes(title, code):
     for library in re.findall(r"^import (\w+)", code, re.MULTILINE):
