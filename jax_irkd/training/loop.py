@@ -155,7 +155,8 @@ class Trainer:
             self.phase.model, {"params": params, "batch_stats": state.batch_stats["model"]}
         )
 
-    def _update(self, teacher: nn.Module | None, measure: bool = False):
+    def make_update(self, teacher: nn.Module | None, measure: bool = False):
+        """One step on all devices; with `measure` it takes the gradients of the terms apart."""
         update = bind_update(
             self.config,
             self.phase,
@@ -174,7 +175,7 @@ class Trainer:
 
     def _train(self, state: steps.TrainState, first: int) -> steps.TrainState:
         teacher, variables = without_norms(*(self.phase.teacher or (None, None)))
-        updates = {measure: self._update(teacher, measure) for measure in (False, True)}
+        updates = {measure: self.make_update(teacher, measure) for measure in (False, True)}
         compiled: set[bool] = set()
         # The state too: the first step would compile for one device, the second for all again.
         state, variables = replicate((state, variables), self.devices)

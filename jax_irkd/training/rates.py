@@ -109,7 +109,7 @@ def range_test(
 def _losses(trainer: Trainer, steps: int):
     phase = trainer.phase
     teacher, variables = without_norms(*(phase.teacher or (None, None)))
-    updates = {measure: trainer._update(teacher, measure) for measure in (False, True)}
+    updates = {measure: trainer.make_update(teacher, measure) for measure in (False, True)}
     state, variables = replicate((trainer._initial_state(), variables), trainer.devices)
     batches = trainer._batches(0)
     asked = np.zeros((len(trainer.devices), 1), bool)

@@ -17,7 +17,7 @@ def _about(config, phase) -> str:
 @pytest.fixture(autouse=True, scope="module")
 def shared_programs():
     updates, states = {}, {}
-    bind, draw = loop.Trainer._update, loop.fresh_state
+    bind, draw = loop.Trainer.make_update, loop.fresh_state
 
     def update(trainer, teacher, measure=False):
         length = trainer.num_steps, trainer.steps_per_epoch, repr(trainer._against.weights)
@@ -34,6 +34,6 @@ def shared_programs():
         return jax.tree.map(jnp.array, states[key])  # an update gives its state away
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Trainer, "_update", update)
+        patch.setattr(loop.Trainer, "make_update", update)
         patch.setattr(loop, "fresh_state", fresh_state)
         yield

@@ -271,7 +271,7 @@ def test_the_device_waits_for_nobody(tmp_path):
     config = fakes.config(eval_every=2.0)
     config.checkpoints.every = 4
     made, seen = trainer(tmp_path, config=config), []
-    update_of, observe = made._update, made._observe
+    update_of, observe = made.make_update, made._observe
 
     def watched(teacher, measure):
         update = update_of(teacher, measure)
@@ -289,7 +289,7 @@ def test_the_device_waits_for_nobody(tmp_path):
             seen.append(f"fetch {pending[0]}")
         return observe(pending)
 
-    made._update, made._observe = watched, observed
+    made.make_update, made._observe = watched, observed
     made.run()
     assert seen == [
         "update", "update", "fetch 1", "update", "fetch 2", "update", "fetch 3",
@@ -363,7 +363,7 @@ def test_a_frozen_teacher_is_folded(tmp_path):
     def stop_with(model, measure):
         raise InterruptedError(model.norm)
 
-    made._update = stop_with
+    made.make_update = stop_with
     with pytest.raises(InterruptedError, match="False"):
         made._train(None, 0)
     assert made.phase.teacher is teacher  # the report looks at the network that was trained

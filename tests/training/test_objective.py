@@ -203,6 +203,6 @@ def test_the_loop_hands_them_to_the_update(tmp_path):
     kinds = [name[:11] for name in trainer._recent[-1][1]]
     assert kinds.count("S001C001P10") == 2 and len(kinds) == 5 and trainer.num_steps == 4
     asked = np.zeros((1, 1), bool)
-    update = trainer._update(teacher.model)
+    update = trainer.make_update(teacher.model)
     told = jax.eval_shape(update, trainer._initial_state(), teacher.variables, batch, asked)[1]
     assert {"ce", "dkd", "loss", "accuracy"} <= told.keys()
