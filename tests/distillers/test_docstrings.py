@@ -57,6 +57,7 @@ def test_help_shows_types(name):
     assert re.search(r"Float\[[\w.]*Array, '", shown) and "-> " in shown and "*args" not in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLIC)
 def test_examples(name):
     [example] = doctest.DocTestFinder(recurse=False).find(PUBLIC[name], name, globs={})

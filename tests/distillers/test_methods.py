@@ -148,6 +148,7 @@ def test_by_hand():
         check(mlkd_loss(jnp.zeros((1, 2)), certain, temperatures=(1.0,), **options), part)
 
 
+@pytest.mark.slow
 def test_options_of_the_older_losses_by_hand():
     def check(ours, expected):
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-7)

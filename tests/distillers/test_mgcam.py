@@ -111,6 +111,7 @@ def test_both_gradients_against_float64(options):
             np.testing.assert_allclose(ours, slope, rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_normalisation_is_a_field_of_its_own():
     maps = as_float32(*draw())
     loss = jax.jit(mgcam_loss, static_argnames=("activation", "normalisation"))
@@ -209,6 +210,7 @@ def test_equal_zero_and_large_clips_have_finite_gradients():
     assert_finite(bare)
 
 
+@pytest.mark.slow
 def test_detach_stops_the_gradient_through_the_attention_only():
     maps = as_float32(*draw(8, scale=2.0))
     sharp = {"temperature": 0.05}
@@ -279,6 +281,7 @@ def test_distiller_averages_segments_weighs_and_reports_the_contrast():
     np.testing.assert_allclose(contrast, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_frames_as_vertices():
     student, teacher = as_float32(*draw())
     pair = outputs(student), outputs(teacher)
@@ -290,6 +293,7 @@ def test_frames_as_vertices():
     np.testing.assert_allclose(terms["mgcam"], mgcam_loss(*frames), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_learned_map_has_an_adapter_for_every_pair():
     student, teacher = as_float32(*draw())
     pair = outputs(student), outputs(teacher)

@@ -53,6 +53,7 @@ def test_folding_twice_is_refused():
         fold_batch_norm(folded)
 
 
+@pytest.mark.slow
 def test_a_light_network_keeps_maps_kernels_in_their_type_and_computes_the_same():
     network = TSN(num_classes=5, depth=50, width=4, dtype=jnp.bfloat16)
     clips = networks.normal(1, 1, 32, 32, 3)

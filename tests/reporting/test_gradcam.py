@@ -43,6 +43,7 @@ def test_earlier_stage_by_finite_differences(network):
     np.testing.assert_allclose(found, np.maximum(maps, 0), atol=0.03 * np.abs(maps).max())
 
 
+@pytest.mark.slow
 def test_clips_do_not_mix(network):
     model, variables, clips = network
     both = grad_cam(model, variables, clips, jnp.array([2, 0]))

@@ -226,6 +226,7 @@ def test_shares_are_no_field_of_the_module():
     assert setup.make_distillers(section)["dkd"].weight == 2.0
 
 
+@pytest.mark.slow
 def test_two_methods_cannot_share_the_name_of_a_term():
     step, state, teacher = setting(["dkd", "at"])
     twin = step.keywords["distillers"]["dkd"]

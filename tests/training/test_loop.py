@@ -298,6 +298,7 @@ def test_the_device_waits_for_nobody(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_at_once(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     made = trainer(tmp_path, num_epochs=500)
@@ -390,6 +391,7 @@ def test_a_profile_of_a_resumed_run(tmp_path):
     assert {"data", "steps", "evaluation"} < names
 
 
+@pytest.mark.slow
 def test_a_profile_needs_steps_and_a_place(tmp_path):
     message = r"steps 5 to 8 after a start, but of the 6 steps of this phase only 6 are left"
     with pytest.raises(UserError, match=message):

@@ -194,6 +194,7 @@ def test_a_stream_brings_them_beside_the_pairs_and_goes_on_anywhere():
     )
 
 
+@pytest.mark.slow
 def test_the_loop_hands_them_to_the_update(tmp_path):
     made = config(extra_clips=2, batch_size=3)
     teacher = fakes.teacher()

@@ -59,6 +59,7 @@ def test_updates_for_cuda_convolve_in_bfloat16_and_give_the_state_away():
     assert "stablehlo.all_reduce" in text and "stablehlo.all_gather" in text
 
 
+@pytest.mark.slow
 def test_a_network_alone_gathers_nothing():
     text = for_cuda(programs.update_program(small(), "teacher", 3))
     assert "stablehlo.all_reduce" in text and "stablehlo.all_gather" not in text

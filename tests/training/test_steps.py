@@ -175,6 +175,7 @@ def test_the_update_is_gradient_descent():
     assert_close(first(after).params["model"], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_accumulation_gives_what_the_big_batch_gives():
     model = fakes.TinyModel(norm=False)
     whole, state, teacher = setting(model=model)
