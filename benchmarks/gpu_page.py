@@ -72,7 +72,7 @@ def estimates(results: list[dict]) -> str:
 
 
 def paper(results: list[dict]) -> str:
-    """Markdown: hours on one GPU for every method and seed, half of the roofline assumed.
+    """Markdown: hours on one GPU for every method and seed, at `SHARE` of the roofline's speed.
 
     The input path's rate is the measured one of `performance.json`, on the machine named there.
     """

@@ -130,7 +130,7 @@ def check_memory() -> list[Line]:
     if free is None:
         lines = [Line(GREEN, "memory", "unknown on this system")]
     else:
-        remedy = "close other programs, or lower input.threads and the batch sizes"
+        remedy = "close other programs, or set smaller batches and fewer threads (input.threads=2)"
         lines = [_graded("memory", free, MEMORY, "free", remedy)]
     for device in jax.local_devices():
         stats = device.memory_stats() or {}
