@@ -189,6 +189,12 @@ def _interval(values: Sequence[float]) -> list[float]:
     return [float(value) for value in np.percentile(values, [2.5, 97.5])] if values else []
 
 
+def _rounded(held):
+    if isinstance(held, dict):
+        return {name: _rounded(value) for name, value in held.items()}
+    return [_rounded(one) for one in held] if isinstance(held, list) else round(held, 3)
+
+
 def table(made: Mapping[str, Mapping], threshold: float) -> str:
     lines = [f"threshold {threshold:g}"]
     for name in made["without"]:
@@ -225,7 +231,7 @@ def main() -> None:
         made[threshold] = compare(pairs, threshold, draws)
         print(table(made[threshold], threshold), flush=True)
     if flags.json:
-        Path(flags.json).write_text(json.dumps(made, indent=1) + "\n")
+        Path(flags.json).write_text(json.dumps(_rounded(made)) + "\n")
 
 
 if __name__ == "__main__":
