@@ -12,6 +12,8 @@ import pytest
 
 from jax_irkd import __main__ as door
 from jax_irkd import command_line
+from jax_irkd.config import paper_setup
+from jax_irkd.fields import leaves
 from jax_irkd.host import commands
 from jax_irkd.studies import planning
 from tests.helpers import ROOT
@@ -241,3 +243,31 @@ def test_troubleshooting_names_messages_that_there_are():
     said = _texts()
     assert len(messages) > 30
     assert not [message for message in messages if message not in said]
+
+
+TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "docs" / "results" / "index.md"]
+SECTIONS = "input|eval|checkpoints|dataset|tstdd|teacher_model|student_model|teacher_training"
+
+
+def test_names_in_the_docs_are_there():
+    """`jax_irkd.room.module.name` and `input.validation` of the pages: modules, names, fields."""
+    fields = {path for path, _ in leaves(paper_setup("ours", "cross_subject", 0))}
+    unknown = []
+    for page in TEXTS:
+        text = page.read_text("utf-8")
+        named = set(re.findall(r"\bjax_irkd(?:\.\w+)+", text)) - {"jax_irkd.COMMAND"}
+        asked = set(re.findall(rf"(?:`|config\.)((?:{SECTIONS}|student_training)\.[a-z_]+)\b", text))
+        unknown += [(page.name, name) for name in named if not _is_there(name)]
+        unknown += [(page.name, name) for name in asked if name not in fields]
+    assert not unknown
+    assert not _is_there("jax_irkd.detection.segments")
+
+
+def _is_there(name: str) -> bool:
+    """Whether a dotted name is a module, or something that its module defines at its top."""
+    words = name.split(".")[1:]
+    place = ROOT if words[0] in ("configs", "tfds_builders") else ROOT / "jax_irkd"
+    while words and ((place / words[0]).is_dir() or (place / f"{words[0]}.py").is_file()):
+        place /= words.pop(0)
+    source = (place / "__init__.py" if place.is_dir() else place.with_suffix(".py")).read_text()
+    return not words or bool(re.search(rf"^(def |class |    \")?{words[0]}\b", source, re.M))
