@@ -1,12 +1,13 @@
-"""Every benchmark, one after the other: figures beside their targets, as JSON and as a table.
+"""The benchmarks, one after the other: figures beside their targets, as JSON and as a table.
 
-    python -m benchmarks [--quick] [--only=step,inputs] [--out=docs]
+    python -m benchmarks [--all] [--quick] [--only=step,inputs] [--out=docs]
 
 Each runs in a process of its own and also alone, `python -m benchmarks.step`. Writes
 OUT/performance.json, and the table between the two marks of OUT/performance.md. A benchmark that
 fails, for want of a package say, is named and the others go on. Figures of other benchmarks, and
-of other machines with another accelerator, stay as they are. `--quick` shows in two minutes that
-all of them run; its numbers mean little and go to runs/benchmarks.
+of other machines with another accelerator, stay as they are. Those that take many minutes run only
+when they are named or with `--all`. `--quick` shows in two minutes that six of the others run; its
+numbers mean little and go to runs/benchmarks.
 """
 
 import argparse
