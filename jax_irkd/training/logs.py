@@ -43,7 +43,7 @@ class RunLog:
             self._tell(line, [logger for logger in self._loggers if logger.replays])
 
     def write(self, step: int, kind: str, scalars: Mapping[str, float]) -> None:
-        """Append a line of `kind` train, time, eval or note; NaN and infinity become null."""
+        """Append a line of `kind` train, time or eval; NaN and infinity become null."""
         finite = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
         line = {"step": step, "kind": kind, "time": round(time.time(), 3)} | finite
         said = bool(self._waiting)
