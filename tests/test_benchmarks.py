@@ -107,6 +107,7 @@ def test_compute_benchmarks_run_where_only_jax_flax_and_optax_are():
     assert done.stdout.splitlines()[-1] == "loaded []"
 
 
+@pytest.mark.slow
 def test_pytorch_computes_the_same():
     pytest.importorskip("torch")
     from benchmarks import step, torch_step

@@ -95,6 +95,7 @@ def test_messages_name_the_loss(title):
         jax.eval_shape(loss_of(title), *complex_pair)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", [title for title in ROWS if ROWS[title].logits])
 def test_leading_axes_and_any_axis(title):
     rng = np.random.default_rng(2)

@@ -227,6 +227,7 @@ def test_cc_embedding_is_learned():
     np.testing.assert_allclose(terms["cc"], 0.02 * cc_embedding_loss(*embedded), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_ccskd_connectors_are_learned():
     distiller = distillers.get("ccskd")()
     variables = jax.jit(distiller.init)(jax.random.key(0), STUDENT, TEACHER, LABELS)
@@ -248,6 +249,7 @@ def test_dkd_warm_up_follows_the_epoch():
         np.testing.assert_allclose(term, factor * full, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_ccskd_schedule_switches_the_cross_entropy_off_at_first():
     distiller = distillers.get("ccskd")(schedule="cifar", num_epochs=80)
     picked = jnp.take_along_axis(jax.nn.log_softmax(STUDENT.logits), LABELS[:, None], 1)
@@ -347,6 +349,7 @@ def real_shapes():
     return [jax.eval_shape(functools.partial(run, d), c) for d, c in zip((18, 50), clips)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_fits_a_small_student_of_a_large_teacher(name):
     distiller, pair = distillers.get(name)(), real_shapes()
@@ -382,6 +385,7 @@ def test_dkd_of_mixed_clips_has_two_targets():
     np.testing.assert_allclose(whole, apply(distiller)["dkd"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_labels_are_checked():
     for name, fields in (("dkd", {}), ("ccskd", {"layers": ("stage4",)})):
         distiller = distillers.get(name)(**fields)

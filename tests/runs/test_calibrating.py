@@ -68,7 +68,7 @@ def test_results_and_page_tell_what_it_changes(run):
     assert "What the probabilities are worth" in page and f"{told['temperature']:.3g}" in page
 
 
-def test_a_calibration_that_cannot_be_read_is_no_calibration_in_silence(run, tmp_path):
+def test_a_calibration_that_cannot_be_read_is_no_calibration_in_silence(tmp_path):
     (tmp_path / calibrating.CALIBRATION).write_text('{"7": {"temperature": "hot"}}')
     with pytest.raises(UserError, match="delete it, and the run is used as one that is not cal"):
         calibrating.kept(tmp_path, 7)

@@ -300,6 +300,7 @@ def test_pth_files_hold_a_state_dict_and_nothing_else(tmp_path):
         assert "is damaged, or holds more than tensors" in _refusal(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 50])
 def test_full_size_logits_are_those_of_pytorch(tmp_path, depth):
     torch = pytest.importorskip("torch")
