@@ -133,6 +133,7 @@ def test_leading_axes_and_any_axis(title):
         np.testing.assert_allclose(labelled(known), means, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_soft_labels():
     student, teacher = draw("dkd_loss")
     soft = 0.7 * np.eye(CLASSES) + 0.3 * np.eye(CLASSES)[::-1]

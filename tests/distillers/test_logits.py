@@ -88,6 +88,7 @@ def test_st_gradient_is_the_closed_form():
     np.testing.assert_allclose(gradient, 4 * (p - q) / 5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_selective_gradient_is_the_closed_form():
     student, teacher, labels = draw()
     labels[:3] = teacher[:3].argmax(1)

@@ -88,6 +88,7 @@ def test_value_against_float64(options, clips):
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{}, {"distance": "sum", "sigma": 5.0, "temperature": 0.1}, {"activation": "l2"}],
@@ -120,6 +121,7 @@ def test_normalisation_is_a_field_of_its_own():
         np.testing.assert_allclose(ours, loss(*maps, activation=same), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_median_sigma_has_no_scale():
     maps = as_float32(*draw())
     graphs = [clip_graph(factor * maps[0][0], sigma="median") for factor in (1, 100.0)]
@@ -315,6 +317,7 @@ def test_the_learned_map_has_an_adapter_for_every_pair():
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients[0]))
 
 
+@pytest.mark.slow
 def test_messages():
     student, teacher = as_float32(*draw())
     with pytest.raises(ValueError, match="the student has 1 stages and the teacher 2"):

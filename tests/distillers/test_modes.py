@@ -215,6 +215,7 @@ def test_shard_map_and_checkpoint(title):
     assert_close((value, gradient), (expected, jax.tree.map(lambda x: 4 * x, slope)))
 
 
+@pytest.mark.slow
 @every_loss
 def test_export_with_a_symbolic_batch(title):
     (size,) = jax.export.symbolic_shape("b")

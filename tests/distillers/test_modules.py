@@ -241,6 +241,7 @@ def test_ccskd_connectors_are_learned():
     assert terms["ccskd_channel"] > 0 and terms["ccskd_relation"] > 0
 
 
+@pytest.mark.slow
 def test_dkd_warm_up_follows_the_epoch():
     full = default_terms("dkd")["dkd"]
     warm = distillers.get("dkd")(warmup_epochs=20)
@@ -366,12 +367,14 @@ def test_every_method_fits_a_small_student_of_a_large_teacher(name):
     assert jax.tree.structure(gradients) == jax.tree.structure((params, pair[0]))
 
 
+@pytest.mark.slow
 def test_every_method_takes_the_labels_of_mixed_clips():
     pair, soft = real_shapes(), jax.ShapeDtypeStruct((2, 10), jnp.float32)
     for name in NAMES:
         jax.eval_shape(distillers.get(name)().init, jax.random.key(0), *pair, soft)
 
 
+@pytest.mark.slow
 def test_dkd_of_mixed_clips_has_two_targets():
     share, others = jnp.array([0.3, 0.6, 1.0, 0.5]), (LABELS + 2) % 5
     mixed = share[:, None] * jax.nn.one_hot(LABELS, 5)

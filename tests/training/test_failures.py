@@ -50,6 +50,7 @@ def trainer(folder) -> Trainer:
     return Trainer(fakes.phase(config), config, fakes.dataset(), folder)
 
 
+@pytest.mark.slow
 def test_too_little_memory_ends_in_one_line(tmp_path):
     made = failing(trainer(tmp_path), "RESOURCE_EXHAUSTED: Out of memory\nallocator state: ...")
     with pytest.raises(UserError) as told:

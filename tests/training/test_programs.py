@@ -141,6 +141,7 @@ def test_every_choice_of_every_method_is_in_a_pack():
     assert wanted <= packed
 
 
+@pytest.mark.slow
 def test_shapes_are_those_of_the_loop(tmp_path):
     config = fakes.config("st")
     distilled = {"distillers": setup.make_distillers(config.distillers), "teacher": fakes.teacher()}

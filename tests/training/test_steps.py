@@ -207,6 +207,7 @@ def test_an_update_that_is_not_finite_is_not_applied(count):
     assert int(first(good).rejected) == 0
 
 
+@pytest.mark.slow
 def test_the_running_mean_follows_the_parameters():
     step, state, teacher = setting(ema_decay=0.75)
     after, _ = on_devices(step, 1)(state, teacher, batch_of())

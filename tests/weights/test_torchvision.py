@@ -273,6 +273,7 @@ def _torch_network(depth: int, **fields):
     return fixtures, fixtures.randomise(fixtures.TorchResNet(depth, **fields), seed=1)
 
 
+@pytest.mark.slow
 def test_pth_files_hold_a_state_dict_and_nothing_else(tmp_path):
     torch = pytest.importorskip("torch")
     _, network = _torch_network(18, width=8, num_classes=10)
