@@ -7,15 +7,14 @@ by dataset.leave_out="('background',)". Intervals draw the test recordings with 
 views of one together, the same ones for every run) and are of the mean over the seeds.
 """
 
-import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from benchmarks._measure import make_parser
 from jax_irkd.deployment.judgement import Judge
 from jax_irkd.detection import untrimmed
 from jax_irkd.detection.proposals import segments
@@ -211,14 +210,17 @@ def table(made: Mapping[str, Mapping], threshold: float) -> str:
     return "\n".join(lines)
 
 
+def runs(text: str) -> list[str]:
+    """Folders with commas between them."""
+    return text.split(",")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    split: Callable = lambda text: text.split(",")  # noqa: E731
-    parser.add_argument("--without", type=split, required=True, help="runs, comma between them")
-    parser.add_argument("--with", dest="with_", type=split, required=True)
+    parser = make_parser(__doc__)
+    parser.add_argument("--without", type=runs, required=True, help="runs, comma between them")
+    parser.add_argument("--with", dest="with_", type=runs, required=True)
     parser.add_argument("--raw", default="", help="the raw films, if not where the runs say")
     parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument("--json", default="")
     flags = parser.parse_args()
     devices.start("off")
     pairs = [
@@ -231,7 +233,7 @@ def main() -> None:
         made[threshold] = compare(pairs, threshold, draws)
         print(table(made[threshold], threshold), flush=True)
     if flags.json:
-        Path(flags.json).write_text(json.dumps(_rounded(made)) + "\n")
+        flags.json.write_text(json.dumps(_rounded(made)) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import av
@@ -25,7 +24,7 @@ import numpy as np
 
 from benchmarks._bare_video import bare
 from benchmarks._measure import Figure, make_parser, run, show, spread
-from jax_irkd.data.synthetic import raw_ntu
+from jax_irkd.data.synthetic import filming, raw_ntu
 from jax_irkd.host.memory import keep_freed_memory
 from jax_irkd.tfds_builders._shared import encoding
 
@@ -56,25 +55,26 @@ def clip_key(number: int) -> str:
     return f"S001C{number % 3 + 1:03d}P{number % 40 + 1:03d}R001A{number // 40 + 1:03d}"
 
 
-def make_clip(folder: Path, number: int, frames: int) -> None:
+def write_film(path: Path, size: tuple[int, int], frames: int, seed: int) -> None:
+    """A film as NTU RGB+D stores it, an infrared one where the name says so."""
+    if not path.stem.endswith("_ir"):
+        raw_ntu.write_video(path, scene(size, frames, seed), size=size, codec="h264")
+        return
+    grey = (np.repeat(frame[..., :1], 3, axis=2) for frame in scene(size, frames, 99 + seed))
+    raw_ntu.write_video(path, grey, size=size, infrared=True)
+
+
+def make_clip(folder: Path, frames: int, number: int) -> None:
     """A pair as NTU RGB+D stores it."""
-    rgb, infrared = raw_ntu.ntu_paths(folder, clip_key(number))
-    raw_ntu.write_video(rgb, scene(RGB_SIZE, frames, number), size=RGB_SIZE, codec="h264")
-    grey = (
-        np.repeat(frame[..., :1], 3, axis=2) for frame in scene(INFRARED_SIZE, frames, 99 + number)
-    )
-    raw_ntu.write_video(infrared, grey, size=INFRARED_SIZE, infrared=True)
+    for path, size in zip(raw_ntu.ntu_paths(folder, clip_key(number)), (RGB_SIZE, INFRARED_SIZE)):
+        write_film(path, size, frames, number)
 
 
 def make_clips(folder: Path, clips: int, frames: int, workers: int = 1) -> None:
     """Pairs as NTU RGB+D stores them."""
-    make = functools.partial(make_clip, folder, frames=frames)
-    if workers == 1:
-        for number in range(clips):
-            make(number)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(make, range(clips)))
+    make = functools.partial(make_clip, folder, frames)
+    for _ in filming.in_parallel(make, range(clips), workers, chunk=1):
+        pass
 
 
 def seconds(step, repeats: int = 3) -> float:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._measure import Figure, alternate, make_parser, run, show, spread
-from benchmarks.build import scene
+from benchmarks.build import write_film
 from jax_irkd.data.synthetic import raw_ntu
 
 SIZE, FRAMES, FILMS = (320, 240), 60, 8
@@ -43,16 +43,8 @@ def film(raw: Path, pairs: int) -> None:
             if source := kept.get((person % FILMS, infrared)):
                 os.link(source, path)
                 continue
-            _write(path, person % FILMS, infrared)
+            write_film(path, SIZE, FRAMES, person % FILMS)
             kept[person % FILMS, infrared] = path
-
-
-def _write(path: Path, seed: int, infrared: bool) -> None:
-    if not infrared:
-        raw_ntu.write_video(path, scene(SIZE, FRAMES, seed), size=SIZE, codec="h264")
-        return
-    frames = (np.repeat(frame[..., :1], 3, axis=2) for frame in scene(SIZE, FRAMES, 99 + seed))
-    raw_ntu.write_video(path, frames, size=SIZE, infrared=True)
 
 
 def processor_seconds(command: list[str]) -> float:
