@@ -39,6 +39,8 @@ FLOORS = (
     ["errors"],
 )
 FLOOR = {room: height for height, rooms in enumerate(reversed(FLOORS)) for room in rooms}
+# Where an import can stand: no expression holds one.
+STATEMENTS = ast.stmt | ast.ExceptHandler | ast.match_case
 # What the pure rooms may import beside the standard library, at the top of a module.
 PURE_MODULES = ("jax_irkd.training.steps", "jax_irkd.training.objective")
 PURE = {"jax", "flax", "optax", "jaxtyping", "numpy"}
@@ -67,9 +69,10 @@ def sources() -> dict[str, ast.Module]:
     return {_name(path): ast.parse(path.read_text(), str(path)) for path in sorted(paths)}
 
 
-def imports(module: str) -> Iterator[Import]:
+@functools.cache
+def imports(module: str) -> tuple[Import, ...]:
     """What the module imports, but for what only a type checker reads."""
-    yield from _imports(module, sources()[module].body, early=True)
+    return tuple(_imports(module, sources()[module].body, early=True))
 
 
 def _imports(module: str, body: list[ast.stmt], early: bool) -> Iterator[Import]:
@@ -84,7 +87,7 @@ def _imports(module: str, body: list[ast.stmt], early: bool) -> Iterator[Import]
                 yield Import(module, node.lineno, _target(f"{node.module}.{name.name}"), early)
         else:
             inner = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            parts = [part for part in ast.iter_child_nodes(node) if isinstance(part, ast.AST)]
+            parts = [part for part in ast.iter_child_nodes(node) if isinstance(part, STATEMENTS)]
             yield from _imports(module, parts, early and not inner)
 
 

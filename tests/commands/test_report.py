@@ -1,9 +1,12 @@
 """python -m jax_irkd.report: pages anew, of a workdir and of a study's folders."""
 
+import pytest
+
 from jax_irkd import report
 from tests.helpers.generated_runs import generate_runs
 
 
+@pytest.mark.slow
 def test_pages_of_a_workdir_and_of_a_study(tmp_path, capsys):
     generate_runs(tmp_path / "one", clips=40)
     generate_runs(tmp_path / "study/seed0", clips=40)

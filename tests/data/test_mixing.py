@@ -76,6 +76,7 @@ def test_a_clip_holds_its_share_and_the_rest_of_its_neighbour(fields):
         np.testing.assert_allclose(joined, mixed[name], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_shares_are_those_of_the_papers():
     clips = {"x": jnp.zeros((64, 1, 32, 32, 1))}
     mixup = jax.jit(functools.partial(mixing.mix, mixup=0.2))(clips, KEYS).shares

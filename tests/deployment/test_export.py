@@ -279,6 +279,7 @@ def test_quantised_kernels_by_hand():
         precision.with_precision(None, {}, "int4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", ["bf16", "int8"])
 def test_smaller_networks_say_what_they_lose(run, tmp_path, bits, monkeypatch, capsys):
     """On the test split: every clip once, top-1 of both."""

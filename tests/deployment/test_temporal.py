@@ -80,6 +80,7 @@ def test_onnx_files_keep_the_order_of_frames(run, tmp_path):
     np.testing.assert_allclose(file(several)[2:], file(FILM), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stream_played_backwards_has_other_probabilities(run):
     def watch(clips):
         recognizer = Recognizer(run, seconds=4 / 30, stride=4)

@@ -55,6 +55,7 @@ def test_dkd_loss_by_hand():
     np.testing.assert_allclose(loss, 0.7 * tckd + 0.35 * nckd, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_selective_st_loss_by_hand():
     # Right teacher: m = 2, so 2 q (log 2q - 2 log p) with q = p = (1/2, 1/2), summed over both.
     logits = jnp.array([[0.0, 0.0]])

@@ -58,6 +58,7 @@ def test_recipes(title, code):
         np.testing.assert_allclose(names["gradients"], expected[1], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_the_page_says_of_tunix():
     """Its cosine distance and its InfoNCE, as Optax has them."""
     student, teacher = given()["student_logits"], given()["teacher_logits"]

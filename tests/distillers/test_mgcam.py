@@ -170,6 +170,7 @@ def test_limits_of_sigma():
     np.testing.assert_allclose(sharp, np.broadcast_to(expected, sharp.shape), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_clip_attends_to_itself():
     maps = as_float32(*draw(1))
     value, gradients = both_gradients(sigma="median")(*maps)
@@ -228,6 +229,7 @@ def test_detach_stops_the_gradient_through_the_attention_only():
     assert norm(kept[0][0] - stopped[0][0]) < 0.01 * norm(kept[0][0])
 
 
+@pytest.mark.slow
 def test_many_vertices_use_the_expansion_with_the_same_result():
     rng = np.random.default_rng(5)
     frames = 3 + rng.standard_normal((40, 30))
@@ -243,6 +245,7 @@ def test_many_vertices_use_the_expansion_with_the_same_result():
         assert_finite(graph)
 
 
+@pytest.mark.slow
 def test_bfloat16_and_vmap():
     maps = as_float32(*draw())
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), maps)

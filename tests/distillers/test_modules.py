@@ -271,6 +271,7 @@ def test_ccskd_first_phase_is_30_percent_of_the_run(schedule, epochs):
     assert off == [epoch for epoch in range(1, epochs + 1) if 10 * epoch <= 3 * epochs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "fields"), [("dkd", {"warmup_epochs": 20}), ("ccskd", {"schedule": "cifar"})]
 )

@@ -110,6 +110,7 @@ def test_the_official_decoupled_weights():
     np.testing.assert_allclose(found["dkd"], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_official_schedule_stretched():
     fields = ("ccskd.schedule=cifar", "ccskd.num_epochs=80", "ccskd.layers=('stage4',)")
     found, _ = terms("ccskd", *fields, epoch=20.0)

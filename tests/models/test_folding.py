@@ -46,6 +46,7 @@ def test_folding_by_hand():
     np.testing.assert_allclose(folded["bias"], [-9.0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_folding_twice_is_refused():
     network = TSN(num_classes=5, depth=18, width=2)
     folded = fold_batch_norm(networks.draw(network, 1, 1, 32, 32, 3))

@@ -86,6 +86,7 @@ def test_features_are_post_relu():
         np.testing.assert_array_equal(np.maximum(before, 0), features[name])
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_parameters_statistics_and_pooled_in_float32():
     frames = networks.normal(2, 48, 48, 1)
     network = ResNet(10, width=4, dtype=jnp.bfloat16, input_offset=True)

@@ -202,6 +202,7 @@ def test_a_run_without_shift_is_the_run_it_was_before_there_was_one():
     assert changed["model.temporal"] == "shift" and changed["model.temporal_share"] == 0.125
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [("none", {}), ("causal", {"remat": True}), ("causal", {"temporal_share": 1.0, "norm": False})],

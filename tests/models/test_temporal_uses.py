@@ -52,6 +52,7 @@ def test_remat_changes_nothing_but_memory():
     jax.tree.map(compare, result, expected)
 
 
+@pytest.mark.slow
 def test_what_a_segment_learns_from_its_neighbour():
     """The kernel rows of shifted channels get a gradient from the neighbour's input alone."""
     network = _network(dropout=0.0)

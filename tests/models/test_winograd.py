@@ -27,6 +27,7 @@ def test_it_is_the_convolution_and_its_gradients(size):
         np.testing.assert_allclose(ours, plain, atol=3e-5)
 
 
+@pytest.mark.slow
 def test_wide_and_narrow_kernels_have_the_same_gradient(monkeypatch):
     # Below SMALLEST channels one operand of each product is transposed beforehand.
     maps, change = normal(2, 5, 6, 5, seed=0), normal(2, 5, 6, 4, seed=1)
@@ -79,6 +80,7 @@ def test_frames_at_once_fit_into_the_cache(shape, channels, wanted):
     assert winograd.frames_at_once(shape, channels) == wanted
 
 
+@pytest.mark.slow
 def test_groups_of_frames_give_what_all_frames_give(monkeypatch):
     maps, kernel = normal(6, 7, 9, 8, seed=0), normal(3, 3, 8, 12, seed=1)
     change = normal(6, 7, 9, 12, seed=2)

@@ -44,6 +44,7 @@ def copy(whole, tmp_path):
     return tmp_path / "copy", tmp_path / "copy" / NAME / "1.0.0"
 
 
+@pytest.mark.slow
 def test_the_same_films_are_the_same_data_elsewhere(raw, whole, tmp_path):
     shutil.copytree(raw, tmp_path / "raw")
     again = make(tmp_path / "raw", tmp_path / "out")

@@ -241,6 +241,7 @@ def crash_after_evaluation(made: Trainer, step: int | None) -> None:
     made._evaluate = crash
 
 
+@pytest.mark.slow
 def test_a_finished_run_trains_no_further(tmp_path):
     _, scores = trainer(tmp_path).run()
     log = (tmp_path / "metrics.jsonl").read_text()
@@ -266,6 +267,7 @@ def test_time_is_accounted_for(tmp_path, capsys):
     assert {"ms/data", "ms/steps", "ms/evaluation", "ms/checkpoints"} < set(lines[2])
 
 
+@pytest.mark.slow
 def test_the_device_waits_for_nobody(tmp_path):
     """Terms are fetched while the next step is under way, and the state's memory is used again."""
     config = fakes.config(eval_every=2.0)

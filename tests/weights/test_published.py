@@ -78,6 +78,7 @@ def ends_well(folder):
     return path
 
 
+@pytest.mark.slow
 def test_a_file_is_fetched_checked_and_converted_once(content, tmp_path, capsys):
     server = Server(content)
     with server.running() as address:

@@ -60,6 +60,7 @@ def run(tmp_path_factory):
     return save_run(tmp_path_factory.mktemp("run"), variables(seed=1))
 
 
+@pytest.mark.slow
 def test_everything_is_taken_where_the_classes_agree(run, capsys):
     filled = start.start_from(run, CLASSES)(variables(seed=2))
     assert equal(filled, variables(seed=1))
