@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import config_path
 
 from jax_irkd.errors import UserError, nearest, one_line
+from jax_irkd.host import commands
 from jax_irkd.host.files import expanded
 
 _FAULTS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
@@ -44,7 +45,7 @@ def parse(
     values = flags.FlagValues()
     define(values)
     if {"--help", "-h", "-help"} & set(argv):
-        print(f"{text.strip()}\n\n{_help(values)}")
+        print(f"{commands.fitted(text)}\n\n{_help(values)}")
         raise SystemExit(0)
     file, rest = take_config(argv)
     path, config = load_config(file) if file else (None, None)
@@ -267,7 +268,8 @@ def _help(values: flags.FlagValues) -> str:
         shown = f"--{name}" if flag.boolean else f"--{name}=…"
         rows.append((shown, f"{flag.help}{default}"))
     width = max(len(name) for name, _ in rows)
-    return "\n".join(["options:", *(f"  {name:{width}}  {said}" for name, said in rows)])
+    lines = (commands.fitted_line(f"  {name:{width}}  {said}") for name, said in rows)
+    return "\n".join(["options:", *lines])
 
 
 def _first_lines(error: Exception) -> str:

@@ -7,7 +7,9 @@ python -m jax_irkd.inspect config --config=configs/ntu.py:method=at [--config.x.
 python -m jax_irkd.inspect run RUN [RUN ...] [--out=curves.png]
 python -m jax_irkd.inspect rates --config=configs/custom.py:method=baseline [--out=rates.png]
     [--low=1e-6] [--high=1] [--steps=100]
-python -m jax_irkd.inspect strangers RUN [FILM ...]     # does it know what it does not know
+python -m jax_irkd.inspect strangers RUN [FILM ...]
+
+strangers: does a network know what it does not know.
 """
 
 import sys

@@ -16,6 +16,7 @@ import atexit
 import contextlib
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -246,6 +247,36 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+def fitted(text: str) -> str:
+    """A docstring as wide as the terminal, 100 columns at most.
+
+    Paragraphs are set anew; commands, tables and what is indented keep their lines.
+    """
+    text = re.sub(r"\n +(?=\[|--)", " ", text.strip())  # a command's options, wherever they fit
+    blocks = [block.splitlines() for block in text.split("\n\n")]
+    blocks = [b if any(map(_LINES.match, b)) else [" ".join(b)] for b in blocks]
+    return "\n\n".join("\n".join(map(fitted_line, block)) for block in blocks)
+
+
+_LINES = re.compile(r"\s|python -m|\S+ {2,}\S")
+
+
+def fitted_line(line: str) -> str:
+    """`line` as wide as the terminal; it goes on below its beginning, or its second column."""
+    import shutil
+    import textwrap
+
+    begin = re.match(r"\s*(\S+ {2,})?", line)[0]
+    return textwrap.fill(
+        line[len(begin) :],
+        min(shutil.get_terminal_size().columns, 100),
+        initial_indent=begin,
+        subsequent_indent=" " * (len(begin) + 4 * line.lstrip().startswith("python -m")),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def parser(module: str, text: str):
     """An argparse parser for the command `module`, described by its docstring `text`.
 
@@ -283,7 +314,7 @@ def parser(module: str, text: str):
 
     return Parser(
         prog=f"python -m {module}",
-        description=text,
+        description=fitted(text),
         formatter_class=Formatter,
         allow_abbrev=False,
     )

@@ -74,11 +74,22 @@ for name in door.NAMES:
     said[name] = [code, out.getvalue(), sorted(heavy & set(sys.modules))]
 print(json.dumps(said))
 """
-    said = json.loads(python(code).stdout)
+    said = json.loads(python(code, env={**ENVIRONMENT, "COLUMNS": "80"}).stdout)
     for name, (code, text, loaded) in said.items():
         assert code == 0 and not loaded, (name, loaded)
         assert f"python -m jax_irkd.{name}" in text
-        assert max(map(len, text.splitlines())) <= 100, name
+        assert max(map(len, text.splitlines())) <= 80, name
+
+
+def test_help_fits_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "24")
+    text = "A long first line of it.\n\npython -m x\n    --one=1 [--two-two=2]\n\none   a table's line\n"
+    assert commands.fitted(text) == (
+        "A long first line of it.\n\npython -m x --one=1\n    [--two-two=2]\n\none   a table's line"
+    )
+    assert commands.fitted_line("  --option=…  what it is for") == (
+        "  --option=…  what it is\n              for"
+    )
 
 
 def test_help_tells_every_default():
