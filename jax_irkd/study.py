@@ -108,8 +108,11 @@ def run(tasks: Sequence, workdir, launcher, console) -> dict:
 
 def conclude(workdir, summary: Mapping[str, Any], console) -> int:
     """Say what came out; the exit code: 1 when a run failed, 75 when one was stopped."""
+    from jax_irkd.studies import tables
     from jax_irkd.studies.attempts import FAILED, STOPPED, WAITING
 
+    if summary["methods"]:
+        console.print(tables.printed(summary))
     states = {entry["state"] for entry in summary["unfinished"]}
     for entry in summary["unfinished"]:
         log = workdir / f"{entry['run']}.log"

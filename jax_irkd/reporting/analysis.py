@@ -73,8 +73,10 @@ def _named(kind: str, key: str, terms: Set[str]) -> tuple[str, str]:
     """Title and unit of a scalar of the log; `terms` are the distillers, whose losses are terms."""
     bare = key.removeprefix("ema_")
     title, unit = _CURVES.get(bare, (bare.replace("_", " ").replace("/", ": "), ""))
-    if bare not in _CURVES and "/" not in bare and bare.partition("_")[0] in terms:
-        title = f"{TITLES.get(bare, title.upper())} term, weighted"
+    method, _, part = bare.partition("_")
+    if bare not in _CURVES and "/" not in bare and method in terms:
+        name = TITLES.get(method, method.upper())
+        title = f"{' '.join([name, *part.split('_')]).strip()} term, weighted"
     if key != bare:
         title = f"{title}, of the running mean"
     if key.startswith("ms/"):
@@ -202,20 +204,26 @@ def _accuracies(runs: Sequence[Run]) -> np.ndarray:
 
 
 def _gains(cast: Cast) -> list[Interval]:
-    """Each class's gain over infrared only with its interval; empty where clips differ.
+    """Each class's gain over infrared only with its interval; empty where clips differ."""
+    groups = cast.together(cast.focus, cast.baseline) if cast.student else []
+    return class_gains(*groups) if groups else []
+
+
+def class_gains(students: Sequence[Run], baselines: Sequence[Run]) -> list[Interval]:
+    """Each class's gain of students over baselines of the same seeds, with its 95 % interval.
 
     Of one seed after Agresti and Min; of several the wider of that, for the clips won and lost in
-    the mean of the seeds, and of a bootstrap that draws clips and seeds.
+    the mean of the seeds, and of a bootstrap that draws clips and seeds. Of the pairs tested on the
+    same clips; empty where there is none, or their clips differ.
     """
-    groups = cast.together(cast.focus, cast.baseline) if cast.student else []
-    pairs = [pair for run, other in zip(*groups) if (pair := paired(run, other)) is not None]
+    pairs = [p for run, other in zip(students, baselines) if (p := paired(run, other)) is not None]
     if not pairs or any(not np.array_equal(pair[0][1], pairs[0][0][1]) for pair in pairs):
         return []
     labels = pairs[0][0][1]
     right, before = (
         np.array([pair[side][0].argmax(1) == labels for pair in pairs]) for side in (0, 1)
     )
-    classes = range(len(cast.focus.class_names))
+    classes = range(len(students[0].class_names))
     return [_gain(right[:, labels == index], before[:, labels == index]) for index in classes]
 
 

@@ -37,9 +37,9 @@ def page_of_all(name: str, runs: Sequence[Run], sections: Sequence, others=()) -
     return _page(cast, runs, name or "runs", sections, runs)
 
 
-def headline_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row per network: title, colour, formatted cells by column."""
-    return [_row(run, cast_of(run, runs)) for run in runs]
+def headline_rows(runs: Sequence[Run], others: Sequence[Run] = ()) -> list[dict[str, Any]]:
+    """One row per network: title, colour, formatted cells by column; over its seeds in `others`."""
+    return [_row(run, cast_of(run, runs, others)) for run in runs]
 
 
 def _page(cast: Cast, shown: Sequence[Run], title: str, sections: Sequence, made: Sequence[Run]):

@@ -19,6 +19,7 @@ from rich.table import Table
 from jax_irkd.errors import UserError, once, plural
 from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.reporting import analysis, charts, page, pictures
+from jax_irkd.reporting.comparison import seeds_of
 from jax_irkd.reporting.sections import Section
 from jax_irkd.runs.results import PAGE, Run, data_of, read_run, read_runs
 from jax_irkd.training.events import write_pictures
@@ -117,16 +118,20 @@ def _confusion(run: Run) -> Markup:
 
 
 def print_table(workdir: str | Path, console: Console | None = None) -> None:
-    """Print the headline table of a workdir and the path of its report."""
-    runs = read_runs(workdir)
+    """Print the headline table of a workdir and the path of its report.
+
+    In a study's `seedN` it speaks for all seeds, as the page does.
+    """
+    runs, others = read_runs(workdir), read_other_seeds(Path(workdir))
     table = Table(box=box.SIMPLE)
     table.add_column("network", no_wrap=True)
-    for name in _PRINTED:
+    columns = ("seeds", "top-1", "mAP", "gap closed") if others else _PRINTED
+    for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in page.headline_rows(runs):
-        table.add_row(row["title"], *(row["cells"].get(name) or "–" for name in _PRINTED))
+    for row in page.headline_rows(runs, others):
+        table.add_row(row["title"], *(row["cells"].get(name) or "–" for name in columns))
     console = console or Console()
-    if title := _tested_on(runs):
+    if title := _tested_on([other for run in runs for other in seeds_of(run, others)]):
         console.print(title, highlight=False, markup=False, soft_wrap=True)
     console.print(table)
     path = Path(workdir).absolute() / PAGE

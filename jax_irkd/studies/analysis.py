@@ -12,6 +12,7 @@ import numpy as np
 
 from jax_irkd.errors import UserError
 from jax_irkd.metrics import classification, significance
+from jax_irkd.reporting.analysis import class_gains
 from jax_irkd.reporting.paper import paper_rows
 from jax_irkd.reporting.pulls import pulls_of
 from jax_irkd.runs.results import TITLES, Run, paired, right_or_wrong
@@ -148,6 +149,7 @@ def _against_baseline(
             "difference_over_seeds",
             "mcnemar",
             "class_gains",
+            "class_intervals",
             "gap_closed",
             "gap_interval",
         )
@@ -186,6 +188,10 @@ def _against_baseline(
     ours, theirs = (_class_accuracy([r[s] for s in seeds]) for r in (own, baselines))
     found["class_gains"] = [
         None if None in (a, b) else a - b for a, b in zip(ours, theirs, strict=True)
+    ]
+    gains = class_gains(*([group[s] for s in seeds] for group in (own, baselines)))
+    found["class_intervals"] = [
+        [gain.low, gain.high] if math.isfinite(gain.low) else None for gain in gains
     ]
     return found
 

@@ -83,9 +83,9 @@ print(json.dumps(said))
 
 def test_help_fits_the_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "24")
-    text = "A long first line of it.\n\npython -m x\n    --one=1 [--two-two=2]\n\none   a table's line\n"
+    text = "A long first line.\n\npython -m x\n    --one=1 [--two-two=2]\n\none   a row\n"
     assert commands.fitted(text) == (
-        "A long first line of it.\n\npython -m x --one=1\n    [--two-two=2]\n\none   a table's line"
+        "A long first line.\n\npython -m x --one=1\n    [--two-two=2]\n\none   a row"
     )
     assert commands.fitted_line("  --option=…  what it is for") == (
         "  --option=…  what it is\n              for"

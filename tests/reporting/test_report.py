@@ -417,7 +417,7 @@ def test_strips_and_overlays():
 def test_curves_are_called_by_what_they_are():
     named = {
         ("train", "fitnet"): ("FitNet term, weighted", ""),
-        ("train", "rkd_distance"): ("RKD DISTANCE term, weighted", ""),
+        ("train", "rkd_distance"): ("RKD distance term, weighted", ""),
         ("train", "fitnet/pull"): ("fitnet: pull", ""),
         ("eval", "ema_top1"): ("Test accuracy, top-1, of the running mean", "%"),
         ("time", "ms/data"): ("Time for data", "ms a step"),
@@ -498,6 +498,11 @@ def test_a_run_of_a_study_speaks_for_all_its_seeds(tmp_path):
     assert "points over 3 seeds</h1>" in text and f"difference {gain:+.1f} points" in text
     assert "seeds 0, 1, 2" in text and "McNemar" not in text and "of seed 1 alone" in text
     assert "One seed each" not in text and "narrower than a bootstrap over clips and seeds" in text
+    console = Console(width=80, record=True, file=io.StringIO())
+    write.print_table(tmp_path / "seed1", console)
+    said = console.export_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "120 test clips, seeds 0, 1, 2\n" in said
+    assert all(f" {100 * mean:.1f} ± " in said for mean in means.values())
     path = tmp_path / "seed2/ours/results.json"  # other settings: another experiment
     other = json.loads(path.read_text())
     other["config"]["distillers"]["dkd"]["weight"] = 5.0

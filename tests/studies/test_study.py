@@ -159,9 +159,8 @@ def test_the_gap_has_an_interval_where_the_teacher_always_leads(tmp_path):
         shares.append((after - before) / (teacher - before))
     low, high = np.quantile(shares, [0.025, 0.975])
     np.testing.assert_allclose(found["methods"]["ours"]["gap_interval"], [low, high], atol=0.03)
-    assert f"{found['methods']['ours']['gap_interval'][1]:.0%}".replace(
-        "%", " %"
-    ) in tables.markdown(found)
+    ends = ", ".join(f"{100 * end:.0f}" for end in found["methods"]["ours"]["gap_interval"])
+    assert f" % [{ends}]" in tables.markdown(found)
 
     generated(tmp_path / "short", PREDICTIONS, LABELS)  # the teacher does not lead in every draw
     found = outputs.write_outputs(tmp_path / "short", plan(tmp_path), done(PREDICTIONS))
@@ -175,11 +174,26 @@ def test_what_is_written(tmp_path):
     assert "| Ours (DKD + MGCAM) | 2 | 70.0 ± 0.0 % |" in text
     assert "p = 0.62 (3 won, 1 lost, seed 0)" in text
     assert "`python -m jax_irkd.study x`" in text and "0000generated" in text
-    assert "| bottom | 25.0 % | +37.5 |" in text
+    # Of 4 clips (1 + 2) / 2 won: (1.5 / 6) - 1.96 sqrt((2.5 / 6 - 0.25^2) / 6) is the lower end,
+    # the upper that of a bootstrap: seven eighths in one of forty draws.
+    assert "| bottom | 25.0 % | +37.5 [-22.6, +87.5] |" in text
     assert json.loads((tmp_path / "study.json").read_text())["methods"]["ours"]["seeds"] == [0, 1]
     for seed in (0, 1):
         page = (tmp_path / f"seed{seed}" / "report.html").read_text()
         assert "Study: methods and seeds" in page and "+20.0 [" in page
+
+
+def test_what_a_terminal_of_80_columns_is_told(tmp_path):
+    generated(tmp_path, PREDICTIONS, LABELS, "pku_mmd_ir")
+    found = outputs.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))
+    console = Console(width=80, record=True, file=io.StringIO())
+    found["methods"]["ours"] |= {"gap_closed": -0.59, "gap_interval": [-1.98, -0.32]}
+    study.conclude(tmp_path, found, console)
+    text = console.export_text()
+    assert "…" not in text and "pku_mmd_ir, 10 test clips" in text and "mAP" in text
+    words = text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "+20.0 [" in words and "[-198," in words and "(DKD + MGCAM)" in words
+    assert str(tmp_path / "study.md") in text.replace("\n", "")
 
 
 def test_a_partial_study_gives_partial_tables(tmp_path):
