@@ -14,6 +14,7 @@ from jax_irkd.errors import UserError
 from jax_irkd.host.files import expanded, write_whole
 from jax_irkd.inspection.sparkline import sparkline
 from jax_irkd.reporting import charts, pictures
+from jax_irkd.reporting.comparison import other_colour
 from jax_irkd.reporting.wording import duration, flatten
 from jax_irkd.runs.results import Run, is_run, number, read_run
 
@@ -195,7 +196,7 @@ def draw(runs: Sequence[Run], path: str | Path) -> None:
     panels = [p for p in panels if any(len(curve(run, *p[:2])[0]) for run in runs)]
     if not panels:
         raise UserError("none of the runs has logged anything yet; there is nothing to draw")
-    shades = {run.name: f"other{place % 8}" for place, run in enumerate(runs)}
+    shades = {run.name: other_colour(place) for place, run in enumerate(runs)}
     drawn = []
     for kind, name, title in panels:
         lines = [

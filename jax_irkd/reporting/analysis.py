@@ -155,7 +155,10 @@ def changes(cast: Cast, count: int = 6) -> dict[str, Any] | None:
             name = f"{names[row]} taken for {names[column]}"
         values = 100 * before[row, column], 100 * after[row, column]
         side.append({"name": name, "before": f"{values[0]:.0f}", "after": f"{values[1]:.0f}"})
-    return found if found["better"] or found["worse"] else None
+    if not found["better"] and not found["worse"]:
+        return None
+    counts = np.bincount(cast.focus.labels)
+    return found | {"clips": sorted({int(counts[counts > 0].min()), int(counts.max())})}
 
 
 def classes(cast: Cast) -> list[dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 Drawn by hand and not by matplotlib so that a chart takes its colours from the page (light or
 dark), stays sharp, is small and quickly made; `pictures` turns it into pixels. Colours are the
-classes `teacher`, `baseline`, `student` and `other0` to `other7`; every mark carries a `<title>`
-that browsers show on hover.
+classes `teacher`, `baseline`, `student` and those of `comparison.other_colour`; every mark carries
+a `<title>` that browsers show on hover.
 """
 
 import math

@@ -118,4 +118,9 @@ def colour_of(run: Run, shown: Sequence[Run]) -> str:
         return run.colour
     students = [other for other in shown if other.colour == "student"]
     place = len(students) - 1 - students.index(run)
-    return "student" if place == 0 else f"other{(place - 1) % 8}"
+    return "student" if place == 0 else other_colour(place - 1)
+
+
+def other_colour(place: int) -> str:
+    """Eight colours; from the ninth on they come again with dashed lines and hollow marks."""
+    return f"other{place % 8}" + " second" * (place // 8 % 2)

@@ -130,7 +130,12 @@ def sentences(cast: Cast, evidence: Evidence | None) -> list[str]:
         return [*found, missing]
     found.append(_difference(evidence))
     gap = gap_of(cast)
-    if gap is not None and not math.isnan(gap.low):
+    if gap is not None and gap.high < 0:
+        found.append(
+            f"The gap to the RGB teacher is {percent(-gap.value, 0)} wider than that of infrared "
+            f"only, 95 % interval {-100 * gap.high:.0f} to {percent(-gap.low, 0)}."
+        )
+    elif gap is not None and not math.isnan(gap.low):
         found.append(
             f"Of the gap to the RGB teacher {percent(gap.value, 0)} is closed, 95 % interval "
             f"{100 * gap.low:.0f} to {percent(gap.high, 0)}."

@@ -257,6 +257,8 @@ def test_a_student_that_falls_behind_is_not_praised(tmp_path):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"method": method}))
     text = _page(tmp_path)
     assert re.search(r"<h1>Ours \(DKD \+ MGCAM\) trails infrared only by \d+\.\d points</h1>", text)
+    closed = float(re.search(r'"gap closed">-(\d+)', text)[1])
+    assert f"The gap to the RGB teacher is {closed:.0f}\N{NO-BREAK SPACE}% wider than that" in text
 
 
 def test_a_student_that_changed_nothing(tmp_path):
@@ -323,8 +325,9 @@ def test_names_are_escaped(tmp_path):
     assert "a &amp; b" in text
 
 
-def test_sixty_classes_and_ten_methods(tmp_path):
+def test_sixty_classes_and_many_methods(tmp_path):
     methods = ["teacher", "baseline", "st", "at", "sp", "cc", "rkd", "dkd", "mgcam", "ours"]
+    methods += ["pkt", "ofd", "fitnet"]
     generate_runs(tmp_path, methods, class_names=[f"class {i}" for i in range(60)], clips=600)
     path = write.write_report(tmp_path, [])
     text = path.read_text("utf-8")
@@ -332,6 +335,8 @@ def test_sixty_classes_and_ten_methods(tmp_path):
     assert path.stat().st_size < 1.5e6
     assert "40 classes between these and the last ten" in text
     assert text.count('<tr class="focus">') == 1
+    marks = re.findall(r'<th scope="row"><i class="key ([a-z0-9 ]+)"', text)
+    assert len(set(marks)) == len(methods)  # also the ninth and tenth student
 
 
 def test_classes_without_clips_are_named(tmp_path):
