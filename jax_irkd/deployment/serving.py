@@ -18,6 +18,7 @@ import contextlib
 import hmac
 import ipaddress
 import json
+import logging
 import secrets
 import socket
 import threading
@@ -295,6 +296,10 @@ class Server:
         async def serve() -> None:
             bell.hang()
             await self._server.serve(sockets=[self._socket])
+            for connection in self._server.server_state.connections:
+                connection.transport.abort()  # of a viewer that has not heard the last word
+
+        logging.getLogger("uvicorn.error").addFilter(self._is_news)
 
         self._thread = threading.Thread(target=asyncio.run, args=(serve(),), name="serve")
         self._thread.daemon = True
@@ -304,7 +309,12 @@ class Server:
         if self._server:
             self._server.should_exit = True
             self._thread.join(timeout=GOODBYE + 2)
+            logging.getLogger("uvicorn.error").removeFilter(self._is_news)
         self._socket.close()
+
+    def _is_news(self, _: logging.LogRecord) -> bool:
+        """At the end viewers that do not read are cut off, of which uvicorn prints tracebacks."""
+        return not self._server.should_exit
 
 
 def _own_address() -> str:

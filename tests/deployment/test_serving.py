@@ -1,6 +1,7 @@
 """The page of a stream: what viewers get, who may look, and what goes wrong around it."""
 
 import contextlib
+import gc
 import http.client
 import json
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 from jax_irkd import predict
 from jax_irkd.data.synthetic.raw_ntu import number_of, picture, write_video
+from jax_irkd.deployment import serving
 from jax_irkd.deployment.board import Board
 from jax_irkd.deployment.judgement import Verdict
 from jax_irkd.deployment.recording import Recorder
@@ -274,3 +276,21 @@ def test_mistakes_around_the_page(tmp_path, command, monkeypatch):
 def test_an_address_that_is_not_this_machines():
     with pytest.raises(UserError, match="cannot be had"):
         Server(Address("no.such.host.invalid", 1))
+
+
+def test_viewers_of_a_command_that_fails_cost_no_traceback(monkeypatch, caplog):
+    """It ends before the stream does; and one of them, a phone asleep, does not read."""
+    monkeypatch.setattr(serving, "GOODBYE", 0.2)
+    unheard = []
+    monkeypatch.setattr(sys, "unraisablehook", unheard.append)
+    with served() as (board, _, server):
+        asleep = socket.create_connection(("127.0.0.1", server.address.port))
+        asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        asleep.sendall(b"GET /picture HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
+        board.show(noise)
+        assert asleep.recv(1)
+        server.close()
+        gc.collect()
+        asleep.close()
+    assert not unheard and not caplog.records
