@@ -92,26 +92,34 @@ def _steps(run: Run) -> str:
     return str(run.results.get("steps", "")) or f"{last_step(run)}, not ended"
 
 
+_SHAPE = {"box": box.SIMPLE, "pad_edge": False, "padding": (0, 1, 0, 0)}
+
+
 def side_by_side(
     names: Named, columns: Sequence[Named], width: int, justify: Literal["left", "right"]
 ) -> list[Table]:
-    """Tables of as many columns as `width` allows, each with the names of its rows in front."""
-    named = min(names.width, max(width // 3, 12))
-    widest = width - named - 6
+    """Tables of as many columns as `width` allows, each with the names of its rows in front.
+
+    Text (`left`) is folded, to 12 letters if need be, so that more columns stand beside each other.
+    """
+    named = min(names.width, max(width // 2, 12))
+    room = width - named - 2
+    most = max(room // len(columns), 14) - 2 if justify == "left" else room - 2
     groups, left = [], 0
     for column in columns:
-        need = min(column.width, widest - 3) + 3
+        need = min(column.width, most) + 2
         if not groups or need > left:
             groups.append([])
-            left = widest
+            left = room
         groups[-1].append(column)
         left -= need
     made = []
     for group in groups:
-        table = Table(box=box.SIMPLE)
+        table = Table(**_SHAPE)
         table.add_column(names.name, overflow="fold", width=named)
         for column in group:
-            table.add_column(column.name, overflow="fold", justify=justify)
+            fitted = min(column.width, most)
+            table.add_column(column.name, overflow="fold", justify=justify, width=fitted)
         for cells in zip(names.cells, *(column.cells for column in group)):
             table.add_row(*map(escape, cells))
         made.append(table)
@@ -149,7 +157,7 @@ def curve(run: Run, kind: str, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def curves(runs: Sequence[Run], width: int) -> Table:
     """Loss and test accuracy of every run as sparklines, with their first and last values."""
-    made = Table(box=box.SIMPLE)
+    made = Table(**_SHAPE)
     made.add_column("run", overflow="fold")
     for name in ("loss", "top-1 on the test split, %"):
         made.add_column(name, no_wrap=True)
@@ -172,6 +180,8 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """The settings that are not the same in all runs, with their values; – where there is none."""
     flat = [dict(flatten(run.results.get("config") or {})) for run in runs]
     names = sorted({name for settings in flat for name in settings})
+    # A section that is empty in one run has fields in another: they are shown.
+    names = [n for n in names if not any(other.startswith(f"{n}.") for other in names)]
     rows = [(name, [settings.get(name, "–") for settings in flat]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]
 

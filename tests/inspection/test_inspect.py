@@ -243,7 +243,7 @@ def test_80_columns_keep_the_names_of_the_rows(tmp_path):
     text = console.file.getvalue()
     assert max(map(len, text.splitlines())) <= 80 and len(made) > 2
     for run in runs:
-        assert len(re.findall(rf"^  {run.name} ", text, re.M)) == len(made)
+        assert len(re.findall(rf"^ {run.name} ", text, re.M)) == len(made)
     whole = (
         "dataset",
         "another/one",
@@ -257,6 +257,14 @@ def test_80_columns_keep_the_names_of_the_rows(tmp_path):
     )
     assert all(word in text for word in whole)
     assert comparison.shared_facts(runs) == ["protocol cross_subject"]
+    setting = "distillers.dkd.nontarget_weight"
+    names = comparison.Named("setting", [setting, "seed"])
+    columns = [comparison.Named(run.name, ["['stage1', 'stage2']", "0"]) for run in runs[:3]]
+    console = Console(width=80, file=io.StringIO())
+    (table,) = comparison.side_by_side(names, columns, 80, "left")
+    console.print(table)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80 and any(line.startswith(f" {setting} ") for line in lines)
 
 
 def test_differences_and_terms(tmp_path):
