@@ -9,7 +9,9 @@ COPY configs configs
 COPY tfds_builders tfds_builders
 RUN python -m pip install --no-cache-dir --constraint requirements/py312.txt '.[cuda12,serve,tstdd]' && rm -rf /src
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-ENV XDG_CACHE_HOME=/work/.cache
 WORKDIR /work
+RUN chmod 1777 /work
+ENV HOME=/work
+USER 1000:1000
 ENTRYPOINT ["jax-irkd"]
 CMD ["--help"]

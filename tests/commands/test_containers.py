@@ -30,6 +30,8 @@ def test_what_an_image_is_made_of(path):
     if copied:  # what the wheel is built from, and what pyproject names
         built = {*project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]}
         assert copied >= built | {"pyproject.toml", "README.md", "LICENSE"}
+        user, home = re.search(r"^USER (\d+):", text, re.M)[1], re.search(r"HOME=(\S+)", text)[1]
+        assert user != "0" and f"chmod 1777 {home}" in text and f"WORKDIR {home}\n" in text
 
 
 def test_the_lock_holds_what_the_extras_ask_for():
