@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_irkd.errors import plural
-from jax_irkd.metrics import significance
+from jax_irkd.metrics import precision_gap, significance
 from jax_irkd.metrics.significance import Interval, McNemar, PairedInterval
 from jax_irkd.reporting.comparison import Cast, figures
 from jax_irkd.reporting.wording import metric_name, percent
-from jax_irkd.runs.results import Run, paired, right_or_wrong
+from jax_irkd.runs.results import Run, aligned, paired, right_or_wrong
 
 REPLICATES = 4000
 
@@ -67,7 +67,7 @@ def gap_of(cast: Cast) -> Interval | None:
     share = significance.gap_closed(above, before, after)
     if math.isnan(share):
         return None
-    ends = _gap_interval(whole) if cast.metric == "top1" and whole else None
+    ends = _gap_interval(whole, cast.metric) if whole else None
     return Interval(share, *(ends[1:] if ends else (math.nan, math.nan)))
 
 
@@ -76,13 +76,16 @@ def _mean(runs: Sequence[Run], metric: str) -> float | None:
     return float(np.mean(known)) if len(known) == len(runs) > 0 else None
 
 
-def _gap_interval(groups: Sequence[Sequence[Run]]) -> Interval | None:
+def _gap_interval(groups: Sequence[Sequence[Run]], metric: str) -> Interval | None:
     """Over the clips that students, baselines and teachers were all tested on."""
+    if metric == "mAP":
+        scores = aligned(groups)
+        return None if scores is None else precision_gap.gap_interval(*reversed(scores))
     for trio in zip(*groups):
         if None in (paired(trio[0], trio[1]), paired(trio[0], trio[2])):
             return None
-    scores = right_or_wrong([groups[2], groups[1], groups[0]])
-    return None if scores is None else significance.gap_interval(*scores, replicates=REPLICATES)
+    right = right_or_wrong([groups[2], groups[1], groups[0]])
+    return None if right is None else significance.gap_interval(*right, replicates=REPLICATES)
 
 
 def gap_text(gap: Interval | None) -> str:
@@ -105,7 +108,8 @@ def headline(cast: Cast, evidence: Evidence | None) -> str:
     if found.low <= 0 <= found.high:
         return f"{title} cannot be told from infrared only{over}"
     verb = "leads" if found.difference > 0 else "trails"
-    return f"{title} {verb} infrared only by {abs(100 * found.difference):.1f} points{over}"
+    points = f"{abs(100 * found.difference):.1f} points" + " of top-1" * (cast.metric != "top1")
+    return f"{title} {verb} infrared only by {points}{over}"
 
 
 def sentences(cast: Cast, evidence: Evidence | None) -> list[str]:

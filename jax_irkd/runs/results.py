@@ -178,6 +178,15 @@ def paired(first: Run, second: Run):
     return pair if np.array_equal(pair[0][1], pair[1][1]) else None
 
 
+def aligned(groups: Sequence[Sequence[Run]]) -> list[list[tuple]] | None:
+    """Logits and labels of all runs, the same clips in the same order; None where they differ."""
+    first = groups[0][0]
+    pairs = [[paired(first, run) for run in runs] for runs in groups]
+    if any(pair is None for runs in pairs for pair in runs):
+        return None
+    return [[second for _, second in runs] for runs in pairs]
+
+
 def right_or_wrong(groups: Sequence[Sequence[Run]]) -> list[Bool[np.ndarray, "s n"]] | None:
     """For every group of runs, one a seed: which clips each got right, of those that all have.
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from jax_irkd.errors import UserError
-from jax_irkd.metrics import classification, significance
+from jax_irkd.metrics import classification, precision_gap, significance
 from jax_irkd.reporting.analysis import class_gains
 from jax_irkd.reporting.paper import paper_rows
 from jax_irkd.reporting.pulls import pulls_of
-from jax_irkd.runs.results import TITLES, Run, paired, right_or_wrong
+from jax_irkd.runs.results import TITLES, Run, aligned, paired, right_or_wrong
 
 METRICS = ("top1", "mean_class_accuracy", "mAP")
 Runs = Mapping[tuple[int, str], Run]
@@ -159,8 +159,7 @@ def _against_baseline(
         return found
     seeds = list(baselines)
     found["gap_closed"] = _gap({s: own[s] for s in seeds}, baselines, runs, metric)
-    if metric == "top1":
-        found["gap_interval"] = _gap_interval(own, baselines, runs, replicates)
+    found["gap_interval"] = _gap_interval(own, baselines, runs, metric, replicates)
     figures = [[r[s].figure(metric) for s in seeds] for r in (own, baselines)]
     if None not in figures[0] + figures[1]:
         over = significance.paired_difference(*(np.array(values, float) for values in figures))
@@ -217,13 +216,19 @@ def _gap(own, baselines, runs: Runs, metric: str) -> float | None:
     return _finite(significance.gap_closed(*(float(np.mean(group)) for group in figures)))
 
 
-def _gap_interval(own, baselines, runs: Runs, replicates: int) -> list[float] | None:
+def _gap_interval(own, baselines, runs: Runs, metric: str, replicates: int) -> list[float] | None:
     """The 95 % interval of the share of the gap, over the seeds that have a teacher's scores."""
     teachers = {s: runs[s, "teacher"] for s in baselines if (s, "teacher") in runs}
-    scores = _right([teachers, baselines, own], list(teachers)) if teachers else None
+    groups = [[group[seed] for seed in teachers] for group in (teachers, baselines, own)]
+    if not teachers:
+        return None
+    scores = aligned(groups) if metric == "mAP" else right_or_wrong(groups)
     if scores is None:
         return None
-    found = significance.gap_interval(*scores, replicates=replicates)
+    if metric == "mAP":
+        found = precision_gap.gap_interval(*scores)
+    else:
+        found = significance.gap_interval(*scores, replicates=replicates)
     return [found.low, found.high] if math.isfinite(found.low) else None
 
 

@@ -392,6 +392,8 @@ def test_pku_is_judged_by_its_map(tmp_path):
         re.search(r"Infrared only reaches [\d.]+\s% mAP, Ours", text)
         and "does not define its mAP" in text
     )
+    assert re.search(r"infrared only by [\d.]+ points of top-1</h1>", text)
+    assert re.search(r'data-label="gap closed">\d+\s% \[\d+, \d+\]<', text)  # in mAP
 
 
 def test_confusion_matrix_picture(tmp_path):
