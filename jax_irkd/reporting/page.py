@@ -65,7 +65,7 @@ def _page(cast: Cast, shown: Sequence[Run], title: str, sections: Sequence, made
         "calibration": analysis.calibration(cast),
         "seeds": len(cast.seeds(cast.focus)),
         "seed": cast.focus.results.get("seed"),
-        "sections": [s._asdict() for s in [*_own_sections(cast.focus), *sections]],
+        "sections": _sections(cast, sections, made),
         "made": [_made(run) for run in made],
     }
 
@@ -90,8 +90,15 @@ def _columns(cast: Cast) -> list[str]:
     return [column for column in COLUMNS if column not in left]
 
 
-def _own_sections(run: Run) -> list:
-    return [*calibrated.section(run), *pulls.section(run)]
+def _sections(cast: Cast, given: Sequence, made: Sequence[Run]) -> list[dict[str, Any]]:
+    """Those of the focus, then the given ones; `alone` where a section speaks for one seed only.
+
+    On the page of one run all do, on the page of all those of the focus.
+    """
+    own = [*calibrated.section(cast.focus), *pulls.section(cast.focus)]
+    several = len(cast.seeds(cast.focus)) > 1
+    alone = [several] * len(own) + [several and len(made) == 1] * len(given)
+    return [s._asdict() | {"alone": flag} for s, flag in zip([*own, *given], alone)]
 
 
 def _track(cast: Cast, shown: Sequence[Run]) -> dict[str, Any] | None:

@@ -487,8 +487,11 @@ def _study(folder, seeds=3, clips=120):
 
 def test_a_run_of_a_study_speaks_for_all_its_seeds(tmp_path):
     _study(tmp_path)
-    write.write_report(tmp_path / "seed1", ["ours"])
+    sections = {"ours": _sections()[:1], "": _sections()[3:]}
+    whole = write.write_report(tmp_path / "seed1", ["ours"], sections=sections).read_text("utf-8")
+    assert "Of seed 1 alone." not in whole  # a study's tables are of all seeds
     text = (tmp_path / "seed1/ours/report.html").read_text("utf-8")
+    assert text.count("Of seed 1 alone.") == 1  # its mistakes
     _Reader(text)
     runs = {
         (seed, method): results.read_run(tmp_path / f"seed{seed}" / method)
