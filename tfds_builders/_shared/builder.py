@@ -29,6 +29,7 @@ from jax_irkd.tfds_builders._shared.cache import (
 from jax_irkd.tfds_builders._shared.inventory import Inventory
 from jax_irkd.tfds_builders._shared.lock import locked
 from jax_irkd.tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders._shared.pairs import ALONE
 from jax_irkd.tfds_builders._shared.pool import encode_all, encode_alone, progress_bar
 from jax_irkd.tfds_builders._shared.records import uncompressed
 from jax_irkd.tfds_builders._shared.report import NO_COLOUR, Report
@@ -207,11 +208,15 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 f"under RGB names?\n{report.head()}"
             )
         if report.skipped_share > self.options.max_skipped:
+            alone = any(skip.reason in ALONE.values() for skip in report.skipped)
+            more = (
+                " --unpaired keeps clips of one modality." if self.KEEPS_UNPAIRED and alone else ""
+            )
             raise UserError(
                 f"{report.skipped_share:.1%} of the {report.unit} would be left out, more than "
                 f"--max_skipped={self.options.max_skipped:g} allows; repair the files or run again "
                 f"with --max_skipped={report.skipped_share + 0.001:.3f} (what is encoded is kept)."
-                f"\n{report.head()}"
+                f"{more}\n{report.head()}"
             )
 
     def _refuse_unreadable(self, report: Report) -> None:

@@ -18,12 +18,15 @@ LENGTHS = 0.1  # of the longer film: pairs that differ more do not share a clock
 SHORT_CLIP = 8  # Frames; fewer than the segments of the paper's sampling.
 
 
+ALONE = {kind: f"no {kind} file" for kind in FRAMES}  # why a clip is left out
+
+
 def unpaired(key: str, pair: Mapping[str, Found]) -> Skip:
     """The remark on a clip of which only one modality is there."""
     (kind,) = pair
     other = "infrared" if kind == "rgb" else "rgb"
     only = name_of(pair[kind].source)
-    return Skip(key, f"no {other} file", f"only {only}; distillation needs both")
+    return Skip(key, ALONE[other], f"only {only}; distillation needs both")
 
 
 def encode_alone(
