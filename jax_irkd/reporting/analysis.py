@@ -191,7 +191,7 @@ def classes(cast: Cast) -> list[dict[str, Any]]:
             gain, low, high = (100 * value for value in gains[index])
             row |= {"value": _points(gain), "ends": f"{_points(low)} to {_points(high)}"}
             row["span"] = sorted((100 * own[index], 100 * accuracy["baseline"][index]))
-            row["lost"] = gain < 0
+            row["lost"] = round(gain) < 0
         rows.append(row)
     return rows
 

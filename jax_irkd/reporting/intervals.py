@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from jax_irkd.reporting import charts
 
-LEFT, RIGHT, ROW, TOP, BOTTOM = 118, 22, 20, 6, 34
+LEFT, RIGHT, ROW, TOP, BOTTOM = 136, 22, 20, 6, 34
 
 
 class Estimate(NamedTuple):
@@ -35,7 +35,7 @@ def interval_chart(rows: Sequence[Estimate], *, unit: str, label: str) -> Markup
 
     parts = [charts.draw_frame(charts.WIDTH, height, label)]
     bottom = height - BOTTOM
-    for tick in charts.ticks(low, high, 5):
+    for tick in charts.ticks(low, high, 4):
         x, points = place(tick), f"{tick:+g}" if tick else "0"
         parts.append(charts.draw_line(x, TOP, x, bottom, "rule"))
         parts.append(charts.draw_text(x, bottom + 14, points, "tick middle"))

@@ -3,6 +3,7 @@
 Each function turns arrays into a `Section` that `report.write_report` places on a page.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -136,8 +137,19 @@ def table_section(
     return Section(title, table(headers, rows), lead)
 
 
+_FIGURE = re.compile(r"(?<=[±,\d]) (?=[±%+\-\d])")  # within 90.4 ± 0.8 %, within [-1.5, +3.2]
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
-    """An HTML table; the first column is the row's name. On a phone each row becomes a list."""
+    """An HTML table; the first column is the row's name. On a phone each row becomes a list.
+
+    Cells of more than nine columns may take several lines, so that they fit a desktop.
+    """
+    many = len(headers) > 9
+    if many:
+        rows = [
+            [row[0], *(_FIGURE.sub("\N{NO-BREAK SPACE}", str(c)) for c in row[1:])] for row in rows
+        ]
     cell = Markup('<td data-label="{}">{}</td>')
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(h) for h in headers)
     body = [
@@ -146,10 +158,11 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
         )
         for row in rows
     ]
+    kind = Markup(' class="many"') if many else ""
     return Markup(
-        '<div class="scroll" tabindex="0"><table><thead><tr>{}</tr></thead>'
+        '<div class="scroll" tabindex="0"><table{}><thead><tr>{}</tr></thead>'
         "<tbody>{}</tbody></table></div>"
-    ).format(head, Markup("").join(body))
+    ).format(kind, head, Markup("").join(body))
 
 
 def overlay(

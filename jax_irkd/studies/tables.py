@@ -12,7 +12,7 @@ from jax_irkd.errors import plural
 from jax_irkd.metrics.significance import Interval
 from jax_irkd.reporting import pulls, verdict
 from jax_irkd.reporting.intervals import Estimate, interval_chart
-from jax_irkd.reporting.sections import Section, table_section
+from jax_irkd.reporting.sections import Section, table, table_section
 from jax_irkd.reporting.wording import duration, metric_name, percent
 from jax_irkd.runs.results import TITLES, data_of
 
@@ -67,10 +67,11 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
     if summary["methods"]:
         drawn = chart(summary)
         if drawn is not None:
-            figure = Markup("<figure>{}</figure>").format(drawn)
+            figure = Markup('<figure class="wide">{}</figure>').format(drawn)
             made.append(Section("Study: gains over infrared only", figure))
-        lead = f"{_command_line(summary)} {_READING}"
-        made.append(table_section("Study: methods and seeds", *headline(summary), lead=lead))
+        command = Markup('<pre tabindex="0"><code>{}</code></pre>').format(summary["command"])
+        shown = command + table(*headline(summary))
+        made.append(Section("Study: methods and seeds", shown, _READING))
         gains = class_gains(summary)
         if gains:
             made.append(table_section("Study: classes", *gains, lead=_classes_lead(summary)))

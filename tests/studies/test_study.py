@@ -123,6 +123,9 @@ def test_the_picture_shows_every_interval(tmp_path):
     ends = ", ".join(f"{100 * difference[key]:+.1f}" for key in ("low", "high"))
     drawn = str(tables.chart(found))
     assert f"Ours (DKD + MGCAM): {100 * difference['difference']:+.1f} [{ends}]" in drawn
+    assert int(re.search(r'<text x="(\d+)" [^>]*end">Ours \(DKD', drawn)[1]) >= 7 * len(
+        "Ours (DKD + MGCAM)"
+    )
     (x, width), (dot,) = (
         re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', drawn)[0],
         re.findall(r'<circle cx="([\d.]+)"', drawn),
@@ -181,6 +184,9 @@ def test_what_is_written(tmp_path):
     for seed in (0, 1):
         page = (tmp_path / f"seed{seed}" / "report.html").read_text()
         assert "Study: methods and seeds" in page and "+20.0 [" in page
+        assert "<code>python -m jax_irkd.study x</code></pre>" in page
+        cells = re.findall(r'<td data-label="top-1">(70.0[^<]*)<', page)
+        assert cells == ["70.0\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.0\N{NO-BREAK SPACE}%"]
 
 
 def test_what_a_terminal_of_80_columns_is_told(tmp_path):
