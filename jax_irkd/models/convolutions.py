@@ -1,10 +1,11 @@
-"""Convolutions for training on CPUs, where XLA's own are slow; elsewhere its own are kept.
+"""Convolutions for training on CPUs, where XLA's own are slow; GPUs keep XLA's own.
 
 3x3 ones with stride 1 take `winograd`'s short way. With stride 2 the forward pass is XLA's, and
 the gradient to the kernel is a matrix product: XLA would first swap the frames and the channels of
 the maps, one number at a time and with all that computed the maps in the same loop, which takes
 several times as long as the convolution. For the same reason 1x1 ones are products of matrices
-and not of maps there. The 7x7 stem of a narrow network reads blocks of 2x2 pixels as channels.
+and not of maps there. The 7x7 stem of a narrow network reads blocks of 2x2 pixels as channels; on
+TPUs every stem does, whose gradient XLA takes minutes to compile otherwise.
 """
 
 import functools
@@ -51,8 +52,8 @@ def conv_general_dilated(
         return strided_conv3x3(lhs, rhs)
     even = lhs.ndim == 4 and not (lhs.shape[1] % 2 or lhs.shape[2] % 2)
     stem = rhs.shape[:2] == (7, 7) and strides == (2, 2) and _is_margin(padding, 3)
-    if stem and plain and even and lhs.shape[-1] <= 4 and rhs.shape[-1] <= min(widest, NARROW_STEM):
-        return narrow_stem(lhs, rhs)
+    if stem and plain and even and lhs.shape[-1] <= 4 and rhs.shape[-1] <= widest:
+        return conv7x7_of_frames(rhs.shape[-1] <= NARROW_STEM)(lhs, rhs)
     return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
 
 
@@ -123,17 +124,35 @@ def _is_margin(padding: Sequence[tuple[int, int]], width: int) -> bool:
     return tuple(map(tuple, padding)) == ((width, width), (width, width))
 
 
-@jax.custom_vjp
-def narrow_stem(
-    frames: Float[Array, "n h w c"], kernel: Float[Array, "7 7 c d"]
-) -> Float[Array, "n h2 w2 d"]:
+@functools.cache
+def conv7x7_of_frames(
+    narrow: bool,
+) -> Callable[[Float[Array, "n h w c"], Float[Array, "7 7 c d"]], Float[Array, "n h2 w2 d"]]:
     """7x7 convolution, stride 2, padding 3, of frames of even size. Gradients flow to both.
 
-    With few channels on both sides XLA on CPUs multiplies rows of a handful of numbers. There
-    every 2x2 pixels become 4c channels, over which an 8x8 kernel (one row and column of zeros)
-    is a 4x4 one with stride 1: the same function. Its gradients are the library's.
+    With few channels on both sides (`narrow`) XLA on CPUs multiplies rows of a handful of numbers.
+    There every 2x2 pixels become 4c channels, over which an 8x8 kernel (one row and column of
+    zeros) is a 4x4 one with stride 1: the same function. Its gradients are the library's.
+
+    On TPUs that is so at any width, and for the gradients too: XLA unrolls the 7x7 kernel's, which
+    takes minutes to compile, and the 4x4 one's takes seconds. By its own estimate the step is no
+    slower for it; Google's MLPerf ResNets read frames so (`conv0_space_to_depth`).
     """
-    return lax.platform_dependent(frames, kernel, cpu=_packed_stem, default=_stem)
+    packed = {"cpu": _packed_stem} if narrow else {}
+
+    @jax.custom_vjp
+    def convolve(frames: Array, kernel: Array) -> Array:
+        return lax.platform_dependent(frames, kernel, tpu=_sliced_stem, default=_stem, **packed)
+
+    def backward(kept: tuple[Array, Array], change: Array) -> tuple[Array, Array]:
+        pulls = {
+            name: lambda change, *kept, way=way: jax.vjp(way, *kept)[1](change)
+            for name, way in (("tpu", _sliced_stem), ("default", _stem))
+        }
+        return lax.platform_dependent(change, *kept, **pulls)
+
+    convolve.defvjp(lambda *kept: (convolve(*kept), kept), backward)
+    return convolve
 
 
 def _stem(frames: Array, kernel: Array) -> Array:
@@ -142,30 +161,31 @@ def _stem(frames: Array, kernel: Array) -> Array:
 
 
 def _packed_stem(frames: Array, kernel: Array) -> Array:
+    frames = _framed(frames)
     n, height, width, channels = frames.shape
-    frames = jnp.pad(frames, ((0, 0), (4, 2), (4, 2), (0, 0)))
-    rows, columns = height // 2 + 3, width // 2 + 3
-    blocks = frames.reshape(n, rows, 2, columns, 2, channels).swapaxes(2, 3)
+    blocks = frames.reshape(n, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)
+    return _convolve_blocks(blocks.reshape(n, height // 2, width // 2, 4 * channels), kernel)
+
+
+def _sliced_stem(frames: Array, kernel: Array) -> Array:
+    """`_packed_stem` for TPUs, which take long to transpose: six times this by XLA's estimate."""
+    frames = _framed(frames)
+    pixels = [frames[:, row::2, column::2] for row in range(2) for column in range(2)]
+    return _convolve_blocks(jnp.concatenate(pixels, axis=-1), kernel)
+
+
+def _framed(frames: Array) -> Array:
+    """With the margins of an 8x8 kernel whose first row and column are zeros."""
+    return jnp.pad(frames, ((0, 0), (4, 2), (4, 2), (0, 0)))
+
+
+def _convolve_blocks(blocks: Array, kernel: Array) -> Array:
+    """Blocks of 2x2 pixels as channels, by the kernel of the pixels."""
+    channels, width = kernel.shape[2:]
     kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
-    kernel = kernel.reshape(4, 2, 4, 2, channels, -1).swapaxes(1, 2)
-    return lax.conv_general_dilated(
-        blocks.reshape(n, rows, columns, 4 * channels),
-        kernel.reshape(4, 4, 4 * channels, -1),
-        (1, 1),
-        "VALID",
-        dimension_numbers=_LAYOUT,
-    )
-
-
-def _stem_forward(frames: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return narrow_stem(frames, kernel), (frames, kernel)
-
-
-def _stem_backward(kept: tuple[Array, Array], change: Array) -> tuple[Array, Array]:
-    return jax.vjp(_stem, *kept)[1](change)
-
-
-narrow_stem.defvjp(_stem_forward, _stem_backward)
+    kernel = kernel.reshape(4, 2, 4, 2, channels, width).swapaxes(1, 2)
+    kernel = kernel.reshape(4, 4, 4 * channels, width)
+    return lax.conv_general_dilated(blocks, kernel, (1, 1), "VALID", dimension_numbers=_LAYOUT)
 
 
 @jax.custom_vjp

@@ -160,6 +160,15 @@ def _quick_max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
     return jax.lax.platform_dependent(x, cpu=_max_pool, default=_max_of_windows)
 
 
+def _learning_max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    """With a gradient. TPUs have windows, forwards and backwards, and slice slowly.
+
+    Of equal largest pixels the first has the whole gradient there, as in PyTorch; elsewhere they
+    share it.
+    """
+    return jax.lax.platform_dependent(x, tpu=_max_of_windows, default=_max_pool)
+
+
 BLOCKS = {
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
@@ -267,7 +276,7 @@ class ResNet(nn.Module):
         x = Stem(self.width, conv, norm, self.input_offset, name="stem")(frames)
         x = jax.lax.stop_gradient(x) if still >= 1 else x
         features = {"stem": x}
-        x = _max_pool(x) if train else _quick_max_pool(x) if quick else _max_of_windows(x)
+        x = _learning_max_pool(x) if train else _quick_max_pool(x) if quick else _max_of_windows(x)
 
         block, counts = BLOCKS[self.depth]
         block = nn.remat(block) if self.remat else block

@@ -38,7 +38,7 @@ def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-def lowered(function, *arguments) -> tuple[str, str]:
-    """The program of `function` for CUDA and for CPUs, as StableHLO."""
+def lowered(function, *arguments, platforms=("cuda", "cpu")) -> list[str]:
+    """The program of `function` for every platform, as StableHLO."""
     traced = jax.jit(function).trace(*arguments)
-    return tuple(traced.lower(lowering_platforms=(name,)).as_text() for name in ("cuda", "cpu"))
+    return [traced.lower(lowering_platforms=(name,)).as_text() for name in platforms]

@@ -29,9 +29,19 @@ def test_with_stride_it_is_the_convolution_and_its_gradients(size):
         np.testing.assert_allclose(ours, plain, atol=3e-5)
 
 
-@pytest.mark.parametrize("shape", [(2, 96, 96, 1), (1, 20, 34, 3), (3, 2, 6, 3)])
-def test_a_narrow_stem_is_the_convolution_and_its_gradients(shape):
+@pytest.mark.parametrize(
+    ("shape", "platform"),
+    [
+        ((2, 96, 96, 1), "cpu"),
+        ((1, 20, 34, 3), "cpu"),
+        ((3, 2, 6, 3), "cpu"),
+        ((1, 6, 10, 3), "tpu"),
+    ],
+)
+def test_the_stem_is_the_convolution_and_its_gradients(shape, platform, monkeypatch):
     frames, kernel = normal(*shape, seed=0), normal(7, 7, shape[-1], 16, seed=1)
+    if platform == "tpu":  # its way, on the CPU
+        monkeypatch.setattr(lax, "platform_dependent", lambda *x, tpu, **others: tpu(*x))
 
     def plain(frames, kernel):
         layout, margin = ("NHWC", "HWIO", "NHWC"), ((3, 3), (3, 3))
@@ -47,11 +57,21 @@ def test_a_narrow_stem_is_the_convolution_and_its_gradients(shape):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-2)
 
 
-def test_gpus_keep_the_librarys_stem():
-    frames, kernel = normal(2, 96, 96, 3, seed=0), normal(7, 7, 3, 16, seed=1)
-    on_gpu, on_cpu = lowered(convolutions.narrow_stem, frames, kernel)
-    assert "tensor<7x7x3x16xf32>" in re.search("stablehlo.convolution.*", on_gpu)[0]
-    assert "tensor<4x4x12x16xf32>" in re.search("stablehlo.convolution.*", on_cpu)[0]
+@pytest.mark.parametrize("width", [16, 64])
+def test_where_the_stem_reads_pixels_and_where_blocks(width):
+    """On a TPU XLA takes minutes to compile the gradient of a kernel of 7x7 pixels."""
+
+    def learn(frames, kernel):
+        return jax.value_and_grad(lambda w: convolve(frames, w).sum())(kernel)
+
+    def convolve(frames, kernel):
+        return convolutions.conv_general_dilated(frames, kernel, (2, 2), [(3, 3), (3, 3)])
+
+    shapes = [jax.ShapeDtypeStruct(x, jnp.float32) for x in ((2, 96, 96, 3), (7, 7, 3, width))]
+    wanted = {"cpu": [width == 64, True], "cuda": [True, True], "tpu": [False, False]}
+    for platform, text in zip(wanted, lowered(learn, *shapes, platforms=wanted)):
+        made = re.findall("stablehlo.convolution.*", text)
+        assert ["tensor<7x7x3x" in line for line in made] == wanted[platform], platform
 
 
 def test_a_kernel_gradient_by_hand():

@@ -203,14 +203,17 @@ def test_axis_name_averages_the_statistics_over_devices():
         )
 
 
-def test_gpus_pool_windows_where_nothing_is_learnt():
+def test_where_windows_are_pooled_and_where_slices():
     x = networks.normal(1, 8, 8, 4)
-    traced = jax.jit(resnet._quick_max_pool).trace(x)
-    texts = {name: traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda")}
-    assert {name: "reduce_window" in text for name, text in texts.items()} == {
-        "cpu": False,
-        "cuda": True,
-    }
+
+    def learn(x):
+        return jax.grad(lambda x: resnet._learning_max_pool(x).sum())(x)
+
+    platforms = ("cpu", "cuda", "tpu")
+    tested = networks.lowered(resnet._quick_max_pool, x, platforms=platforms)
+    learned = networks.lowered(learn, x, platforms=platforms)
+    assert ["reduce_window" in text for text in tested] == [False, True, True]
+    assert ["select_and_scatter" in text for text in learned] == [False, False, True]
 
 
 @pytest.mark.slow
