@@ -148,6 +148,7 @@ def run_one(case, card: str, timeout: float, cache: str) -> dict:
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "TPU_SKIP_MDS_QUERY": "1",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several compile at once; none has a chip
             "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(),
         }
         made = {"case": case.name, "devices": case.devices, "card": card, "clips": case.clips}
