@@ -32,9 +32,9 @@ def test_the_figures_are_those_of_the_study():
     """What the README and the page of results say is in the study's file, to the last digit."""
     for page, study, figures in (
         ("README.md", "hint", ("64.4", "71.0", "+6.6", "[+4.0, +9.6]", "25 %")),
-        ("README.md", "maps", ("+5.3", "+7.6")),
+        ("README.md", "methods", ("+5.3", "+7.6")),
         (INDEX, "hint", ("90.7 ± 0.9", "64.4 ± 3.1", "71.0 ± 1.5", "64.7 ± 2.3")),
-        (INDEX, "maps", ("90.8 ± 0.5", "71.6 ± 0.8", "+5.7 [+2.1, +9.6]", "69.2 ± 0.5")),
+        (INDEX, "methods", ("90.8 ± 0.5", "71.6 ± 0.8", "+5.7 [+2.1, +9.6]", "63.3 ± 4.8")),
     ):
         said = (ROOT / page).read_text("utf-8")
         measured = (ROOT / f"docs/results/{study}/study.md").read_text("utf-8")
