@@ -35,13 +35,6 @@ CHECKED = [
 jaxtyping.install_import_hook([f"jax_irkd.{name}" for name in CHECKED], "beartype.beartype")
 
 
-def pytest_collection_finish():
-    """What was imported stays: the collector need not look at it again and again, a twentieth."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def free_compiled_programs():
     """Every compiled program holds memory mappings, and Linux lets a process have 65,530.
