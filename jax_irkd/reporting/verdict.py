@@ -78,14 +78,29 @@ def _mean(runs: Sequence[Run], metric: str) -> float | None:
 
 def _gap_interval(groups: Sequence[Sequence[Run]], metric: str) -> Interval | None:
     """Over the clips that students, baselines and teachers were all tested on."""
-    if metric == "mAP":
-        scores = aligned(groups)
-        return None if scores is None else precision_gap.gap_interval(*reversed(scores))
     for trio in zip(*groups):
         if None in (paired(trio[0], trio[1]), paired(trio[0], trio[2])):
             return None
-    right = right_or_wrong([groups[2], groups[1], groups[0]])
-    return None if right is None else significance.gap_interval(*right, replicates=REPLICATES)
+    return gap_interval(*reversed(groups), metric)
+
+
+def gap_interval(
+    teachers: Sequence[Run],
+    baselines: Sequence[Run],
+    students: Sequence[Run],
+    metric: str,
+    replicates: int = REPLICATES,
+) -> Interval | None:
+    """The share of the gap with its interval, of one run a seed each; None where scores miss.
+
+    Of top-1 over the clips that all have; of mAP where all have the same.
+    """
+    groups = [teachers, baselines, students]
+    if metric == "mAP":
+        scores = aligned(groups)
+        return None if scores is None else precision_gap.gap_interval(*scores)
+    right = right_or_wrong(groups)
+    return None if right is None else significance.gap_interval(*right, replicates=replicates)
 
 
 def gap_text(gap: Interval | None) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from jax_irkd.errors import UserError
-from jax_irkd.metrics import classification, precision_gap, significance
+from jax_irkd.metrics import classification, significance
+from jax_irkd.reporting import verdict
 from jax_irkd.reporting.analysis import class_gains
 from jax_irkd.reporting.paper import paper_rows
 from jax_irkd.reporting.pulls import pulls_of
-from jax_irkd.runs.results import TITLES, Run, aligned, paired, right_or_wrong
+from jax_irkd.runs.results import TITLES, Run, paired, right_or_wrong
 
 METRICS = ("top1", "mean_class_accuracy", "mAP")
 Runs = Mapping[tuple[int, str], Run]
@@ -222,13 +223,9 @@ def _gap_interval(own, baselines, runs: Runs, metric: str, replicates: int) -> l
     groups = [[group[seed] for seed in teachers] for group in (teachers, baselines, own)]
     if not teachers:
         return None
-    scores = aligned(groups) if metric == "mAP" else right_or_wrong(groups)
-    if scores is None:
+    found = verdict.gap_interval(*groups, metric, replicates)
+    if found is None:
         return None
-    if metric == "mAP":
-        found = precision_gap.gap_interval(*scores)
-    else:
-        found = significance.gap_interval(*scores, replicates=replicates)
     return [found.low, found.high] if math.isfinite(found.low) else None
 
 
