@@ -285,6 +285,7 @@ def parser(module: str, text: str):
     leaves it alone behind an equals sign.
     """
     import argparse
+    import itertools
 
     from jax_irkd.host.files import at_home
 
@@ -298,19 +299,27 @@ def parser(module: str, text: str):
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str):
+            message = re.sub("argument (--.*): expected .*argument.*", r"\1 has no value", message)
             raise UserError(f"{message}; --help lists what there is")
 
         def parse_args(self, args=None, namespace=None):
+            self._check_names(args or ())
             found, rest = self.parse_known_args(args, namespace)
-            if not rest:
-                for name, value in vars(found).items():
-                    setattr(found, name, at_home(value))
-                return found
-            known = sorted(o for o in self._option_string_actions if o.startswith("--"))
-            name = rest[0].partition("=")[0]
-            if name.startswith("-"):
-                raise UserError(f"unknown option {name}{nearest(name, known)}")
-            raise UserError(f"{rest[0]!r} is one word too many; --help shows what comes where")
+            if rest:
+                raise UserError(f"{rest[0]!r} is one word too many; --help shows what comes where")
+            for name, value in vars(found).items():
+                setattr(found, name, at_home(value))
+            return found
+
+        def _check_names(self, args: Sequence[str]) -> None:
+            """Before what is missing is told: it may be what was misspelt."""
+            known = self._option_string_actions
+            given = itertools.takewhile(lambda arg: arg != "--", args)
+            names = [arg.partition("=")[0] for arg in given if re.match("--?[a-zA-Z]", arg)]
+            wrong = [name for name in names if name not in known]
+            if wrong and not {"-h", "--help"} & set(names):
+                shown = sorted(name for name in known if name.startswith("--"))
+                raise UserError(f"unknown option {wrong[0]}{nearest(wrong[0], shown)}")
 
     return Parser(
         prog=f"python -m {module}",

@@ -130,6 +130,15 @@ def test_an_unknown_option_is_named_with_all_there_are(name, capsys):
     assert "unknown option --wrkdirr; " in said and "hoose from --" in said
 
 
+def test_a_misspelt_option_is_named_before_what_is_missing(capsys):
+    said = mistake(capsys, "predict", ["--rnu=x", "a.avi"])
+    assert "unknown option --rnu; did you mean '--run'" in said
+    assert "unknown option -out; did" in mistake(capsys, "data.synthetic", ["-out=x"])
+    assert door.module("predict").main(["--rnu=x", "--help"]) == 0
+    assert "usage" in capsys.readouterr().out
+    assert door.module("predict").parse(["--run=x", "--", "-a.avi"]).videos == ["-a.avi"]
+
+
 @pytest.mark.parametrize("name", sorted({*door.NAMES} - {"predict", "bench_student", "fuse"}))
 def test_a_word_too_many_is_named(name, capsys):
     assert "'stray' is one word too many" in mistake(capsys, name, [*WORKING[name], "stray"])
@@ -156,7 +165,8 @@ def test_a_word_too_many_is_named(name, capsys):
 )
 @pytest.mark.parametrize("following", [[], ["--version_"]])
 def test_an_option_without_a_value_is_named(name, option, following, capsys):
-    assert option in mistake(capsys, name, [*WORKING[name], option, *following])
+    said = mistake(capsys, name, [*WORKING[name], option, *following])
+    assert f"{option} has no value" in said or "unknown option --version_" in said
 
 
 CONFIG_MISTAKES = [
