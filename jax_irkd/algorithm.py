@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from jax_irkd import fields
 from jax_irkd.config import trains_teacher
 from jax_irkd.data import loading
-from jax_irkd.data.spec import CHANNELS, background_of
+from jax_irkd.data.spec import CHANNELS, SEES, background_of
 from jax_irkd.detection import untrimmed
 from jax_irkd.errors import UserError, plural
 from jax_irkd.host import devices
@@ -103,7 +103,7 @@ def run_method(config: ConfigDict, workdir: Path, ways: Ways = USUAL) -> dict:
             keep_figures(folder, taught)
         phase = Phase(
             name=config.method,
-            modality="infrared",
+            modality=SEES["student"],
             model=make_model(config, dataset, "student"),
             training=config.student_training,
             distillers=made,
@@ -132,7 +132,7 @@ def train_teacher(
     def trained():
         phase = Phase(
             name="teacher",
-            modality="rgb",
+            modality=SEES["teacher"],
             model=make_model(config, dataset, "teacher"),
             training=config.teacher_training,
             pretrained=start.start_from(config.weights.teacher, dataset.class_names),
@@ -189,8 +189,7 @@ def check_ahead(
         return
     setup.check_phase(config, dataset, role)
     inputs = config.input
-    channels = CHANNELS["rgb" if role == "teacher" else "infrared"]
-    shape = (2, inputs.num_segments, inputs.resolution, inputs.resolution, channels)
+    shape = (2, inputs.num_segments, inputs.resolution, inputs.resolution, CHANNELS[SEES[role]])
     model = make_model(config, dataset, role)
     start.check(config.weights[role], model, shape, dataset.class_names)
 

@@ -8,17 +8,24 @@ The same command again continues an interrupted build.
 import argparse
 import dataclasses
 import importlib
+import pkgutil
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from jax_irkd import tfds_builders
 from jax_irkd.errors import UserError, nearest
 from jax_irkd.host import commands
 
 # Worker processes import this module again, so everything heavy is imported where it is used.
 REBUILT = ".rebuilt"  # where --overwrite builds, until it is done
-DATASETS = {"ntu_rgbd_ir": ("ten", "sixty"), "pku_mmd_ir": (), "folder_ir": ()}
+
+
+def datasets() -> list[str]:
+    """The datasets there are builders for, sorted: folders whose name begins with no underscore."""
+    found = (module.name for module in pkgutil.iter_modules(tfds_builders.__path__))
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def build(argv: list[str]) -> None:
@@ -63,20 +70,18 @@ def build(argv: list[str]) -> None:
 def make_builder(dataset: str, data_dir: str | Path, options=None):
     """The builder of NAME or NAME/CONFIG. Raises UserError for an unknown one."""
     name, _, config = dataset.partition("/")
-    if name not in DATASETS:
-        raise UserError(f"unknown dataset {name!r}{nearest(name, sorted(DATASETS))}")
-    if config and config not in DATASETS[name]:
-        known = [f"{name}/{c}" for c in DATASETS[name]] or [name]
-        raise UserError(f"unknown configuration {dataset!r}{nearest(dataset, known)}")
+    if name not in datasets():
+        raise UserError(f"unknown dataset {name!r}{nearest(name, datasets())}")
     if options and options.background and name != "pku_mmd_ir":
         raise UserError(
             f"--background is for pku_mmd_ir, whose videos are annotated; {name} has trimmed clips "
             "(in folder_ir a folder called background does the same)"
         )
-    module = importlib.import_module(f"jax_irkd.tfds_builders.{name}.{name}_dataset_builder")
-    return module.Builder(
-        options=options, data_dir=Path(data_dir).absolute(), config=config or None
-    )
+    kind = importlib.import_module(f"jax_irkd.tfds_builders.{name}.{name}_dataset_builder").Builder
+    known = [f"{name}/{each.name}" for each in kind.BUILDER_CONFIGS]
+    if config and dataset not in known:
+        raise UserError(f"unknown configuration {dataset!r}{nearest(dataset, known or [name])}")
+    return kind(options=options, data_dir=Path(data_dir).absolute(), config=config or None)
 
 
 def _prepare(builder, manual_dir: str) -> None:
@@ -140,8 +145,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     defaults = BuildOptions()
     parser = commands.parser("jax_irkd.build", __doc__)
     add = parser.add_argument
-    known = [f"{name}/{c}" for name, configs in DATASETS.items() for c in configs]
-    add("dataset", help=f"one of {', '.join([*DATASETS, *known])}")
+    named = f"one of {', '.join(datasets())}; a configuration behind a slash, as ntu_rgbd_ir/sixty"
+    add("dataset", help=named)
     add("--manual_dir", help="folder with the raw files, unpacked or zipped, at any depth")
     add("--data_dir", default="data", help="where datasets are kept (default: data)")
     add("--check", action="store_true", help="take inventory and estimate, build nothing")

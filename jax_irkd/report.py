@@ -27,19 +27,20 @@ def report(argv: list[str]) -> None:
 
         from jax_irkd.host.terminal import make_console
         from jax_irkd.reporting import write
+        from jax_irkd.runs.results import RESULTS, is_finished
 
     root, console = Path(given.workdir), make_console(100)
     if not root.is_dir():
         raise UserError(f"{root} is no folder; give the --workdir of a run")
-    folders = sorted({path.parent.parent for path in root.glob("*/results.json")})
-    folders += sorted({path.parent.parent for path in root.glob("*/*/results.json")})
-    if not folders and (root / "results.json").exists():
+    folders = sorted({path.parent.parent for path in root.glob(f"*/{RESULTS}")})
+    folders += sorted({path.parent.parent for path in root.glob(f"*/*/{RESULTS}")})
+    if not folders and is_finished(root):
         raise UserError(
             f"{root} is a run itself; give the folder it lies in, {root.resolve().parent}"
         )
     if not folders:
         raise UserError(
-            f"no finished run in {root} (a run is a folder with results.json); train one with "
+            f"no finished run in {root} (a run is a folder with {RESULTS}); train one with "
             "python -m jax_irkd.main"
         )
     for folder in folders:

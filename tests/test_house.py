@@ -271,6 +271,38 @@ def test_modules_are_few_at_the_top_and_none_is_long():
     assert not {path.name for path in files if path.read_text().count("\n") > 350}
 
 
+# One owner for each fact
+
+LAYOUT = {"results.json", "scores.npz", "report.html", "config.json", "metrics.jsonl"}
+LAYOUT |= {"checkpoints", "tensorboard"}
+
+
+def test_the_layout_of_a_runs_folder_has_one_owner():
+    """`runs.results` and what it imports name its files; elsewhere no path is put together."""
+    typed = [
+        f"{name}:{node.lineno} {part.value!r}"
+        for name in _ours(*FLOOR)
+        for node in ast.walk(sources()[name])
+        if (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div))
+        or (isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("Path", "glob")))
+        for part in ast.iter_child_nodes(node)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+        if LAYOUT & set(part.value.split("/"))
+    ]
+    assert not typed
+
+
+def test_who_sees_what_has_one_owner():
+    """`data.spec`: no module says once more which network sees infrared."""
+    again = re.compile(r'"rgb" if .*"infrared"|"teacher" if .*"rgb" else "student"')
+    told = [
+        name
+        for name in _ours(*FLOOR)
+        if again.search(ast.unparse(sources()[name]).replace("'", '"'))
+    ]
+    assert not told
+
+
 # What is written down about the house
 
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 CHANNELS = {"rgb": 3, "infrared": 1}
+SEES = {"teacher": "rgb", "student": "infrared"}  # the modality of each network
+ROLES = {modality: role for role, modality in SEES.items()}
 BACKGROUND = "background"  # a class of this name is none: nothing of the others happens
 
 

@@ -13,6 +13,7 @@ from jax_irkd.host.terminal import console
 from jax_irkd.metrics.calibration import Calibration
 from jax_irkd.tfds_builders.pku_mmd_ir import annotations, untrimmed
 from jax_irkd.training.evaluation import Network
+from jax_irkd.training.setup import frame_sizes
 from jax_irkd.video import windows
 from jax_irkd.video.depth import AUTO, Range, parse_range
 from jax_irkd.video.faults import VideoError
@@ -99,11 +100,10 @@ def clock_of(
 def _windows(
     video: untrimmed.UntrimmedVideo, config: ConfigDict, modality: str, levels: Range
 ) -> Iterator[windows.Window]:
-    sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
     return windows.windows(
         getattr(video, modality),
         infrared=modality == "infrared",
-        size=tuple(sizes[modality]),
+        size=frame_sizes(config)[modality],
         length=config.eval.window,
         stride=config.eval.stride,
         num_segments=config.input.num_segments,

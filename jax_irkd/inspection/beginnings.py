@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from jax_irkd.config import trains_teacher
-from jax_irkd.data.spec import CHANNELS
+from jax_irkd.data.spec import CHANNELS, SEES
 from jax_irkd.errors import UserError
 from jax_irkd.inspection.lines import GREEN, RED, YELLOW, Line
 from jax_irkd.training import setup
@@ -15,7 +15,7 @@ CLASSES = 60  # a head is there or not
 def check(config: ConfigDict) -> list[Line]:
     """A line for each network that is trained: its weights fit, or do not, or there are none."""
     lines = []
-    for role, modality in (("teacher", "rgb"), ("student", "infrared")):
+    for role, modality in SEES.items():
         if not _is_trained(config, role):
             continue
         topic, path = f"{role} weights", config.weights[role]

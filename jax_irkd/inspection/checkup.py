@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from rich.console import Console
 
+from jax_irkd.data.spec import ROLES
 from jax_irkd.errors import UserError, plural
 from jax_irkd.host.files import expanded
 from jax_irkd.host.interrupts import Interrupted
@@ -158,7 +159,7 @@ def check_needs(config: ConfigDict) -> list[Line]:
     if there is None or wanted <= there:
         return [Line(GREEN, "needs", text)]
     text = f"{text} (an upper estimate), {there / 1e9:.1f} GB are there"
-    role = "teacher" if largest.modality == "rgb" else "student"
+    role = ROLES[largest.modality]
     remedy = failures.remedy("RESOURCE_EXHAUSTED", role, largest.per_device) or ""
     return [Line(RED if wanted > 2 * there else YELLOW, "needs", text, remedy)]
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from jax_irkd.data.spec import SEES
 from jax_irkd.host import devices
 from jax_irkd.training import failures, programs
 from jax_irkd.training.parallel import devices_of
@@ -27,7 +28,7 @@ class Finding(NamedTuple):
 
 def compile_programs(config: ConfigDict) -> Iterator[Finding]:
     """Every program of a run with `config`, compiled for its devices and not run."""
-    named = {f"update of the {role}": (role, programs.update_program) for role in programs.ROLES}
+    named = {f"update of the {role}": (role, programs.update_program) for role in SEES}
     named["evaluation of the student"] = ("student", programs.evaluation_program)
     for name, (role, make) in named.items():
         clips = config[f"{role}_training"].batch_size

@@ -16,12 +16,12 @@ from ml_collections import ConfigDict
 
 from jax_irkd.config import trains_teacher
 from jax_irkd.data.loading import Dataset
-from jax_irkd.data.spec import CHANNELS
+from jax_irkd.data.spec import CHANNELS, ROLES, SEES
 from jax_irkd.host.operations import operations
 from jax_irkd.training import setup
 from jax_irkd.training.objective import cross_entropy
 from jax_irkd.training.optimizers import make_optimizer
-from jax_irkd.training.setup import make_reader
+from jax_irkd.training.setup import frame_sizes, make_reader
 
 UNKNOWN_STEPS = 100  # an epoch's, for the shape of the curve, when the clips are not known
 
@@ -61,10 +61,10 @@ class PhasePlan(NamedTuple):
 
 def phases(config: ConfigDict) -> list[tuple[str, str, str]]:
     """Name, role and modality of the networks that a run of `config` trains, in their order."""
-    teacher = ("teacher", "teacher", "rgb")
+    teacher = ("teacher", "teacher", SEES["teacher"])
     if config.method == "teacher":
         return [teacher]
-    student = (config.method, "student", "infrared")
+    student = (config.method, "student", SEES["student"])
     return [teacher, student] if trains_teacher(config) else [student]
 
 
@@ -113,11 +113,11 @@ def _memory(
     config, own: NetworkCost, teacher: NetworkCost | None, modality: str, clips: int
 ) -> dict[str, float]:
     names = CHANNELS if teacher else (modality,)
-    sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
+    sizes = frame_sizes(config)
     frames = config.input.num_segments * clips
     pixels = sum(np.prod(sizes[name]) * CHANNELS[name] for name in names) * frames
     prepared = sum(CHANNELS[name] for name in names) * config.input.resolution**2 * frames
-    training = config[f"{'teacher' if modality == 'rgb' else 'student'}_training"]
+    training = config[f"{ROLES[modality]}_training"]
     memory = {
         "network, gradients, optimiser": float(own.state),
         "activations": own.activations * clips / training.accumulation,

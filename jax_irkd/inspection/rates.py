@@ -8,6 +8,7 @@ from rich.console import Console
 
 from jax_irkd import fields
 from jax_irkd.data import loading
+from jax_irkd.data.spec import ROLES, SEES
 from jax_irkd.errors import UserError
 from jax_irkd.host.files import expanded, write_whole
 from jax_irkd.host.terminal import Progress
@@ -26,7 +27,8 @@ def find(config: ConfigDict, console: Console, low: float, high: float, steps: i
         raise UserError(f"--low={low:g} and --high={high:g}: the rate grows from one to the other")
     dataset = setup.open_data(config)
     phase = phase_of(config, dataset)
-    setup.check_phase(config, dataset, "teacher" if phase.modality == "rgb" else "student")
+    role = ROLES[phase.modality]
+    setup.check_phase(config, dataset, role)
     with Progress(f"rates of {phase.name}", steps) as bar:
         found = range_test(
             phase, config, dataset, low=low, high=high, steps=steps,
@@ -34,7 +36,6 @@ def find(config: ConfigDict, console: Console, low: float, high: float, steps: i
         )  # fmt: skip
     line = sparkline(found.means.tolist(), 60)
     console.print(f"loss from {found.rates[0]:.1e} to {found.rates[-1]:.1e}: {line}")
-    role = "teacher" if phase.modality == "rgb" else "student"
     console.print(
         f"lowest at a rate of {found.lowest:.1e}; a tenth of it is a good peak: "
         f"--config.{role}_training.learning_rate={found.suggested:.1e} "
@@ -65,7 +66,7 @@ def phase_of(config: ConfigDict, dataset: loading.Dataset) -> Phase:
         teacher = load_network(expanded(config.teacher))[0]
     return Phase(
         name=config.method,
-        modality="rgb" if role == "teacher" else "infrared",
+        modality=SEES[role],
         model=setup.make_network(config, role, len(dataset.class_names)),
         training=config[f"{role}_training"],
         distillers=made,

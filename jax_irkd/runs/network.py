@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from jax_irkd.data.spec import ROLES
 from jax_irkd.errors import UserError, once
 from jax_irkd.host.files import read_json
 from jax_irkd.models.tsn import TSN
@@ -17,6 +18,7 @@ from jax_irkd.training.checkpoints import Checkpoints, DamagedCheckpoint
 from jax_irkd.training.evaluation import Network
 from jax_irkd.training.examining import AVERAGED, HELD, TESTED
 from jax_irkd.training.leaves import select
+from jax_irkd.training.logs import CHECKPOINTS
 
 
 def load_network(folder: str | Path, which: str = "last") -> tuple[Network, dict]:
@@ -48,14 +50,14 @@ def load_network(folder: str | Path, which: str = "last") -> tuple[Network, dict
                 print(f"{folder}: checkpoint {step} is damaged ({error})", file=sys.stderr)
         else:
             raise UserError(
-                f"{folder}/checkpoints holds no readable checkpoint; train the run again"
+                f"{folder / CHECKPOINTS} holds no readable checkpoint; train the run again"
             )
         figures = checkpoints.figures(step)
     params = select(leaves, "ema" if which == "ema" else "params/model")
     if not params:
         raise UserError(
             f"{folder} has no {which} parameters; train with "
-            f"--config.{_role(meta)}_training.ema_decay=0.999 or another share above 0"
+            f"--config.{ROLES[meta['modality']]}_training.ema_decay=0.999 or another share above 0"
         )
     variables = {"params": params, "batch_stats": select(leaves, "batch_stats/model")}
     figures = {k: v for k, v in figures.items() if not k.startswith(HELD)}
@@ -85,13 +87,13 @@ def describe_network(folder: str | Path) -> tuple[dict, str]:
             parts = ("params/model/", "batch_stats/model/")
             own = {name: value for name, value in checksums.items() if name.startswith(parts)}
             return meta, digest({"variables": own, "modality": meta["modality"]})
-    raise UserError(f"{folder}/checkpoints holds no readable checkpoint; train the run again")
+    raise UserError(f"{folder / CHECKPOINTS} holds no readable checkpoint; train the run again")
 
 
 def _checkpoints(folder: Path) -> Checkpoints:
-    if not (folder / "checkpoints").is_dir():
+    if not (folder / CHECKPOINTS).is_dir():
         raise UserError(
-            f"{folder} holds no run (no checkpoints folder); train one, or check the path"
+            f"{folder} holds no run (no {CHECKPOINTS} folder); train one, or check the path"
         )
     try:
         identity = read_json(folder / IDENTITY)
@@ -99,7 +101,7 @@ def _checkpoints(folder: Path) -> Checkpoints:
         identity = {}
     held = isinstance(identity, dict) and identity.get("input.validation")
     metric = f"{HELD}{TESTED}" if held else TESTED
-    return Checkpoints(folder / "checkpoints", read_only=True, metric=metric)
+    return Checkpoints(folder / CHECKPOINTS, read_only=True, metric=metric)
 
 
 def _refuse_older(folder: Path, step: int, steps: list[int], error: DamagedCheckpoint) -> None:
@@ -116,12 +118,8 @@ def _refuse_older(folder: Path, step: int, steps: list[int], error: DamagedCheck
     )
 
 
-def _role(meta: Mapping) -> str:
-    return "teacher" if meta["modality"] == "rgb" else "student"
-
-
 def _saved_model(meta: Mapping) -> TSN:
-    section = dict(meta["config"][f"{_role(meta)}_model"]) | {"sync_bn": False}
+    section = dict(meta["config"][f"{ROLES[meta['modality']]}_model"]) | {"sync_bn": False}
     return setup.make_model(
         ConfigDict(section),
         len(meta["class_names"]),

@@ -15,14 +15,14 @@ from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.metrics import classification
 from jax_irkd.runs.provenance import provenance, used
 from jax_irkd.training.evaluation import Scores
-from jax_irkd.training.logs import has_log, read_log
+from jax_irkd.training.logs import CHECKPOINTS, has_log, read_log
 
 # The files of a run's folder; its log is `training.logs`', its checkpoints are `training`'s.
 IDENTITY = "config.json"  # what decides the outcome, from the first step on
 RESULTS = "results.json"  # the last file that a run writes
 SCORES = "scores.npz"
 PAGE = "report.html"
-_SAVED = "checkpoints/[0-9]*"
+_SAVED = f"{CHECKPOINTS}/[0-9]*"
 _AGAIN = (
     f"delete {RESULTS} there and run the same command again: what is trained is tested once more"
 )

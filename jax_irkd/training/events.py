@@ -33,6 +33,7 @@ with _without("torch"):  # of which it asks a type only: 1.5 seconds and 0.2 GB
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto import event_pb2
 
+FOLDER = "tensorboard"  # in a run's
 _FLUSH_S = 30.0
 Picture = UInt8[np.ndarray, "h w c"]
 
@@ -86,7 +87,7 @@ def write_pictures(folder: Path, pictures: Mapping[str, Picture], step: int) -> 
 
     They lie in an events file of their own: the log is closed when there is something to see.
     """
-    folder = folder / "tensorboard"
+    folder = folder / FOLDER
     for earlier in folder.glob("events.out.tfevents.*.pictures"):
         earlier.unlink()
     events = Events(folder, ".pictures")

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from jax_irkd.errors import UserError, nearest, one_line
 from jax_irkd.fields import leaves
 from jax_irkd.host.files import write_whole
-from jax_irkd.training.events import Events
+from jax_irkd.training.events import FOLDER, Events
 
 RECORD = "jsonl"
 Scalars = Mapping[str, float]
@@ -41,9 +41,9 @@ class TensorBoard:
     replays = True
 
     def __init__(self, folder: Path, facts: Facts):
-        for old in folder.glob("tensorboard/events.out.tfevents.*"):
+        for old in folder.glob(f"{FOLDER}/events.out.tfevents.*"):
             old.unlink()
-        self._events = Events(folder / "tensorboard")
+        self._events = Events(folder / FOLDER)
 
     def write(self, step: int, kind: str, scalars: Scalars, when: float) -> None:
         for name, value in scalars.items():

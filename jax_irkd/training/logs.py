@@ -13,6 +13,7 @@ from jax_irkd.host.files import write_whole
 from jax_irkd.training.loggers import Guarded, make_loggers
 
 LOG = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"  # the folder beside it
 
 
 class RunLog:

@@ -17,6 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
+from jax_irkd.data.spec import ROLES
 from jax_irkd.errors import UserError
 from jax_irkd.host import memory
 from jax_irkd.host.files import write_whole
@@ -27,7 +28,7 @@ from jax_irkd.training import balance, failures, imbalance, steps, streams
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.evaluation import Scores, Stopped, evaluate
 from jax_irkd.training.examining import Examiner
-from jax_irkd.training.logs import RunLog
+from jax_irkd.training.logs import CHECKPOINTS, RunLog
 from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.parallel import devices_of, on_devices, replicate, split
 from jax_irkd.training.phase import Network, Phase
@@ -94,8 +95,8 @@ class Trainer:
         try:
             return self._run()
         except jax.errors.JaxRuntimeError as error:
-            role = "teacher" if self.phase.modality == "rgb" else "student"
-            words = failures.remedy(str(error), role, self.phase.training.batch_size)
+            role, count = ROLES[self.phase.modality], self.phase.training.batch_size
+            words = failures.remedy(str(error), role, count)
             if words is None:
                 raise
             raise UserError(f"{words} ({failures.first_line(error)})") from error
@@ -103,7 +104,7 @@ class Trainer:
     def _run(self) -> tuple[Network, Scores]:
         memory.hand_back()  # of an earlier phase
         keep = self.config.checkpoints
-        folder = self.folder / "checkpoints"
+        folder = self.folder / CHECKPOINTS
         metric = self.examiner.metric
         with Checkpoints(
             folder, latest=keep.latest, best=keep.best, metric=metric

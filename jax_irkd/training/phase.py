@@ -8,6 +8,8 @@ import flax.linen as nn
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from jax_irkd.data.spec import CHANNELS
+
 
 class Network(NamedTuple):
     """A model and its trained variables."""
@@ -34,4 +36,4 @@ class Phase:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return ("rgb", "infrared") if self.distillers else (self.modality,)
+        return tuple(CHANNELS) if self.distillers else (self.modality,)

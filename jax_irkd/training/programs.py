@@ -18,17 +18,22 @@ from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
 
 from jax_irkd.data import augment
-from jax_irkd.data.spec import CHANNELS
+from jax_irkd.data.spec import CHANNELS, SEES
 from jax_irkd.fields import make_shares
 from jax_irkd.models.folding import without_norms
 from jax_irkd.training import steps
 from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.parallel import on_devices
 from jax_irkd.training.phase import Network, Phase
-from jax_irkd.training.setup import make_augmentation, make_distillers, make_mixing, make_model
+from jax_irkd.training.setup import (
+    frame_sizes,
+    make_augmentation,
+    make_distillers,
+    make_mixing,
+    make_model,
+)
 
 EPOCH = 1000  # steps, where no data tell how many
-ROLES = {"teacher": "rgb", "student": "infrared"}
 
 
 def bind_update(
@@ -155,10 +160,10 @@ def update_program(
     teacher = None
     if made:
         teacher_model = make_model(config.teacher_model, num_classes, config.dtype)
-        teacher = Network(teacher_model, _variables(config, teacher_model, "rgb"))
+        teacher = Network(teacher_model, _variables(config, teacher_model, SEES["teacher"]))
     phase = Phase(
         name=role,
-        modality=ROLES[role],
+        modality=SEES[role],
         model=make_model(config[f"{role}_model"], num_classes, config.dtype),
         training=training,
         distillers=made,
@@ -198,7 +203,7 @@ def update_program(
 
 def evaluation_program(config: ConfigDict, role: str, num_classes: int) -> Program:
     """The evaluation of the trained `teacher` or `student`."""
-    modality, clips = ROLES[role], config.input.eval_batch_size
+    modality, clips = SEES[role], config.input.eval_batch_size
     model = make_model(config[f"{role}_model"], num_classes, config.dtype)
     views = Views.of(config, modality)
     sizes = config.input.resolution, config.input.eval_scale
@@ -230,7 +235,7 @@ def _part(x: jax.ShapeDtypeStruct, devices: int) -> jax.ShapeDtypeStruct:
 
 
 def _clips(config: ConfigDict, modalities: tuple[str, ...], clips: int, views: int = 1) -> PyTree:
-    sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
+    sizes = frame_sizes(config)
     return {
         name: jax.ShapeDtypeStruct(
             (clips, views * config.input.num_segments, *sizes[name], CHANNELS[name]), jnp.uint8

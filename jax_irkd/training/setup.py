@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from jax_irkd import fields
 from jax_irkd.data import augment, loading, mixing
-from jax_irkd.data.spec import CHANNELS
+from jax_irkd.data.spec import CHANNELS, SEES
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
 from jax_irkd.training import steps
@@ -56,6 +56,12 @@ def open_data(config: ConfigDict) -> loading.Dataset:
     return dataset.without(left_out) if left_out else dataset
 
 
+def frame_sizes(config: ConfigDict) -> dict[str, tuple[int, int]]:
+    """Height and width that frames of each modality are read in, before they are cropped."""
+    dataset = config.dataset
+    return {"rgb": tuple(dataset.rgb_size), "infrared": tuple(dataset.infrared_size)}
+
+
 def make_reader(
     config: ConfigDict,
     dataset: loading.Dataset,
@@ -64,12 +70,12 @@ def make_reader(
     single: bool = False,
 ) -> loading.ClipReader:
     """Reads the clips that `selection.select` chooses; raises UserError as it does."""
-    sizes = {"rgb": config.dataset.rgb_size, "infrared": config.dataset.infrared_size}
+    sizes = frame_sizes(config)
     return loading.ClipReader(
         records=select(config, dataset, split, modalities, single).records(dataset),
         modalities=modalities,
         num_segments=config.input.num_segments,
-        sizes={name: tuple(sizes[name]) for name in modalities},
+        sizes={name: sizes[name] for name in modalities},
         faults=loading.Faults(config.input.max_broken),
         num_classes=len(dataset.class_names),
     )
@@ -114,10 +120,9 @@ def single_words(config: ConfigDict, dataset: loading.Dataset, training: ConfigD
 def check_phase(config: ConfigDict, dataset: loading.Dataset, role: str) -> None:
     """Raises UserError for what the phase of `role` could not be trained and tested with."""
     training = config[f"{role}_training"]
-    modality = "rgb" if role == "teacher" else "infrared"
     aside = ("validation",) if config.input.validation else ()
     for split in ("train", *aside, "test"):
-        make_reader(config, dataset, split, (modality,))
+        make_reader(config, dataset, split, (SEES[role],))
     if role == "student" and config.distillers:
         make_reader(config, dataset, "train", tuple(CHANNELS))
         make_single_reader(config, dataset, training)
@@ -169,9 +174,10 @@ def check_fit(config: ConfigDict, made: Mapping[str, nn.Module], num_classes: in
     Traces shapes only: nobody trains a teacher for hours to read then that a layer does not exist.
     """
     inputs, key, outputs = config.input, jax.random.key(0), []
-    for section, modality in ((config.student_model, "infrared"), (config.teacher_model, "rgb")):
-        model = steps.alone(make_model(section, num_classes, config.dtype))
-        size = (2, inputs.num_segments, inputs.resolution, inputs.resolution, CHANNELS[modality])
+    for role in ("student", "teacher"):
+        model = steps.alone(make_model(config[f"{role}_model"], num_classes, config.dtype))
+        channels = CHANNELS[SEES[role]]
+        size = (2, inputs.num_segments, inputs.resolution, inputs.resolution, channels)
         forward = functools.partial(model.init_with_output, train=False)
         outputs.append(jax.eval_shape(forward, key, jax.ShapeDtypeStruct(size, jnp.float32))[0])
     labels = jax.ShapeDtypeStruct((2,), jnp.int32)

@@ -22,7 +22,7 @@ from jax_irkd.host.terminal import Progress
 from jax_irkd.reporting.wording import percent
 from jax_irkd.training import objective
 from jax_irkd.training.checkpoints import Checkpoints
-from jax_irkd.training.logs import RunLog
+from jax_irkd.training.logs import CHECKPOINTS, RunLog
 from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.window import Window
 from jax_irkd.tstdd import pictures
@@ -87,7 +87,7 @@ class StreamTrainer:
     def run(self, stop: StopRequest) -> TrainedStream:
         """Train to the end. Raises Interrupted, with the step saved, once `stop` was requested."""
         state = self._initial()
-        folder = self.folder / "streams" / self.name / "checkpoints"
+        folder = self.folder / "streams" / self.name / CHECKPOINTS
         with Checkpoints(folder, latest=1) as self.checkpoints:
             restored = self.checkpoints.restore(state)
             state, meta = restored or (state, {})

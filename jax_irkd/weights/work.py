@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.host.files import expanded
 from jax_irkd.models.resnet import check_depth
 from jax_irkd.models.tsn import TSN
 from jax_irkd.runs.network import load_network
 from jax_irkd.weights import files, names, published, start, torchvision
-
-CHANNELS = {"RGB": 3, "infrared": 1}
 
 
 def fetch(given: Namespace) -> None:
@@ -60,7 +59,8 @@ def _say_fits(given: Namespace, state: torchvision.State) -> None:
     for modality, channels in CHANNELS.items():
         model = TSN(2, depth=given.depth, width=width, input_offset=channels == 1)
         blank = start.blank(model, (1, 1, 32, 32, channels))
-        words = f"{modality} network of depth {given.depth} and width {width}"
+        shown = modality.replace("rgb", "RGB")
+        words = f"{shown} network of depth {given.depth} and width {width}"
         try:
             torchvision.fill(state, blank, f"weights file {given.file}")
         except UserError as error:

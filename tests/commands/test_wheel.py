@@ -57,7 +57,7 @@ from jax_irkd.studies import planning
 for name in ("ntu", "configs/ntu.py", "pku", "configs/demo.py", "configs/mine.py"):
     asked = command_line.parse([f"--config={name}:method=at,seed=3"], lambda values: None)
     print(asked.config.dataset.name, asked.config.method, asked.config.seed)
-for name in build.DATASETS:
+for name in build.datasets():
     print(build.make_builder(name, "data").name)
 print(planning.read_settings(["--config=ntu"]).file)
 print(study.main(["--config=ntu", "--report_only"]))
@@ -89,9 +89,9 @@ def test_the_wheel_beside_folders_of_the_same_names(site, tmp_path, package):
         "pku_mmd_ir at 3",
         "ntu_rgbd_ir/ten at 3",
         "mine at 3",
+        "folder_ir",
         "ntu_rgbd_ir",
         "pku_mmd_ir",
-        "folder_ir",
         "ntu",
         "2",
     ], ended.stderr

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from jax_irkd.data.spec import CHANNELS
 from jax_irkd.tfds_builders._shared import pool
 from jax_irkd.tfds_builders._shared.cache import Skip
 from jax_irkd.tfds_builders._shared.encoding import Storage, encode_jpeg
@@ -26,7 +27,7 @@ FILES_PER_WORKER = 200  # headers to be read before another process is worth its
 # Seconds of a build that no sample shows: the start of its workers, and packing a pair.
 STARTING, PACKING = 3.0, 0.01
 USUAL_RATE = (29.0, 31.0)
-MODALITIES = ("rgb", "infrared")
+MODALITIES = tuple(CHANNELS)
 
 
 class Inventory(NamedTuple):
