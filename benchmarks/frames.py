@@ -57,7 +57,7 @@ class Counter:
         return Frames(counted, frames.start)
 
 
-def plan(total: int, segments: int = 8) -> list[grid.Place]:
+def plan(total: int, segments: int = 8) -> list[grid.PlannedWindow]:
     """Windows of 2 s every 16 frames of a film of so many frames, 30 a second."""
     return grid.plan(timing.steady(total, RATE), SECONDS, STRIDE / RATE, segments)
 

@@ -206,7 +206,7 @@ def _bytes(tree: PyTree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def split_over(devices: list, made: programs.Program):
+def split_over(devices: list, made: programs.StepProgram):
     """`made` traced for `devices`, batch split and state whole, as `pmap` does it."""
     mesh = Mesh(np.asarray(devices), (steps.AXIS,))
     places = tuple(

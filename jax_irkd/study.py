@@ -102,7 +102,7 @@ def run(tasks: Sequence, workdir, launcher, console) -> dict:
     """Carry out all tasks under a live table; the final state of each."""
     from jax_irkd.studies import board, processes
 
-    with board.Board(tasks, console) as watch:
+    with board.StatusTable(tasks, console) as watch:
         return processes.run_tasks(tasks, workdir, launcher, watch)
 
 

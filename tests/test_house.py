@@ -292,6 +292,17 @@ def test_the_layout_of_a_runs_folder_has_one_owner():
     assert not typed
 
 
+def test_a_class_has_a_name_of_its_own():
+    found: dict[str, list[str]] = {}
+    for module in sources():
+        if room(module) in ("jax_irkd", "tfds_builders", "configs", *FLOOR):
+            for node in sources()[module].body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    found.setdefault(node.name, []).append(module)
+    by_file = ("Builder", "Distiller")  # found by the names of their files
+    assert not {name: at for name, at in found.items() if len(at) > 1 and name not in by_file}
+
+
 def test_who_sees_what_has_one_owner():
     """`data.spec`: no module says once more which network sees infrared."""
     again = re.compile(r'"rgb" if .*"infrared"|"teacher" if .*"rgb" else "student"')

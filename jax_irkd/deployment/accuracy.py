@@ -52,7 +52,7 @@ def _check(figures: Mapping[str, Any], max_drop: float) -> None:
         )
 
 
-def _compared(changed: Callable, reference: Callable, split: clips.Split) -> dict[str, Any]:
+def _compared(changed: Callable, reference: Callable, split: clips.SplitClips) -> dict[str, Any]:
     first, second, labels = [], [], []
     for batch, truth in split.batches:
         first.append(np.asarray(changed(batch)))

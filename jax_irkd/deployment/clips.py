@@ -18,14 +18,14 @@ RENDERED = 10
 PADDING, UNKNOWN = -2, -1  # labels of what is no clip, and of clips of no class of the run
 
 
-class Split(NamedTuple):
+class SplitClips(NamedTuple):
     """What the clips are, and batches of uint8 clips `b t h w c` with their labels."""
 
     name: str
     batches: Iterator[tuple[np.ndarray, np.ndarray]]
 
 
-def of_split(meta: Mapping[str, Any], split: str) -> Split:
+def of_split(meta: Mapping[str, Any], split: str) -> SplitClips:
     """Every clip of a run's train, validation or test split under the test protocol.
 
     Raises UserError where its data set is not built or has no such split.
@@ -37,10 +37,10 @@ def of_split(meta: Mapping[str, Any], split: str) -> Split:
         for batch in loading.evaluation_batches(reader, batch_size=size, threads=2):
             yield batch["clips"][modality], np.where(batch["mask"] > 0, batch["label"], PADDING)
 
-    return Split(name, batches())
+    return SplitClips(name, batches())
 
 
-def evenly(meta: Mapping[str, Any], split: str, count: int) -> Split:
+def evenly(meta: Mapping[str, Any], split: str, count: int) -> SplitClips:
     """At most `count` clips, spread evenly over a split, one at a time. Raises as `of_split`."""
     _, modality, name, reader = _opened(meta, split)
     total = len(reader.records)
@@ -52,7 +52,7 @@ def evenly(meta: Mapping[str, Any], split: str, count: int) -> Split:
             if clip["mask"] > 0:  # what cannot be read is black, and nobody's example
                 yield clip["clips"][modality][None], np.array([clip["label"]])
 
-    return Split(name, batches())
+    return SplitClips(name, batches())
 
 
 def _opened(meta: Mapping[str, Any], split: str):
@@ -63,7 +63,7 @@ def _opened(meta: Mapping[str, Any], split: str):
 
 
 def staged(
-    clip: staging.Clip, spec: InputSpec, *, seed: int, people: bool = True
+    clip: staging.ClipNumbers, spec: InputSpec, *, seed: int, people: bool = True
 ) -> UInt8[np.ndarray, "t h w c"]:
     """The film of a generated clip as a network reads it."""
     rgb, infrared = staging.film(clip, seed, people=people)
@@ -72,12 +72,12 @@ def staged(
     return np.stack([fit(film[i], spec.size) for i in chosen]).reshape(spec.shape)
 
 
-def rendered(spec: InputSpec) -> Split:
+def rendered(spec: InputSpec) -> SplitClips:
     """One clip of each of ten generated actions."""
 
     def batches():
         for action in range(1, RENDERED + 1):
-            clip = staged(staging.Clip(1, 2, action, 1, action), spec, seed=0)
+            clip = staged(staging.ClipNumbers(1, 2, action, 1, action), spec, seed=0)
             yield clip[None], np.array([UNKNOWN])
 
-    return Split(f"{RENDERED} rendered clips (agreement only)", batches())
+    return SplitClips(f"{RENDERED} rendered clips (agreement only)", batches())

@@ -29,7 +29,7 @@ class Frames(NamedTuple):
     start: PyTree
 
 
-class Scores(NamedTuple):
+class WindowScores(NamedTuple):
     """Probabilities of windows and the frames [start, stop) of each, in order."""
 
     probabilities: Float[np.ndarray, "w k"]
@@ -43,7 +43,7 @@ def scores(
     *,
     batch_size: int,
     frames_at_once: int,
-) -> Scores:
+) -> WindowScores:
     """By frames where there is such a program and all windows have the same pixels of a frame."""
     windows = iter(windows)
     first = next(windows, None)
@@ -55,7 +55,7 @@ def scores(
     return frame_scores(windows, frames, frames_at_once)
 
 
-def window_scores(windows: Iterable[Window], score: Score, batch_size: int) -> Scores:
+def window_scores(windows: Iterable[Window], score: Score, batch_size: int) -> WindowScores:
     """Each window as a clip of its own.
 
     The last batch is padded and the padding's scores are dropped. At most two batches of frames
@@ -69,10 +69,10 @@ def window_scores(windows: Iterable[Window], score: Score, batch_size: int) -> S
             yield window.frames
 
     parts = list(_in_batches(clips(), score, batch_size))
-    return Scores(np.concatenate(parts), np.array(spans)) if parts else _nothing()
+    return WindowScores(np.concatenate(parts), np.array(spans)) if parts else _nothing()
 
 
-def frame_scores(windows: Iterable[Window], frames: Frames, batch_size: int) -> Scores:
+def frame_scores(windows: Iterable[Window], frames: Frames, batch_size: int) -> WindowScores:
     """Each frame once, `batch_size` of them at a time, in however many windows it is.
 
         p(window) = softmax(mean_t logits(frame_t))
@@ -94,7 +94,7 @@ def frame_scores(windows: Iterable[Window], frames: Frames, batch_size: int) -> 
         return _nothing()
     logits = {number: lane.logits() for number, lane in lanes.items()}
     means = np.stack([logits[lane][places].mean(axis=0) for lane, places in members])
-    return Scores(softmax(means), np.array(spans))
+    return WindowScores(softmax(means), np.array(spans))
 
 
 class _Lane:
@@ -147,8 +147,8 @@ def _in_batches(clips: Iterable[np.ndarray], compute: Score, batch_size: int):
         yield np.asarray(pending)[:count]
 
 
-def _nothing() -> Scores:
-    return Scores(np.zeros((0, 0), np.float32), np.zeros((0, 2), np.int64))
+def _nothing() -> WindowScores:
+    return WindowScores(np.zeros((0, 0), np.float32), np.zeros((0, 2), np.int64))
 
 
 def softmax(logits: Float[np.ndarray, "w k"]) -> Float[np.ndarray, "w k"]:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from jax_irkd.data import augment
 from jax_irkd.data.spec import CHANNELS
-from jax_irkd.detection.consensus import Frames, Score, Scores, scores
+from jax_irkd.detection.consensus import Frames, Score, WindowScores, scores
 from jax_irkd.models.tsn import frame_logits, no_past, streams
 from jax_irkd.training.evaluation import Network
 from jax_irkd.video.windows import Window
@@ -17,7 +17,7 @@ from jax_irkd.video.windows import Window
 
 def make_watch(
     network: Network, config: ConfigDict, modality: str
-) -> Callable[[Iterable[Window]], Scores]:
+) -> Callable[[Iterable[Window]], WindowScores]:
     """A function from a video's windows to their scores, by what the network allows."""
     size, segments = config.input.eval_batch_size, config.input.num_segments
     return functools.partial(

@@ -56,7 +56,7 @@ def _same_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 # One prediction
 
 
-class Prediction(NamedTuple):
+class Softmax(NamedTuple):
     """softmax(z / t) over the kept classes, t the temperature."""
 
     below: Rows  # z - top
@@ -71,7 +71,7 @@ class Prediction(NamedTuple):
         return self.scaled - self.log_sum
 
 
-def predict(logits: Rows, temperature: Number, kept: Bool[Array, "*b k"] | None) -> Prediction:
+def predict(logits: Rows, temperature: Number, kept: Bool[Array, "*b k"] | None) -> Softmax:
     """The prediction; classes that are not kept have probability 0.
 
     The difference to the top comes before the division, which keeps the digits at |z| = 1e4.
@@ -80,7 +80,7 @@ def predict(logits: Rows, temperature: Number, kept: Bool[Array, "*b k"] | None)
     top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     below = jnp.maximum(logits - top, -LARGEST)
     scaled = jnp.maximum(below / temperature, -LARGEST)
-    return Prediction(below, scaled, top, _log_sum(scaled), _energy(below, temperature))
+    return Softmax(below, scaled, top, _log_sum(scaled), _energy(below, temperature))
 
 
 @jax.custom_jvp
@@ -138,8 +138,8 @@ def cross_entropy(logits: Rows, labels: Labels) -> Float[Array, ""]:
 class Comparison(NamedTuple):
     """Teacher q and student p over the kept classes, t the temperature."""
 
-    teacher: Prediction
-    student: Prediction
+    teacher: Softmax
+    student: Softmax
     q: Rows
     p: Rows
     ratio: Rows  # t (log q - log p)
@@ -169,7 +169,7 @@ def compare(
     return Comparison(taught, learned, q, p, ratio, terms, excess, rounding)
 
 
-def energy_difference(teacher: Prediction, student: Prediction, temperature: Number) -> PerRow:
+def energy_difference(teacher: Softmax, student: Softmax, temperature: Number) -> PerRow:
     value = jax.lax.stop_gradient(temperature * (teacher.log_sum - student.log_sum))
     return same(value, teacher.energy - student.energy)
 

@@ -135,7 +135,7 @@ def generated(spec: InputSpec) -> dict[str, Clips]:
 
 def _room(number: int, spec: InputSpec) -> np.ndarray:
     subject = 1 + number % 40
-    clip = staging.Clip(1 + number % 17, 1 + number % 3, subject, 1, 1)
+    clip = staging.ClipNumbers(1 + number % 17, 1 + number % 3, subject, 1, 1)
     return staged(clip, spec, seed=SEED + number, people=False)
 
 

@@ -13,12 +13,14 @@ from jaxtyping import Float, Int
 from jax_irkd.metrics.classification import average_precisions
 from jax_irkd.metrics.significance import Interval, gap_closed
 
-Scores = tuple[Float[np.ndarray, "n k"], Int[np.ndarray, " n"]]
+LabelledLogits = tuple[Float[np.ndarray, "n k"], Int[np.ndarray, " n"]]
 REPLICATES = 500
 
 
 def gap_interval(
-    teachers: Sequence[Scores], baselines: Sequence[Scores], students: Sequence[Scores]
+    teachers: Sequence[LabelledLogits],
+    baselines: Sequence[LabelledLogits],
+    students: Sequence[LabelledLogits],
 ) -> Interval:
     """`gap_closed` of the mean mAP of all seeds with its 95 % percentile interval.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-Scores = Num[np.ndarray, "s n"] | Bool[np.ndarray, "s n"]
+ClipScores = Num[np.ndarray, "s n"] | Bool[np.ndarray, "s n"]
 
 
 class Interval(NamedTuple):
@@ -50,8 +50,8 @@ class McNemar(NamedTuple):
 
 
 def paired_bootstrap(
-    method: Scores,
-    baseline: Scores,
+    method: ClipScores,
+    baseline: ClipScores,
     *,
     confidence: float = 0.95,
     replicates: int = 10_000,
@@ -77,9 +77,9 @@ def paired_bootstrap(
 
 
 def gap_interval(
-    teacher: Scores,
-    baseline: Scores,
-    student: Scores,
+    teacher: ClipScores,
+    baseline: ClipScores,
+    student: ClipScores,
     *,
     confidence: float = 0.95,
     replicates: int = 10_000,

@@ -19,7 +19,7 @@ from jax_irkd.training.logs import read_log
 _STYLES = {DONE: "green", RUNNING: "bold", QUEUED: "cyan", FAILED: "red", STOPPED: "yellow"}
 
 
-class Board:
+class StatusTable:
     """A table drawn over itself on a terminal; elsewhere a line for each change of a state."""
 
     def __init__(self, tasks: Sequence[PlannedRun], console: Console):
@@ -28,7 +28,7 @@ class Board:
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._calls = 0
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "StatusTable":
         if self._live:
             self._live.start()
         return self

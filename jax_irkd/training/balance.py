@@ -84,7 +84,7 @@ def multipliers(balance: Balance | dict, shares: Mapping[str, float]) -> Scalars
     return found
 
 
-class Watch:
+class PullWatch:
     """The measured pulls of a run as they come: refuses what cannot be balanced, warns once."""
 
     def __init__(self, names: Sequence[str], shares: Mapping[str, float]):

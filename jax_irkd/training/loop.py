@@ -35,7 +35,7 @@ from jax_irkd.training.phase import Network, Phase
 from jax_irkd.training.profiling import Clock, StepTrace
 from jax_irkd.training.programs import bind_update, fresh_state
 from jax_irkd.training.setup import make_reader, make_single_reader
-from jax_irkd.training.window import Window
+from jax_irkd.training.window import LogWindow
 
 
 class Trainer:
@@ -82,7 +82,7 @@ class Trainer:
             "config": json.loads(config.to_json_best_effort()),
         }
         self.last = 0  # the step after which training ended
-        self._watch = balance.Watch(list(phase.distillers), phase.shares)
+        self._watch = balance.PullWatch(list(phase.distillers), phase.shares)
         self._recent: collections.deque = collections.deque(maxlen=config.max_rejected + 2)
 
     def run(self) -> tuple[Network, Scores]:
@@ -116,7 +116,7 @@ class Trainer:
             # Older checkpoints know no balance: it is measured anew.
             restored = self.checkpoints.restore(state, fresh="balance")
             state, meta = restored or (state, {})
-            self._window = Window(meta.get("window"))
+            self._window = LogWindow(meta.get("window"))
             self.last = int(state.step)
             self._resume(meta)
             if not self._is_done():

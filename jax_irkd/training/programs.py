@@ -135,7 +135,7 @@ def bind_evaluation(
     )
 
 
-class Program(NamedTuple):
+class StepProgram(NamedTuple):
     """A step, the shapes of its arguments, and which of them are split over devices or donated.
 
     The leading axis of what is split counts the clips of all devices.
@@ -149,7 +149,7 @@ class Program(NamedTuple):
 
 def update_program(
     config: ConfigDict, role: str, num_classes: int, measure: bool = False
-) -> Program:
+) -> StepProgram:
     """The update of the `teacher` or the `student` that `config` asks for.
 
     With `measure` that of the few steps that measure the terms' pulls (`balance`).
@@ -198,10 +198,10 @@ def update_program(
         batch["extra"] = single
     stop = jax.ShapeDtypeStruct((clips,), jnp.bool_)
     arguments = (_state(config, phase, tx), folded, batch, stop)
-    return Program(update, arguments, split=(2, 3), donate=(0,))
+    return StepProgram(update, arguments, split=(2, 3), donate=(0,))
 
 
-def evaluation_program(config: ConfigDict, role: str, num_classes: int) -> Program:
+def evaluation_program(config: ConfigDict, role: str, num_classes: int) -> StepProgram:
     """The evaluation of the trained `teacher` or `student`."""
     modality, clips = SEES[role], config.input.eval_batch_size
     model = make_model(config[f"{role}_model"], num_classes, config.dtype)
@@ -214,10 +214,10 @@ def evaluation_program(config: ConfigDict, role: str, num_classes: int) -> Progr
         "mask": jax.ShapeDtypeStruct((clips,), jnp.float32),
         "index": jax.ShapeDtypeStruct((clips,), jnp.int32),
     }
-    return Program(step, (_variables(config, model, modality), batch), split=(1,))
+    return StepProgram(step, (_variables(config, model, modality), batch), split=(1,))
 
 
-def memory_of(program: Program, devices: list[jax.Device]) -> float:
+def memory_of(program: StepProgram, devices: list[jax.Device]) -> float:
     """Bytes that a device holds at once while it runs `program`, which is compiled to see."""
     cut = [
         jax.tree.map(lambda x: _part(x, len(devices)), argument) if i in program.split else argument

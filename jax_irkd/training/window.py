@@ -7,7 +7,7 @@ MEASURED = ("/pull", "/cosine")  # of single batches, in a line of their own
 _LATEST = ("learning_rate", "rejected", "/weight")  # as they stand at the line's step
 
 
-class Window:
+class LogWindow:
     """The mean of every term over the steps since the last line.
 
     A step that was rejected counts in none of them: its terms need not be numbers. The sums belong

@@ -24,7 +24,7 @@ from jax_irkd.training import objective
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.logs import CHECKPOINTS, RunLog
 from jax_irkd.training.optimizers import make_optimizer
-from jax_irkd.training.window import Window
+from jax_irkd.training.window import LogWindow
 from jax_irkd.tstdd import pictures
 from jax_irkd.tstdd.flow import FlowCache
 from jax_irkd.tstdd.network import StreamNet, tube_descriptors
@@ -91,7 +91,7 @@ class StreamTrainer:
         with Checkpoints(folder, latest=1) as self.checkpoints:
             restored = self.checkpoints.restore(state)
             state, meta = restored or (state, {})
-            self._window, self._unseen = Window(meta.get("window")), []
+            self._window, self._unseen = LogWindow(meta.get("window")), []
             if int(state.step) < self.num_steps:
                 state = self._train(state, stop)
         variables = {"params": state.params, "batch_stats": state.batch_stats}

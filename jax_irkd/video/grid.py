@@ -62,7 +62,7 @@ def lay(length: float, stride: float, count: int, slack: float = SLACK) -> Grid:
     return Grid(stride / exact.denominator, exact.denominator, exact.numerator, count)
 
 
-class Place(NamedTuple):
+class PlannedWindow(NamedTuple):
     """A window: frames [start, stop) of a film, from 0; the ones it takes, in order; its lane."""
 
     start: int
@@ -73,7 +73,7 @@ class Place(NamedTuple):
 
 def plan(
     timing: Timing, length: float, stride: float, count: int, slack: float = SLACK
-) -> list[Place]:
+) -> list[PlannedWindow]:
     """Windows of about `length` seconds every `stride` seconds of a film, the last one at its end.
 
     One as long as the film when that is shorter. A window has at least as many frames as segments
@@ -88,7 +88,7 @@ def plan(
     room = (timing.end - grid.length) / grid.step
     regular = range(0, math.floor(room + 1e-6) + 1, grid.windows)
     nearest = math.floor(room + 0.5 - 1e-6)
-    found: dict[tuple[int, int], Place] = {}
+    found: dict[tuple[int, int], PlannedWindow] = {}
     for first in sorted({*regular, nearest}):
         place = _place(timing, grid, first, ends=first not in regular)
         found.setdefault(place[:2], place)
@@ -97,10 +97,10 @@ def plan(
     return places if timing.steady else _in_order(places)
 
 
-def whole(timing: Timing, count: int) -> Place:
+def whole(timing: Timing, count: int) -> PlannedWindow:
     """The film as one window."""
     total = len(timing.times)
-    return Place(0, total, frames_of(timing, 0, total, count))
+    return PlannedWindow(0, total, frames_of(timing, 0, total, count))
 
 
 def frames_of(timing: Timing, start: int, stop: int, count: int) -> tuple[int, ...]:
@@ -109,7 +109,7 @@ def frames_of(timing: Timing, start: int, stop: int, count: int) -> tuple[int, .
     return tuple(timing.at(begin + segment_positions(count) * (end - begin)).tolist())
 
 
-def _place(timing: Timing, grid: Grid, first: int, *, ends: bool) -> Place:
+def _place(timing: Timing, grid: Grid, first: int, *, ends: bool) -> PlannedWindow:
     """The window of the grid that begins with frame `first` of it; `ends`: with the film."""
     total, frame = len(timing.times), timing.end / len(timing.times)
     begin = timing.end - grid.length if ends else first * grid.step
@@ -119,12 +119,12 @@ def _place(timing: Timing, grid: Grid, first: int, *, ends: bool) -> Place:
     if stop - start < grid.count <= total:
         stop = min(total, max(stop, start + grid.count))
         start = max(0, min(start, stop - grid.count))
-        return Place(start, stop, frames_of(timing, start, stop, grid.count), lane)
+        return PlannedWindow(start, stop, frames_of(timing, start, stop, grid.count), lane)
     numbers = first + grid.segments * (np.arange(grid.count) + 0.5)
-    return Place(start, stop, tuple(timing.at(numbers * grid.step).tolist()), lane)
+    return PlannedWindow(start, stop, tuple(timing.at(numbers * grid.step).tolist()), lane)
 
 
-def _in_order(places: list[Place]) -> list[Place]:
+def _in_order(places: list[PlannedWindow]) -> list[PlannedWindow]:
     """The windows without frames that windows of their lane before them have passed over.
 
     Where the rate changes, windows that had to be longer leave the grid. A frame that is passed

@@ -20,7 +20,7 @@ from jax_irkd.video import formats, grid, stills
 from jax_irkd.video.archives import Source, Stills
 from jax_irkd.video.decoding import STILLS_RATE, Film, Shot
 from jax_irkd.video.depth import Range, flat_warning
-from jax_irkd.video.grid import Place
+from jax_irkd.video.grid import PlannedWindow
 from jax_irkd.video.pixels import COLOURED, COLOURLESS, coarse_sample, colourfulness, resize
 from jax_irkd.video.timing import Timing
 from jax_irkd.video.windows import Window, walk
@@ -172,7 +172,7 @@ def untimed_warning(timing: Timing) -> list[str]:
 def windows(
     film: Film,
     spec: InputSpec,
-    planned: Sequence[Place],
+    planned: Sequence[PlannedWindow],
     levels: Range = Range(),  # noqa: B008 (a tuple)
     pictures: Pictures | None = None,
 ) -> Iterator[Window]:
@@ -191,7 +191,7 @@ def windows(
     yield from rest.cut_off(timing, max(total, rest.seen))
 
 
-def _chosen(film: Film, planned: Sequence[Place]) -> Iterator[Shot]:
+def _chosen(film: Film, planned: Sequence[PlannedWindow]) -> Iterator[Shot]:
     """The frames that one of the windows needs."""
     wanted = {index for place in planned for index in place.frames}
     for shot in film.shots():

@@ -11,7 +11,7 @@ from jax_irkd.video.archives import Source
 from jax_irkd.video.decoding import Film, Shot
 from jax_irkd.video.depth import Range
 from jax_irkd.video.faults import VideoError
-from jax_irkd.video.grid import Place
+from jax_irkd.video.grid import PlannedWindow
 
 
 class Window(NamedTuple):
@@ -78,7 +78,7 @@ def clip_of(frames: Sequence[np.ndarray], channels: int, levels: Range) -> np.nd
 class Rest(NamedTuple):
     """What a walk leaves: windows that lack frames, frames still kept, and how many went by."""
 
-    planned: Sequence[Place]
+    planned: Sequence[PlannedWindow]
     kept: dict[int, np.ndarray]
     seen: int
     channels: int
@@ -93,7 +93,7 @@ class Rest(NamedTuple):
             begun = self._replace(kept=kept)
             yield begun._window(place._replace(stop=total, frames=frames))
 
-    def _window(self, place: Place) -> Window:
+    def _window(self, place: PlannedWindow) -> Window:
         held = np.array(list(self.kept))
         nearest = tuple(int(held[np.abs(held - index).argmin()]) for index in place.frames)
         frames = [self.kept[index] for index in nearest]
@@ -103,7 +103,7 @@ class Rest(NamedTuple):
 
 def walk(
     images: Iterable[tuple[int, np.ndarray | None]],
-    planned: Sequence[Place],
+    planned: Sequence[PlannedWindow],
     channels: int,
     levels: Range,
 ) -> Generator[Window, None, Rest]:

@@ -22,11 +22,11 @@ from jax_irkd.data.synthetic import (
     staging,
     things,
 )
-from jax_irkd.data.synthetic.staging import Clip
+from jax_irkd.data.synthetic.staging import ClipNumbers
 from jax_irkd.errors import UserError
 
 SETTINGS = {"subjects": [1, 9], "cameras": [2], "classes": [1, 6], "seed": 5, "progress": False}
-CLIPS = [Clip(s, 2, p, 1, a) for s, p in ((1, 1), (2, 9)) for a in (1, 6)]
+CLIPS = [ClipNumbers(s, 2, p, 1, a) for s, p in ((1, 1), (2, 9)) for a in (1, 6)]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_an_interrupted_run_is_finished_by_repeating_it(tmp_path):
     settings = SETTINGS | {"subjects": [3], "workers": 1}
     filming.generate(tmp_path, **settings)
     before = contents(tmp_path)
-    lost = filming.clip_path(tmp_path, Clip(1, 2, 3, 1, 6), "ir")
+    lost = filming.clip_path(tmp_path, ClipNumbers(1, 2, 3, 1, 6), "ir")
     lost.unlink()
     summary = filming.generate(tmp_path, **settings)
     assert (summary.clips, summary.written) == (2, 1)
@@ -160,7 +160,7 @@ def test_mpeg4(tmp_path):
 
 def test_every_class_can_be_filmed_and_moves():
     for action in range(1, 11):
-        rgb, infrared = staging.film(Clip(1, 1 + action % 3, 4, 2, action), 1)
+        rgb, infrared = staging.film(ClipNumbers(1, 1 + action % 3, 4, 2, action), 1)
         assert rgb.dtype == infrared.dtype == np.uint8
         for frames in (rgb, infrared):
             change = np.abs(frames.astype(float) - frames.mean(0)).mean((1, 2))
@@ -169,7 +169,7 @@ def test_every_class_can_be_filmed_and_moves():
 
 
 def test_three_cameras_see_the_same_take():
-    lengths = {len(staging.film(Clip(1, camera, 1, 1, 3), 0)[0]) for camera in (1, 2, 3)}
+    lengths = {len(staging.film(ClipNumbers(1, camera, 1, 1, 3), 0)[0]) for camera in (1, 2, 3)}
     assert len(lengths) == 1
 
 
@@ -253,7 +253,7 @@ def test_infrared_shows_things_too(monkeypatch):
     # The same films without the things held: what changes is more than the sensor's noise.
     def films(action):
         return np.array([
-            staging.film(Clip(1, 2, person, 1, action), 0)[1][8].astype(float)
+            staging.film(ClipNumbers(1, 2, person, 1, action), 0)[1][8].astype(float)
             for person in range(1, 9)
         ])  # fmt: skip
 
@@ -269,7 +269,7 @@ def test_infrared_shows_things_too(monkeypatch):
 def test_mean_colours_of_films_do_not_name_the_class():
     # Nearest class mean of the saturated pixels' hues on held-out people, by chance 25 %.
     def look(action, person):
-        rgb, _ = staging.film(Clip(1, 2, person, 1, action), 0)
+        rgb, _ = staging.film(ClipNumbers(1, 2, person, 1, action), 0)
         hsv = cv2.cvtColor(rgb[len(rgb) // 3], cv2.COLOR_RGB2HSV).reshape(-1, 3)
         vivid = hsv[(hsv[:, 1] > 120) & (hsv[:, 2] > 80), 0]
         return np.histogram(vivid, bins=6, range=(0, 180))[0] / max(len(vivid), 1)

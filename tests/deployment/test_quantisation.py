@@ -128,7 +128,7 @@ def split(name, wrong):
     """Ten clips of class 1; `wrong` of them are black, which the worse network below misses."""
     frames = np.ones((10, 1, 2, 2, 1), np.uint8)
     frames[:wrong] = 0
-    return clips.Split(name, iter([(frames, np.ones(10, int))]))
+    return clips.SplitClips(name, iter([(frames, np.ones(10, int))]))
 
 
 def worse(batch):

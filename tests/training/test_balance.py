@@ -183,7 +183,7 @@ def test_when_gradients_are_taken_apart():
 
 
 def test_a_loud_term_is_warned_of_once():
-    watch = balance.Watch(["at", "dkd"], {})
+    watch = balance.PullWatch(["at", "dkd"], {})
     pulls = {"at": [9.0, 1.0, 5.0, 3.0, 4.0, 4.0], "dkd": [0.1] * 6}
     told = [
         watch.see(step, {f"{name}/pull": values[step] for name, values in pulls.items()})
@@ -195,10 +195,10 @@ def test_a_loud_term_is_warned_of_once():
 
 
 def test_a_share_without_a_gradient_is_refused():
-    watch = balance.Watch(["at"], {"at": 0.3})
+    watch = balance.PullWatch(["at"], {"at": 0.3})
     with pytest.raises(UserError, match=r"distiller at gives the student no gradient.*share=0\.3"):
         watch.see(1, {"at/pull": 0.0})
-    assert balance.Watch(["at"], {}).see(1, {"at/pull": 0.0}) == []
+    assert balance.PullWatch(["at"], {}).see(1, {"at/pull": 0.0}) == []
 
 
 @pytest.mark.parametrize(

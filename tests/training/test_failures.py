@@ -84,7 +84,7 @@ def cheap(monkeypatch):
     def program(config, role, num_classes):
         clips = config[f"{role}_training"].batch_size
         shapes = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((clips,), jnp.float32)
-        return programs.Program(lambda state, batch: state + batch.sum(), shapes, split=(1,))
+        return programs.StepProgram(lambda state, batch: state + batch.sum(), shapes, split=(1,))
 
     monkeypatch.setattr(programs, "update_program", program)
     monkeypatch.setattr(programs, "evaluation_program", program)

@@ -34,7 +34,7 @@ def small(**fields):
     return config
 
 
-def for_cuda(made: programs.Program, devices: int = 2) -> str:
+def for_cuda(made: programs.StepProgram, devices: int = 2) -> str:
     """The program over virtual devices, as StableHLO for CUDA."""
     traced = gpu_cases.split_over(jax.devices()[:devices], made)
     return traced.lower(lowering_platforms=("cuda",)).as_text()

@@ -39,7 +39,7 @@ class CameraCrop(NamedTuple):
         return cv2.warpAffine(image, matrix, size, flags=flags)
 
 
-class Storage(NamedTuple):
+class FrameStorage(NamedTuple):
     """How frames are stored: at most `max_frames` of a clip (0: all), shrunk to `short_side`, as
     JPEG of `quality`. `range` brings more than eight bits down; `trusted` takes an infrared file
     for one whatever its colours say.
@@ -105,13 +105,13 @@ def encode_clip(
 ) -> EncodedClip:
     """At most `max_frames` frames of a whole film, evenly spaced in time, as JPEG.
 
-    `storage` is that of `Storage`. An infrared file holds its picture three times over; it is
+    `storage` is that of `FrameStorage`. An infrared file holds its picture three times over; it is
     stored as one channel. Raises VideoError, also for a coloured file given as infrared.
     """
     with named_faults(source), held(source) as file:
         film = Film(file, threads=threads)
         return settled(
-            [film], lambda: [encode_film(film, None, infrared, crop, Storage(**storage))]
+            [film], lambda: [encode_film(film, None, infrared, crop, FrameStorage(**storage))]
         )[0]
 
 
@@ -125,7 +125,7 @@ def settled(films: Sequence[Film], encode):
 
 
 def encode_film(
-    film: Film, stop: float | None, infrared: bool, crop: CameraCrop | None, storage: Storage
+    film: Film, stop: float | None, infrared: bool, crop: CameraCrop | None, storage: FrameStorage
 ) -> EncodedClip:
     """Frames of a film until `stop` seconds (None: its end)."""
     with named_faults(film.source):
@@ -155,7 +155,7 @@ def encode_ranges(
     faults: list[VideoError] = []
     film, kept = (
         source if isinstance(source, Film) else Film(source, threads=threads),
-        Storage(**storage),
+        FrameStorage(**storage),
     )
     chosen = [_within(film, start, stop, kept.max_frames) for start, stop in ranges]
     shots = _until_fault(film.shots(), faults)
@@ -185,7 +185,7 @@ def _encode_at(
     chosen: Sequence[list[int]],
     infrared: bool,
     crop: CameraCrop | None,
-    storage: Storage,
+    storage: FrameStorage,
 ) -> list[EncodedClip]:
     """The clips of these frames, in one walk. Raises VideoError for coloured infrared."""
     wanted = {index for indices in chosen for index in indices}
@@ -218,7 +218,7 @@ def _encode_at(
 
 
 def _keep(
-    shot: Shot, infrared: bool, crop: CameraCrop | None, storage: Storage, look: bool
+    shot: Shot, infrared: bool, crop: CameraCrop | None, storage: FrameStorage, look: bool
 ) -> _Kept:
     if crop:
         image = resize(crop(shot.image()), storage.short_side)
@@ -233,14 +233,14 @@ def _keep(
     return _Kept(_jpeg(image, infrared, storage), sample.copy(), colour)
 
 
-def _jpeg(image: np.ndarray, infrared: bool, storage: Storage) -> bytes:
+def _jpeg(image: np.ndarray, infrared: bool, storage: FrameStorage) -> bytes:
     if image.ndim == 2 and not infrared:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     return encode_jpeg(image, storage.quality)
 
 
 def _clip(
-    indices: list[int], kept: dict[int, _Kept], infrared: bool, storage: Storage
+    indices: list[int], kept: dict[int, _Kept], infrared: bool, storage: FrameStorage
 ) -> EncodedClip:
     """A clip of the frames that there are, those of more than eight bits by one rule for all."""
     indices = [index for index in indices if index in kept]

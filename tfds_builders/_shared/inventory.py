@@ -15,7 +15,7 @@ from rich.table import Table
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.tfds_builders._shared import pool
 from jax_irkd.tfds_builders._shared.cache import Skip
-from jax_irkd.tfds_builders._shared.encoding import Storage, encode_jpeg
+from jax_irkd.tfds_builders._shared.encoding import FrameStorage, encode_jpeg
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders._shared.pairs import length_notes
 from jax_irkd.video.archives import Found, base_name, held
@@ -191,7 +191,7 @@ def _cost(options: BuildOptions, sample: tuple[str, Found]) -> _Cost | None:
     """Measured on the first frames of a film of a modality; None when none can be read."""
     kind, found = sample
     stored, sizes, count = 0.0, [], 0
-    storage = Storage(**options.storage)
+    storage = FrameStorage(**options.storage)
     begin = time.perf_counter()
     try:
         with held(found.source) as source:

@@ -77,7 +77,7 @@ class BuildOptions:
 
     @property
     def storage(self) -> dict:
-        """The fields of `encoding.Storage`."""
+        """The fields of `encoding.FrameStorage`."""
         return {
             "max_frames": self.max_frames,
             "short_side": self.short_side,

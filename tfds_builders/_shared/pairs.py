@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from jax_irkd.tfds_builders._shared.cache import EncodingResult, Record, Skip
 from jax_irkd.tfds_builders._shared.crops import crop_for
-from jax_irkd.tfds_builders._shared.encoding import EncodedClip, Storage, encode_film, settled
+from jax_irkd.tfds_builders._shared.encoding import EncodedClip, FrameStorage, encode_film, settled
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders._shared.report import NO_COLOUR
 from jax_irkd.video.archives import Found, Source, Stills, held, name_of, open_source
@@ -39,7 +39,7 @@ def encode_alone(
             film = Film(file)
 
             def encode() -> list[EncodedClip]:
-                storage = Storage(**options.storage)
+                storage = FrameStorage(**options.storage)
                 return [encode_film(film, None, kind == "infrared", crop, storage)]
 
             (clip,) = settled([film], encode)
@@ -56,7 +56,7 @@ def encode_pair(
 ) -> EncodingResult:
     """Both films as JPEG frames of the same moments; a fault of either skips the clip."""
     crop = crop_for(options.crop_file, camera)
-    storage = Storage(**options.storage)
+    storage = FrameStorage(**options.storage)
     try:
         with (
             named_faults(rgb),

@@ -29,7 +29,7 @@ from rich.console import Console
 
 from jax_irkd.data.built import SYNTHETIC
 from jax_irkd.data.synthetic import recording, staging
-from jax_irkd.data.synthetic.staging import Clip
+from jax_irkd.data.synthetic.staging import ClipNumbers
 from jax_irkd.errors import UserError
 from jax_irkd.host import processor
 from jax_irkd.host.files import read_json, write_whole
@@ -98,13 +98,13 @@ def generate(
     return Summary(root, len(clips), len(missing), rgb_frames, infrared_frames)
 
 
-def clip_path(root: Path, clip: Clip, modality: str) -> Path:
+def clip_path(root: Path, clip: ClipNumbers, modality: str) -> Path:
     """Where NTU RGB+D's archives put the file of `modality`, "rgb" or "ir"."""
     archive = f"nturgbd_{modality}_s{clip.setup:03d}"
     return root / archive / f"nturgb+d_{modality}" / f"{clip.name}_{modality}.avi"
 
 
-def make_clip(root: Path, seed: int, codec: str, clip: Clip) -> tuple[int, int]:
+def make_clip(root: Path, seed: int, codec: str, clip: ClipNumbers) -> tuple[int, int]:
     """Films and writes one clip; the numbers of its RGB and infrared frames."""
     rgb, infrared = staging.film(clip, seed)
     recording.write_rgb(clip_path(root, clip, "rgb"), rgb, staging.RGB_RATE, codec)
@@ -122,13 +122,13 @@ def _numbers(name: str, value: int | Iterable[int]) -> list[int]:
     return numbers
 
 
-def _clips(subjects, cameras, repetitions, classes) -> Iterator[Clip]:
+def _clips(subjects, cameras, repetitions, classes) -> Iterator[ClipNumbers]:
     for subject in subjects:
         setup = 1 + (subject - 1) // SUBJECTS_PER_SETUP
         for repetition in repetitions:
             for action in classes:
                 for camera in cameras:
-                    yield Clip(setup, camera, subject, repetition, action)
+                    yield ClipNumbers(setup, camera, subject, repetition, action)
 
 
 def claim(root: Path, settings: dict, folders: Iterable[Path]) -> None:
@@ -154,7 +154,7 @@ def claim(root: Path, settings: dict, folders: Iterable[Path]) -> None:
 KINDS = ("rgb", "ir")
 
 
-def _complete(root: Path, clip: Clip) -> bool:
+def _complete(root: Path, clip: ClipNumbers) -> bool:
     return all(clip_path(root, clip, kind).exists() for kind in KINDS)
 
 

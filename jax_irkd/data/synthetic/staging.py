@@ -22,7 +22,7 @@ DURATION = (1.7, 2.5)  # seconds, before the subject's tempo
 ROOM, SUBJECT, TAKE, MOTION, FURNITURE, STAND, LAMP, NOISE = range(8)
 
 
-class Clip(NamedTuple):
+class ClipNumbers(NamedTuple):
     """The five numbers of a clip's name."""
 
     setup: int
@@ -42,7 +42,7 @@ def generator(seed: int, purpose: int, *key: int) -> np.random.Generator:
 
 
 def film(
-    clip: Clip, seed: int, people: bool = True
+    clip: ClipNumbers, seed: int, people: bool = True
 ) -> tuple[UInt8[np.ndarray, "t h w 3"], UInt8[np.ndarray, "u h w"]]:
     """The RGB frames and the infrared frames of one clip.
 
@@ -97,7 +97,7 @@ def shoot(
 
 
 def _scene(
-    clip: Clip, look: Look, seconds: np.ndarray, duration: float, seed: int, turn: float,
+    clip: ClipNumbers, look: Look, seconds: np.ndarray, duration: float, seed: int, turn: float,
     spot: np.ndarray,
 ) -> list[Solid]:  # fmt: skip
     """Everything that stands in the room at `seconds`, turned and moved to its place."""
@@ -114,7 +114,7 @@ def _scene(
     return placed(solids, turn, spot)
 
 
-def _left_alone(clip: Clip, frames: int, seed: int, turn: float) -> list[Solid]:
+def _left_alone(clip: ClipNumbers, frames: int, seed: int, turn: float) -> list[Solid]:
     """A chair somewhere in the room."""
     furniture = generator(seed, FURNITURE, *clip)
     spot = np.array([furniture.uniform(-1, 1), 0.0, furniture.uniform(-1, 0.3)])
