@@ -16,7 +16,8 @@ import sys
 from collections.abc import Sequence
 
 if __name__ == "inspect":  # a file beside this one was started, and a library asks for Python's
-    raise SystemExit(f"error: start python -m jax_irkd.COMMAND, not the file {sys.argv[0]}")
+    print(f"error: start python -m jax_irkd.COMMAND, not the file {sys.argv[0]}", file=sys.stderr)
+    raise SystemExit(2)
 
 from jax_irkd.errors import UserError, nearest
 from jax_irkd.host import commands
