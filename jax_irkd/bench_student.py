@@ -9,6 +9,7 @@ networks take turns, so that a busy moment hits them alike.
 import sys
 from collections.abc import Sequence
 
+from jax_irkd.deployment.choices import ENGINES, WHICH
 from jax_irkd.errors import UserError
 from jax_irkd.host import commands
 
@@ -18,13 +19,11 @@ def parse(argv: Sequence[str]):
     parser.add_argument("networks", nargs="+", help="run folders, .irkd and .onnx files")
     parser.add_argument("--batch", type=int, default=1, help="clips per call")
     parser.add_argument("--repeats", type=int, default=20, help="calls of each network")
-    parser.add_argument(
-        "--which", choices=["last", "best", "ema"], default="last", help="a run's checkpoint"
-    )
+    parser.add_argument("--which", choices=WHICH, default="last", help="a run's checkpoint")
     parser.add_argument(
         "--engine",
         default="auto",
-        help="auto, jax, onnxruntime, openvino; several with commas: each runs what it can",
+        help=f"{', '.join(ENGINES)}; several with commas: each runs what it can",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     return parser.parse_args(argv)

@@ -11,10 +11,9 @@ is compared with the Flax model before the file is written.
 import sys
 from collections.abc import Mapping, Sequence
 
+from jax_irkd.deployment.choices import PRECISIONS, WHICH
 from jax_irkd.errors import plural
 from jax_irkd.host import commands
-
-PRECISIONS = ["float32", "bf16", "fp16", "int8"]
 
 
 def parse(argv: Sequence[str]):
@@ -25,7 +24,7 @@ def parse(argv: Sequence[str]):
     add("--format", choices=["irkd", "onnx"], help="of the file; by its name if not given")
     add("--opset", type=int, help="of an ONNX file, 17 or more, for the runtime it is for")
     add("--precision", choices=PRECISIONS, default="float32", help="fp16 is for .onnx files")
-    add("--which", choices=["last", "best", "ema"], default="last", help="a checkpoint")
+    add("--which", choices=WHICH, default="last", help="a checkpoint")
     add("--max_drop", type=float, default=1.0, help="points of top-1 that fewer bits may lose")
     add("--calibration_clips", type=int, default=64, help="training clips for int8 in .onnx files")
     add("--no_measure", action="store_true", help="do not measure what fewer bits lose")

@@ -59,7 +59,7 @@ def look(argv: list[str]) -> None:
         from jax_irkd.host.terminal import make_console
         from jax_irkd.inspection import views
 
-    views.SUBJECTS[subject](asked, make_console(150))
+    getattr(views, f"inspect_{subject}")(asked, make_console(150))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,11 +13,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from jax_irkd.deployment.choices import ENGINES, WHICH, WINDOWS
 from jax_irkd.errors import UserError
 from jax_irkd.host import commands
 
 _WINDOWS = "shared: every frame is computed once; whole: in every window; auto: as the network can"
-ENGINES = ["auto", "jax", "onnxruntime", "openvino"]
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -28,7 +28,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--stream", help="a camera's number, a device, a URL, or a file played in real time")
     add(
         "--which",
-        choices=["last", "best", "ema"],
+        choices=WHICH,
         default="last",
         help="a run's checkpoint; best: on validation",
     )
@@ -55,7 +55,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="least probability of an answer (default: by calibration; 0.5 for a timeline)",
     )
     add("--batch", type=_positive(int), default=1, help="windows at once; more for GPUs")
-    add("--windows", choices=["auto", "shared", "whole"], default="auto", help=_WINDOWS)
+    add("--windows", choices=WINDOWS, default="auto", help=_WINDOWS)
     add("--range", default="", help="of more than eight bits: auto or MIN,MAX")
     add("--engine", choices=ENGINES, default="auto", help="what runs the network")
     add("--patience", type=_positive(float), default=30.0, help="seconds without a frame")

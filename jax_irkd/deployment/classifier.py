@@ -17,6 +17,7 @@ from jaxtyping import PyTree
 
 from jax_irkd.data.spec import InputSpec, whole_crop
 from jax_irkd.deployment import engines, onnx_file, onnx_frames, onnx_program
+from jax_irkd.deployment.choices import WINDOWS
 from jax_irkd.detection.consensus import Frames
 from jax_irkd.errors import UserError, one_line
 from jax_irkd.models.tsn import TSN, streams
@@ -50,9 +51,6 @@ def open_classifier(path: str | Path, which: str = "last", engine: str = "auto")
     if path.is_dir():
         return RunClassifier(path, which, engine)
     return open_onnx(path, engine) if path.suffix == ".onnx" else _open_irkd(path, engine)
-
-
-WINDOWS = ("auto", "shared", "whole")
 
 
 def shared_frames(classifier: Classifier, windows: str = "auto") -> Frames | None:

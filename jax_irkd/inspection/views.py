@@ -202,15 +202,6 @@ def inspect_strangers(arguments: Arguments, console: Console) -> None:
     console.print(f"on the page of {folder}", highlight=False, soft_wrap=True)
 
 
-SUBJECTS = {
-    "data": inspect_data,
-    "config": inspect_config,
-    "run": inspect_run,
-    "rates": inspect_rates,
-    "strangers": inspect_strangers,
-}
-
-
 def _out(name: str) -> Path:
     path = expanded(name)
     return path if path.suffix else path.with_suffix(".png")
