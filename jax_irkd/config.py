@@ -11,9 +11,9 @@ from jax_irkd import distillers
 from jax_irkd.errors import nearest
 
 # With `weights=balanced` every distiller has a `share`: the length of its gradient to the student
-# over the cross-entropy's, held there (see training/balance.py). One without a row gets SHARE.
+# over the cross-entropy's, held there (see training/balance.py). It is this one where the method's
+# `Distiller` has no `balanced_share`.
 SHARE = 0.3
-SHARES = dict.fromkeys(("ccskd", "fitnet", "ofd", "reviewkd"), 1.0)  # those that imitate maps
 WEIGHTS = ("published", "balanced")
 # A method is the distillers it adds to the cross-entropy; dkd+at adds those of both. `teacher`
 # trains the RGB network alone, `baseline` the infrared one (TSN).
@@ -149,7 +149,7 @@ def distillers_of(method: str, weights: str = "published") -> ConfigDict:
     for name, row in rows.items():
         row["share"] = placeholder(float)
         if weights == "balanced":
-            row["share"].set(SHARES.get(name, SHARE))
+            row["share"].set(getattr(distillers.get(name), "balanced_share", SHARE))
     return ConfigDict(rows, allow_dotted_keys=True)
 
 

@@ -29,10 +29,12 @@ class Method(nn.Module):
     fields it lists in `free_fields` by itself. `terms` may make learnable layers. Fields in
     `without_share` change a weight with time, or the cross-entropy's: a `share` would undo them,
     so only one of the two can be given. `choices` lists what a field that is a word may be.
+    `balanced_share` is the share with `weights=balanced`, of a method that has one of its own.
     """
 
     free_fields: ClassVar[tuple[str, ...]] = ()
     without_share: ClassVar[tuple[str, ...]] = ()
+    balanced_share: ClassVar[float]
     choices: ClassVar[Mapping[str, Iterable[str]]] = MappingProxyType({})
 
     def __post_init__(self) -> None:

@@ -172,6 +172,7 @@ class Distiller(Method):
     num_epochs: Number | None = None
     axis_name: str | None = None
 
+    balanced_share: ClassVar[float] = 1.0  # as all that imitate maps
     without_share: ClassVar[tuple[str, ...]] = ("schedule",)
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"schedule": SCHEDULES}
 

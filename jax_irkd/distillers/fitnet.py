@@ -8,6 +8,7 @@ standardise=False, weight=100`).
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,8 @@ class Distiller(StageMethod):
     vertex: str = "frame"
     standardise: bool = True
     axis_name: str | None = None
+
+    balanced_share: ClassVar[float] = 1.0  # as all that imitate maps
 
     def stage(self, layer: str, student: Outputs, teacher: Outputs) -> Float[Array, ""]:
         guided, hint = paired_maps(student, teacher, layer, self.vertex)

@@ -7,6 +7,7 @@ code takes what the last batch norm of a stage would give if its output were all
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,8 @@ class Distiller(Method):
     weight: Number = 1e-3
     vertex: str = "frame"
     axis_name: str | None = None
+
+    balanced_share: ClassVar[float] = 1.0  # as all that imitate maps
 
     def terms(
         self, student: Outputs, teacher: Outputs, labels: Labels, epoch: Number | None

@@ -7,6 +7,7 @@ CIFAR-100 it has weights from 0.6 to 8 and a warm-up of 20 epochs.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -141,6 +142,9 @@ class Distiller(Method):
     vertex: str = "frame"
     warmup_epochs: Number = 0
     axis_name: str | None = None
+
+    balanced_share: ClassVar[float] = 1.0  # as all that imitate maps
+    without_share: ClassVar[tuple[str, ...]] = ("warmup_epochs",)
 
     def __post_init__(self) -> None:
         check_whole("inner", self.inner, 1)

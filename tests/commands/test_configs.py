@@ -12,10 +12,10 @@ from jax_irkd.config import (
     METHODS,
     NTU_PROTOCOLS,
     PKU_PROTOCOLS,
-    SHARES,
     TEMPORAL,
     WEIGHTS,
     distillers_of,
+    fields_of,
 )
 from jax_irkd.configs import custom, demo, ntu, pku
 from jax_irkd.fields import make_shares
@@ -58,13 +58,19 @@ def test_configs_share_no_field():
     assert second.distillers.mgcam.temperature is None and second.distillers.mgcam.sigma == 1.0
 
 
+def test_what_changes_a_weight_with_time_is_refused_beside_a_share():
+    for name in distillers.names():
+        kind = distillers.get(name)
+        timed = {field for field in fields_of(name) if field in ("warmup_epochs", "schedule")}
+        assert timed <= set(kind.without_share), name
+
+
 def test_balanced_weights_are_a_share_for_every_method_also_for_new_ones():
     for name in distillers.names():
         [row] = distillers_of(name, "balanced").values()
         assert row.share == (1.0 if name in ("fitnet", "ccskd", "ofd", "reviewkd") else 0.3)
         [row] = distillers_of(name).values()
         assert row.share is None
-    assert set(SHARES) <= set(distillers.names())
 
 
 @pytest.mark.parametrize(
