@@ -129,7 +129,7 @@ def _decorate(loss: Loss, *, rule: _Rule, maps: bool) -> Loss:
         (_check_stages if maps else _check_fit)(name, pair, rule)
         dtype = _common_dtype(pair)
         pair = jax.tree.map(lambda array: array.astype(dtype), pair)
-        axis = _move_axis(name, values, pair, maps)
+        axis = _move_axis(name, values, pair)
         for key in checks.keys() & values.keys():
             values[key] = _hyperparameter(f"{name}: {key}", values[key], checks[key], dtype)
         examples = pair[first][0]
@@ -206,7 +206,7 @@ def _common_dtype(pair: dict[str, tuple[Array, ...]]) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if double else jnp.float32)
 
 
-def _move_axis(loss: str, values: dict, pair: dict[str, tuple[Array, ...]], maps: bool) -> int:
+def _move_axis(loss: str, values: dict, pair: dict[str, tuple[Array, ...]]) -> int:
     """Moves `axis` of the two arrays to the end; returns where it was, counted from the end."""
     axis, ndim = values.get("axis", -1), next(iter(pair.values()))[0].ndim
     if isinstance(axis, bool) or not isinstance(axis, int) or not -ndim <= axis < ndim:

@@ -163,13 +163,13 @@ def curves(runs: Sequence[Run], width: int) -> Table:
         made.add_column(name, no_wrap=True)
     longest = (32, 16) if width >= 120 else (14, 8)
     for run in runs:
-        loss, (steps, top1) = curve(run, "train", "loss"), curve(run, "eval", "top1")
-        cells = [_spark(*loss, longest[0]), _spark(steps, 100 * top1, longest[1])]
+        loss, top1 = curve(run, "train", "loss")[1], 100 * curve(run, "eval", "top1")[1]
+        cells = [_spark(values, most) for values, most in zip((loss, top1), longest)]
         made.add_row(escape(run.name), *cells)
     return made
 
 
-def _spark(steps: np.ndarray, values: np.ndarray, width: int) -> str:
+def _spark(values: np.ndarray, width: int) -> str:
     known = values[np.isfinite(values)]
     if not len(known):
         return "–"

@@ -20,6 +20,12 @@ PICTURE = "study.png"
 Rows = list[list[str]]
 Table = tuple[list[str], Rows]
 
+_CLASSES_LEAD = (
+    "Accuracy of the infrared-only baseline and each method's difference to it, in points, means "
+    "over the seeds that both have, with 95 % intervals (Agresti and Min 2005, for few clips; of "
+    "several seeds not narrower than a bootstrap over clips and seeds). One interval in twenty "
+    "misses, and the table shows many."
+)
 _READING = (
     "Means ± sample standard deviations over seeds. Δ: paired difference of top-1 to the "
     "infrared-only baseline of the same seed, in points, with the 95 % percentile interval of a "
@@ -48,7 +54,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
             parts += ["## Every seed", "", _markdown_table(*seeds), ""]
         gains = class_gains(summary)
         if gains:
-            parts += ["## Classes", "", _classes_lead(summary), "", _markdown_table(*gains), ""]
+            parts += ["## Classes", "", _CLASSES_LEAD, "", _markdown_table(*gains), ""]
         found = pull_rows(summary)
         if found:
             parts += [f"## {pulls.TITLE}", "", pulls.LEAD, "", _markdown_table(*found), ""]
@@ -74,7 +80,7 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
         made.append(Section("Study: methods and seeds", shown, _READING))
         gains = class_gains(summary)
         if gains:
-            made.append(table_section("Study: classes", *gains, lead=_classes_lead(summary)))
+            made.append(table_section("Study: classes", *gains, lead=_CLASSES_LEAD))
         found = pull_rows(summary)
         if found:
             made.append(table_section("Study: pull of each term", *found, lead=pulls.LEAD))
@@ -245,15 +251,6 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
 
 def _command_line(summary: Mapping[str, Any]) -> str:
     return f"Command: `{summary['command']}`."
-
-
-def _classes_lead(summary: Mapping[str, Any]) -> str:
-    return (
-        "Accuracy of the infrared-only baseline and each method's difference to it, in points, "
-        "means over the seeds that both have, with 95 % intervals (Agresti and Min 2005, for few "
-        "clips; of several seeds not narrower than a bootstrap over clips and seeds). One interval "
-        "in twenty misses, and the table shows many."
-    )
 
 
 def _paper_lead(summary: Mapping[str, Any]) -> str:

@@ -26,11 +26,11 @@ CODECS = {
 def picture(number: int, size: tuple[int, int] = (64, 48), infrared: bool = False) -> np.ndarray:
     """Frame `number` of a test video, uint8 `h w 3`; with `infrared` its channels are equal."""
     width, height = size
-    ground, figure = ((90, 90, 90), (210, 210, 210)) if infrared else ((40, 90, 60), (230, 60, 30))
+    ground, square = ((90, 90, 90), (210, 210, 210)) if infrared else ((40, 90, 60), (230, 60, 30))
     image = np.full((height, width, 3), ground, np.uint8)
     side = max(4, height // 4)
     left = (number * 2) % max(1, width - side)
-    image[height // 2 : height // 2 + side, left : left + side] = figure
+    image[height // 2 : height // 2 + side, left : left + side] = square
     edges = [round(bit * width / BITS) for bit in range(BITS + 1)]
     for bit in range(BITS):
         image[: height // 4, edges[bit] : edges[bit + 1]] = 235 * (number >> bit & 1)
