@@ -1,10 +1,10 @@
-"""The benchmarks, one after the other: figures beside their targets, as JSON and as a table.
+"""The benchmarks, one after the other: results beside their targets, as JSON and as a table.
 
     python -m benchmarks [--all] [--quick] [--only=step,inputs] [--out=docs]
 
 Each runs in a process of its own and also alone, `python -m benchmarks.step`. Writes
 OUT/performance.json, and the table between the two marks of OUT/performance.md. A benchmark that
-fails, for want of a package say, is named and the others go on. Figures of other benchmarks, and
+fails, for want of a package say, is named and the others go on. Results of other benchmarks, and
 of other machines with another accelerator, stay as they are. Those that take many minutes run only
 when they are named or with `--all`. `--quick` shows in two minutes that six of the others run; its
 numbers mean little and go to runs/benchmarks.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks._measure import number
 
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 TITLES = {
     "step": "The distillation step",
     "losses": "The losses",
@@ -71,7 +71,7 @@ SLOW = (
 def run_one(name: str, options: list[str]) -> dict | None:
     """The content a benchmark saves; None when it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "figures.json")
+        path = Path(folder, "results.json")
         command = [sys.executable, "-m", f"benchmarks.{name}", *options, f"--json={path}"]
         print(f"\n== {name}: {' '.join(command[1:])}", flush=True)
         code = subprocess.run(command).returncode
@@ -82,52 +82,52 @@ def run_one(name: str, options: list[str]) -> dict | None:
 
 
 def merge(old: list[dict], new: list[dict]) -> list[dict]:
-    """New results in the place of old ones of the same benchmark and accelerator, in order."""
+    """New entries in the place of old ones of the same benchmark and accelerator, in order."""
 
-    def key(result: dict) -> tuple[int, str]:
-        return list(TITLES).index(result["benchmark"]), result["machine"]["accelerator"]
+    def key(entry: dict) -> tuple[int, str]:
+        return list(TITLES).index(entry["benchmark"]), entry["machine"]["accelerator"]
 
-    kept = {key(result): result for result in [*old, *new]}
+    kept = {key(entry): entry for entry in [*old, *new]}
     return [kept[place] for place in sorted(kept)]
 
 
-def table(results: list[dict]) -> str:
+def table(entries: list[dict]) -> str:
     """Markdown: what was measured where, and a table for each benchmark."""
     lines = []
-    for result in results:
-        machine = result["machine"]
+    for entry in entries:
+        machine = entry["machine"]
         versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items())
         lines += [
-            f"### {TITLES[result['benchmark']]}",
+            f"### {TITLES[entry['benchmark']]}",
             "",
-            f"`python -m benchmarks.{result['benchmark']}` in {result['seconds']} s on "
+            f"`python -m benchmarks.{entry['benchmark']}` in {entry['seconds']} s on "
             f"{machine['accelerator'] or machine['processor']}, {machine['cores']} cores, "
             f"{machine['memory_gb']} GB; {machine['date']}, commit {machine['commit']}; "
             f"{machine['system']}, {versions}.",
             "",
             "| what | median | quartiles | target | reached |",
             "| --- | ---: | --- | --- | --- |",
-            *map(_row, result["figures"]),
+            *map(_row, entry["results"]),
             "",
         ]
     return "\n".join(lines)
 
 
-def _row(figure: dict) -> str:
-    low, high = figure["low"], figure["high"]
+def _row(result: dict) -> str:
+    low, high = result["low"], result["high"]
     spread = "" if low is None or high is None else f"{number(low)} to {number(high)}"
-    reached = {None: "", True: "yes", False: "**no**"}[figure["met"]]
-    note = f" ({figure['note']})" if figure["note"] else ""
-    value = f"{number(figure['value'])} {figure['unit']}".strip()
-    return f"| {figure['name']}{note} | {value} | {spread} | {figure['target']} | {reached} |"
+    reached = {None: "", True: "yes", False: "**no**"}[result["met"]]
+    note = f" ({result['note']})" if result["note"] else ""
+    value = f"{number(result['value'])} {result['unit']}".strip()
+    return f"| {result['name']}{note} | {value} | {spread} | {result['target']} | {reached} |"
 
 
-def write(out: Path, results: list[dict]) -> None:
+def write(out: Path, entries: list[dict]) -> None:
     """performance.json, and the table in performance.md, whose other text stays."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "performance.json"
     old = json.loads(path.read_text()) if path.exists() else []
-    merged = merge(old, results)
+    merged = merge(old, entries)
     path.write_text(json.dumps(merged, indent=1, ensure_ascii=False) + "\n")
     page = out / "performance.md"
     text = page.read_text() if page.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
@@ -158,18 +158,18 @@ def main() -> int:
     arguments = parser.parse_args()
     out = arguments.out or Path("runs/benchmarks" if arguments.quick else "docs")
     default = QUICK if arguments.quick else [n for n in TITLES if arguments.all or n not in SLOW]
-    results, failed = [], []
+    entries, failed = [], []
     for name in arguments.only or default:
         options = QUICK.get(name, []) if arguments.quick else []
         if name == "growth":
             options = [*options, f"--out={out / 'performance'}"]
-        result = run_one(name, options)
-        if result:
-            results.append(result)
+        entry = run_one(name, options)
+        if entry:
+            entries.append(entry)
         else:
             failed.append(name)
-    if results:
-        write(out, results)
+    if entries:
+        write(out, entries)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""What the benchmarks share: figures and their targets, timing in turns, spread, the machine.
+"""What the benchmarks share: results and their targets, timing in turns, spread, the machine.
 
 Imports NumPy only, so that a benchmark that needs little also runs where little is installed.
 """
@@ -32,7 +32,7 @@ VERSIONS = (
 )
 
 
-class Figure(NamedTuple):
+class Result(NamedTuple):
     """One measured number. `low` and `high` are the quartiles where it is a median.
 
     `target` starts with ≥ or ≤ (">=" and "<=" do as well) and goes on with a number; empty means
@@ -66,8 +66,8 @@ class Spread(NamedTuple):
     low: float
     high: float
 
-    def figure(self, name: str, unit: str = "", target: str = "", note: str = "") -> Figure:
-        return Figure(name, self.median, unit, target, self.low, self.high, note)
+    def result(self, name: str, unit: str = "", target: str = "", note: str = "") -> Result:
+        return Result(name, self.median, unit, target, self.low, self.high, note)
 
 
 class Timing(NamedTuple):
@@ -112,7 +112,7 @@ def ratio(over: Timing, under: Timing, clock: str = "wall") -> Spread:
 
 
 def machine() -> dict:
-    """What the figures were measured on and with, and when."""
+    """What the results were measured on and with, and when."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count() or 1,
@@ -173,16 +173,16 @@ def peak_memory() -> float:
     return float(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def show(figures: Iterable[Figure]) -> None:
-    """Figures as lines of text, targets and notes included."""
-    for figure in figures:
-        words = [f"{figure.name:58s} {number(figure.value):>9s} {figure.unit:12s}"]
-        if figure.low is not None and figure.high is not None:
-            words.append(f"[{number(figure.low)} .. {number(figure.high)}]")
-        if figure.target:
-            words.append(f"target {figure.target}: {'met' if figure.met else 'NOT met'}")
-        if figure.note:
-            words.append(f"({figure.note})")
+def show(results: Iterable[Result]) -> None:
+    """Results as lines of text, targets and notes included."""
+    for result in results:
+        words = [f"{result.name:58s} {number(result.value):>9s} {result.unit:12s}"]
+        if result.low is not None and result.high is not None:
+            words.append(f"[{number(result.low)} .. {number(result.high)}]")
+        if result.target:
+            words.append(f"target {result.target}: {'met' if result.met else 'NOT met'}")
+        if result.note:
+            words.append(f"({result.note})")
         print(" ".join(words).rstrip(), flush=True)
 
 
@@ -194,25 +194,25 @@ def number(value: float) -> str:
     return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.1 else f"{value:.3g}"
 
 
-def save(path: Path, name: str, figures: Iterable[Figure], seconds: float) -> None:
-    """A benchmark's figures with machine and date, for `python -m benchmarks` to collect."""
-    rows = [figure._asdict() | {"met": figure.met} for figure in figures]
-    content = {"benchmark": name, "machine": machine(), "seconds": round(seconds), "figures": rows}
+def save(path: Path, name: str, results: Iterable[Result], seconds: float) -> None:
+    """A benchmark's results with machine and date, for `python -m benchmarks` to collect."""
+    rows = [result._asdict() | {"met": result.met} for result in results]
+    content = {"benchmark": name, "machine": machine(), "seconds": round(seconds), "results": rows}
     Path(path).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def make_parser(text: str) -> argparse.ArgumentParser:
-    """A parser that shows `text` as it is laid out and takes the file of `run`'s figures."""
+    """A parser that shows `text` as it is laid out and takes the file of `run`'s results."""
     raw = argparse.RawDescriptionHelpFormatter
     made = argparse.ArgumentParser(description=text, formatter_class=raw)
-    made.add_argument("--json", type=Path, help="write the figures here too")
+    made.add_argument("--json", type=Path, help="write the results here too")
     return made
 
 
-def run(name: str, figures: Callable, arguments, json_file: Path | None) -> list[Figure]:
-    """Measures `figures(arguments)` and saves them where a file is named."""
+def run(name: str, results: Callable, arguments, json_file: Path | None) -> list[Result]:
+    """Measures `results(arguments)` and saves them where a file is named."""
     start = time.perf_counter()
-    found = figures(arguments)
+    found = results(arguments)
     if json_file:
         save(json_file, name, found, time.perf_counter() - start)
     return found

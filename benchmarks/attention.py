@@ -119,7 +119,7 @@ def make_pull(student: Network):
 
 
 def make_measure(fields: Mapping[str, Any]):
-    """A function of (student, teacher, labels): figures of a reading, and its gradient."""
+    """A function of (student, teacher, labels): results of a reading, and its gradient."""
     kinds = {
         "graph": mgcam.Distiller(**fields),
         "detached": mgcam.Distiller(**{**fields, "detach": True}),
@@ -141,7 +141,7 @@ def make_measure(fields: Mapping[str, Any]):
         }
         gap = losses["identity"] - losses["uniform"]
         length = jnp.linalg.norm(flat["graph"])
-        found = attention_figures(attention(fields, student, teacher), labels) | {
+        found = attention_results(attention(fields, student, teacher), labels) | {
             "loss": losses["graph"],
             "place": (losses["graph"] - losses["uniform"]) / gap,
             "cos uniform": _cosine(flat["graph"], flat["uniform"]),
@@ -161,7 +161,7 @@ def attention(fields: Mapping[str, Any], student: Outputs, teacher: Outputs) -> 
     return mgcam.attention_matrices(*maps, **chosen)
 
 
-def attention_figures(weights: Float[Array, "k k n n"], labels: Array) -> dict[str, Array]:
+def attention_results(weights: Float[Array, "k k n n"], labels: Array) -> dict[str, Array]:
     """Contrast, entropy, own weight and weight on the same class; frames take their clip's label.
 
     Frames of one clip count as its own, not as others of the class.
@@ -189,7 +189,7 @@ def _cosine(first: Array, second: Array) -> Array:
 def compare(
     student: Network, pairs: list[Pair], variants: Mapping[str, Mapping]
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Every variant with its figures, one value a batch."""
+    """Every variant with its results, one value a batch."""
     pull = make_pull(student)
 
     def entropy(logits, labels):
@@ -203,10 +203,10 @@ def compare(
     for title, fields in variants.items():
         measure, found = make_measure(fields), []
         for pair, entropy_norm in zip(pairs, whole):
-            figures, gradient = measure(pair.student, pair.teacher, pair.labels)
+            results, gradient = measure(pair.student, pair.teacher, pair.labels)
             sent = Outputs(jnp.zeros_like(pair.student.logits), gradient)
             size = pull(student.variables, pair.clips, sent) / entropy_norm
-            found.append(jax.device_get(figures | {"size": size}))
+            found.append(jax.device_get(results | {"size": size}))
         yield title, {name: np.array([f[name] for f in found]) for name in found[0]}
 
 
@@ -224,9 +224,9 @@ COLUMNS = {
 }
 
 
-def row(title: str, figures: Mapping[str, np.ndarray]) -> str:
+def row(title: str, results: Mapping[str, np.ndarray]) -> str:
     """A line of a Markdown table; means over the batches."""
-    cells = [form.format(np.nanmean(figures[name])) for name, form in COLUMNS.items()]
+    cells = [form.format(np.nanmean(results[name])) for name, form in COLUMNS.items()]
     return "| " + " | ".join([title, *cells]) + " |"
 
 
@@ -266,9 +266,9 @@ def main() -> None:
         found = compare(student, drawn, variants)
         for number, title in enumerate(variants, 1):
             _progress(f"reading {number} of {len(variants)}: {title}")
-            title, figures = next(found)
-            print(row(title, figures), flush=True)
-            every[f"{size}: {title}"] = {name: values.tolist() for name, values in figures.items()}
+            title, results = next(found)
+            print(row(title, results), flush=True)
+            every[f"{size}: {title}"] = {name: values.tolist() for name, values in results.items()}
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(every, file, indent=1)

@@ -92,7 +92,7 @@ def proposals(film: Film, way: str, config: ConfigDict, threshold: float) -> lis
 
 
 class Measured(NamedTuple):
-    """What one film adds to the figures of one way."""
+    """What one film adds to the results of one way."""
 
     rows: list[Row]
     truth: list[Row]
@@ -124,8 +124,8 @@ def _counts(film: Film) -> np.ndarray:
     return found
 
 
-def figures(films: Sequence[Measured], overlap: float) -> dict[str, float]:
-    """The figures over `films`, of which some may come several times."""
+def results(films: Sequence[Measured], overlap: float) -> dict[str, float]:
+    """The results over `films`, of which some may come several times."""
     named = {str(place): film for place, film in enumerate(films)}
     ground = {name: film.truth for name, film in named.items()}
     rows = {name: film.rows for name, film in named.items()}
@@ -146,7 +146,7 @@ def figures(films: Sequence[Measured], overlap: float) -> dict[str, float]:
 
 
 def compare(pairs: Sequence[tuple[Run, Run]], threshold: float, draws: int) -> dict:
-    """By way: the figures by seed, their mean and its interval, and that of the difference."""
+    """By way: the results by seed, their mean and its interval, and that of the difference."""
     by_way: dict[str, list[list[Measured]]] = {way: [] for way in WAYS}
     for without, with_ in pairs:
         for way in WAYS:
@@ -154,7 +154,7 @@ def compare(pairs: Sequence[tuple[Run, Run]], threshold: float, draws: int) -> d
             by_way[way].append([measured(f, way, run.config, threshold) for f in run.films])
     names = [film.name for film in pairs[0][0].films]
     overlap = pairs[0][0].config.eval.overlap
-    whole = {way: [figures(films, overlap) for films in seeds] for way, seeds in by_way.items()}
+    whole = {way: [results(films, overlap) for films in seeds] for way, seeds in by_way.items()}
     drawn = list(_drawn(names, by_way, overlap, draws))
     made = {}
     for way, seeds in whole.items():
@@ -179,7 +179,7 @@ def _drawn(names, by_way, overlap: float, draws: int):
         chosen = [p for g in rng.integers(len(members), size=len(members)) for p in members[g]]
         means = {}
         for way, seeds in by_way.items():
-            found = [figures([films[p] for p in chosen], overlap) for films in seeds]
+            found = [results([films[p] for p in chosen], overlap) for films in seeds]
             means[way] = {name: np.mean([one[name] for one in found]) for name in found[0]}
         yield means
 

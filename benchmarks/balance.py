@@ -15,7 +15,7 @@ import jax
 
 from benchmarks import _distillation as distillation
 from benchmarks._distillation import Sizes
-from benchmarks._measure import Figure, Timing, alternate, make_parser, ratio, run, show, spread
+from benchmarks._measure import Result, Timing, alternate, make_parser, ratio, run, show, spread
 from jax_irkd.host import devices
 from jax_irkd.models.folding import without_norms
 from jax_irkd.training import balance
@@ -47,20 +47,20 @@ def programs(sizes: Sizes, methods: tuple[str, ...], half: bool) -> dict[str, Ca
     return {name: call(options) for name, options in kinds.items()}
 
 
-def summary(timings: dict[str, Timing], terms: int, clock: str) -> list[Figure]:
+def summary(timings: dict[str, Timing], terms: int, clock: str) -> list[Result]:
     """Ratios, and the mean cost of a long run's step in percent."""
     every = balance.EVERY * terms
     apart = ratio(timings["measuring"], timings["shares"], clock)
     cost = [100 * (value - 1) / every for value in apart]
     return [
-        spread(getattr(timings["plain"], clock)).figure("step without shares", "s"),
-        ratio(timings["shares"], timings["plain"], clock).figure("with shares / without", "×"),
-        apart.figure("gradients taken apart / not", "×", note=f"in every {every}th step"),
-        Figure("mean cost of a step", cost[0], "%", "≤ 2 %", cost[1], cost[2]),
+        spread(getattr(timings["plain"], clock)).result("step without shares", "s"),
+        ratio(timings["shares"], timings["plain"], clock).result("with shares / without", "×"),
+        apart.result("gradients taken apart / not", "×", note=f"in every {every}th step"),
+        Result("mean cost of a step", cost[0], "%", "≤ 2 %", cost[1], cost[2]),
     ]
 
 
-def figures(arguments: argparse.Namespace) -> list[Figure]:
+def results(arguments: argparse.Namespace) -> list[Result]:
     """Everything this benchmark measures, printed as it comes."""
     devices.start("off")
     sizes = Sizes(arguments.clips, arguments.segments, arguments.resolution, arguments.width)
@@ -69,7 +69,7 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
     for methods in arguments.methods:
         timings = alternate(programs(sizes, methods, not cpu), arguments.repeats)
         found = summary(timings, len(methods), "processor" if cpu else "wall")
-        found = [figure._replace(name=f"{' + '.join(methods)}: {figure.name}") for figure in found]
+        found = [result._replace(name=f"{' + '.join(methods)}: {result.name}") for result in found]
         show(found)
         made += found
     return made
@@ -94,4 +94,4 @@ def parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     given = parser().parse_args()
-    run("balance", figures, given, given.json)
+    run("balance", results, given, given.json)

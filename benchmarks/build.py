@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from benchmarks._bare_video import bare
-from benchmarks._measure import Figure, make_parser, run, show, spread
+from benchmarks._measure import Result, make_parser, run, show, spread
 from jax_irkd.data.synthetic import filming, raw_ntu
 from jax_irkd.host.memory import keep_freed_memory
 from jax_irkd.tfds_builders._shared import encoding
@@ -34,7 +34,7 @@ SPANS = [(start, start + 100) for start in range(200, 9_800, 480)]
 
 
 def scene(size: tuple[int, int], frames: int, seed: int) -> Iterator[np.ndarray]:
-    """Frames of a textured room with a figure walking through; about 35 kB per frame in H.264."""
+    """Frames of a textured room with a person walking through; about 35 kB per frame in H.264."""
     rng = np.random.default_rng(seed)
     width, height = size
 
@@ -42,11 +42,11 @@ def scene(size: tuple[int, int], frames: int, seed: int) -> Iterator[np.ndarray]
         coarse = rng.integers(40, 216, (shape[1] // grain, shape[0] // grain, 3), dtype=np.uint8)
         return cv2.resize(coarse, shape, interpolation=cv2.INTER_CUBIC)
 
-    room, figure = texture(size, GRAIN), texture((width // 7, height // 2), GRAIN // 3)
+    room, person = texture(size, GRAIN), texture((width // 7, height // 2), GRAIN // 3)
     for index in range(frames):
         frame = room.copy()
         left = width // 4 + (index * 9) % (width // 3)
-        frame[height // 4 : height // 4 + figure.shape[0], left : left + figure.shape[1]] = figure
+        frame[height // 4 : height // 4 + person.shape[0], left : left + person.shape[1]] = person
         yield frame
 
 
@@ -148,11 +148,11 @@ def peak(path: Path, queue: multiprocessing.Queue) -> None:
     queue.put((time.perf_counter() - begin, total, megabytes))
 
 
-def figures(arguments: argparse.Namespace) -> list[Figure]:
+def results(arguments: argparse.Namespace) -> list[Result]:
     """Everything this benchmark measures, printed as it comes."""
     folder, made = Path(tempfile.mkdtemp()), []
 
-    def tell(*found: Figure) -> None:
+    def tell(*found: Result) -> None:
         show(found)
         made.extend(found)
 
@@ -166,13 +166,13 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
             lambda: [encoding.encode_clip(path, infrared="_ir" in path.stem) for path in pair]
         )
         note = f"PyAV + OpenCV {plain:.2f} s a clip pair, ours {ours:.2f} s"
-        tell(Figure("encoder: share of the bare throughput", 100 * plain / ours, "%", note=note))
+        tell(Result("encoder: share of the bare throughput", 100 * plain / ours, "%", note=note))
         paths = sorted(raw.rglob("*.avi"))
         alone = seconds(lambda: [bare(path) for path in paths], repeats=1)
         _, used, size = build_seconds(raw, 1)
         note = f"{arguments.clips} clips, {size:.2f} MB a record"
         tell(
-            Figure("whole build: share of the bare throughput", 100 * alone / used, "%", note=note)
+            Result("whole build: share of the bare throughput", 100 * alone / used, "%", note=note)
         )
         scaling = {"two workers": lambda n: build_seconds(raw, n)[0]}
         scaling["bare in two processes"] = lambda n: bare_seconds(paths, n)
@@ -181,7 +181,7 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
             for name, step in scaling.items():
                 gains[name].append(step(1) / step(2))
         for name, found in gains.items():
-            tell(spread(found).figure(f"{name} / one", "×"))
+            tell(spread(found).result(f"{name} / one", "×"))
         queue = multiprocessing.get_context("spawn").Queue()
         path = long_video(folder, arguments.long)
         child = multiprocessing.get_context("spawn").Process(target=peak, args=(path, queue))
@@ -189,7 +189,7 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
         spent, total, megabytes = queue.get()
         child.join()
         tell(
-            Figure(f"{total} frames of 1080p: peak memory", megabytes, "MB", note=f"{spent:.0f} s")
+            Result(f"{total} frames of 1080p: peak memory", megabytes, "MB", note=f"{spent:.0f} s")
         )
     finally:
         shutil.rmtree(folder)
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    run("build", figures, arguments, arguments.json)
+    run("build", results, arguments, arguments.json)
 
 
 if __name__ == "__main__":

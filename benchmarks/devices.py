@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import _distillation as distillation
 from benchmarks._distillation import Sizes
-from benchmarks._measure import Figure, make_parser, run, show
+from benchmarks._measure import Result, make_parser, run, show
 from benchmarks.losses import make_loss, outputs
 from jax_irkd import distillers
 from jax_irkd.host.devices import start
@@ -39,7 +39,7 @@ def on(device: jax.Device, call: Callable[[], object]):
         return jax.device_get(call())
 
 
-def of_losses(sizes: Sizes, precision: str) -> list[Figure]:
+def of_losses(sizes: Sizes, precision: str) -> list[Result]:
     """Value and gradients of every method with its defaults."""
     keys, shape = jax.random.split(jax.random.key(2)), sizes[:3]
     pair = jax.device_get((outputs(keys[0], shape, 16), outputs(keys[1], shape, 64)))
@@ -48,7 +48,7 @@ def of_losses(sizes: Sizes, precision: str) -> list[Figure]:
         value, gradients = on(jax.devices()[0], make_loss(name, {}, pair))
         wanted, wanted_gradients = on(jax.devices("cpu")[0], make_loss(name, {}, pair))
         made.append(
-            Figure(
+            Result(
                 f"{name}, {precision}: gradient",
                 difference(gradients, wanted_gradients),
                 "",
@@ -60,7 +60,7 @@ def of_losses(sizes: Sizes, precision: str) -> list[Figure]:
     return made
 
 
-def of_update(sizes: Sizes, precision: str) -> list[Figure]:
+def of_update(sizes: Sizes, precision: str) -> list[Result]:
     """The student's gradient of a whole update, networks in float32 and in bfloat16."""
 
     def gradient(half: bool):
@@ -76,12 +76,12 @@ def of_update(sizes: Sizes, precision: str) -> list[Figure]:
         found = on(jax.devices()[0], functools.partial(gradient, half))
         target = "" if half else TARGETS[precision]
         title = f"update in {kind}, {precision}: gradient"
-        made.append(Figure(title, difference(found, wanted), "", target))
+        made.append(Result(title, difference(found, wanted), "", target))
     show(made)
     return made
 
 
-def figures(arguments: argparse.Namespace) -> list[Figure]:
+def results(arguments: argparse.Namespace) -> list[Result]:
     """Both, with products as they are computed by default and in float32 throughout."""
     sizes = Sizes(arguments.clips, arguments.segments, arguments.resolution)
     made = []
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=4)
     parser.add_argument("--resolution", type=int, default=96)
     arguments = parser.parse_args()
-    run("devices", figures, arguments, arguments.json)
+    run("devices", results, arguments, arguments.json)
 
 
 if __name__ == "__main__":

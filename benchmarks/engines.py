@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import _measure
-from benchmarks._measure import Figure
+from benchmarks._measure import Result
 from benchmarks.student import make_run
 from jax_irkd.deployment import archive, engines, onnx_program, program
 from jax_irkd.deployment.classifier import open_classifier, trained_spec
@@ -50,7 +50,7 @@ def programs(folder: Path) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     return made
 
 
-def figures(flags: argparse.Namespace) -> list[Figure]:
+def results(flags: argparse.Namespace) -> list[Result]:
     """Milliseconds a clip, and each in units of our file through JAX, round by round."""
     with tempfile.TemporaryDirectory() as folder:
         found = programs(Path(folder))
@@ -58,8 +58,8 @@ def figures(flags: argparse.Namespace) -> list[Figure]:
         calls = {name: functools.partial(call, clips) for name, call in found.items()}
         taken = _measure.alternate(calls, flags.repeats, warm=2)
     made = [
-        Figure("cores", processor.cores(), note=_features()),
-        _measure.spread(1e3 * t for t in taken[OURS].processor).figure(
+        Result("cores", processor.cores(), note=_features()),
+        _measure.spread(1e3 * t for t in taken[OURS].processor).result(
             f"a clip by {OURS}, processor time", "ms"
         ),
     ]
@@ -78,10 +78,10 @@ def figures(flags: argparse.Namespace) -> list[Figure]:
     return made
 
 
-def _beside(name: str, over, under, what: str, target: str) -> Figure:
+def _beside(name: str, over, under, what: str, target: str) -> Result:
     wall = _measure.number(_measure.ratio(over, under).median)
     share = _measure.ratio(over, under, "processor")
-    return share.figure(f"{name} / {what}", "×", target, note=f"by the clock {wall}")
+    return share.result(f"{name} / {what}", "×", target, note=f"by the clock {wall}")
 
 
 def _features() -> str:
@@ -96,7 +96,7 @@ def main() -> None:
     flags = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
     devices.start("off")
-    _measure.run("engines", figures, flags, flags.json)
+    _measure.run("engines", results, flags, flags.json)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _measure
-from benchmarks._measure import Figure
+from benchmarks._measure import Result
 from benchmarks.student import make_run
 from jax_irkd.config import paper_setup
 from jax_irkd.deployment import archive
@@ -83,7 +83,7 @@ def compare(
     repeats: int,
     length: int,
     **sizes: int,
-) -> Figure:
+) -> Result:
     """The time of a film of `length` frames, each computed once, over that of whole windows."""
     ways = {"shared": Counter(), "whole": Counter()}
     shared, whole = ways.values()
@@ -104,10 +104,10 @@ def compare(
         f"{1e3 * np.median(taken['whole'].wall) / len(windows):.0f} ms; by processor time "
         f"{once * processor:.2f}"
     )
-    return _measure.spread(ratios).figure(title, "×", "≤ 0.3", note)
+    return _measure.spread(ratios).result(title, "×", "≤ 0.3", note)
 
 
-def films(classifier: Any, kind: str, windows: int, repeats: int) -> Figure:
+def films(classifier: Any, kind: str, windows: int, repeats: int) -> Result:
     """`predict` on a long film."""
     spec = spec_of(classifier)
     sizes = {"batch_size": 1, "frames_at_once": spec.num_segments}
@@ -116,7 +116,7 @@ def films(classifier: Any, kind: str, windows: int, repeats: int) -> Figure:
     return compare(title, film(spec, windows), classifier, frames, repeats, HOUR, **sizes)
 
 
-def detection(run: Path, kind: str, windows: int, repeats: int) -> Figure:
+def detection(run: Path, kind: str, windows: int, repeats: int) -> Result:
     """PKU-MMD's windows of 64 frames every 16, through Flax in the batches of an evaluation."""
     network, meta = load_network(run)
     config = paper_setup("baseline", "cross_subject", 0)
@@ -131,7 +131,7 @@ def detection(run: Path, kind: str, windows: int, repeats: int) -> Figure:
     return compare(title, pictures, repeats=repeats, length=VIDEO, **watched, **sizes)
 
 
-def stream(classifier: Any, kind: str, stride: int, repeats: int) -> Figure:
+def stream(classifier: Any, kind: str, stride: int, repeats: int) -> Result:
     """A prediction of a running stream, in frames of a clip: the whole push, at the network's size.
 
     At every frame that the windows take: a stride of 8, or at every frame there is.
@@ -156,17 +156,17 @@ def stream(classifier: Any, kind: str, stride: int, repeats: int) -> Figure:
         f"{1e3 * np.median(taken['stream'].wall) / 8:.1f} ms"
     )
     title = f"stream, {kind}, stride {stride}: a prediction / a frame of a clip"
-    return share.figure(title, "×", "≤ 1.2", note)
+    return share.result(title, "×", "≤ 1.2", note)
 
 
-def figures(flags: argparse.Namespace) -> list[Figure]:
+def results(flags: argparse.Namespace) -> list[Result]:
     """Everything that `flags` names, printed as it comes."""
     made = []
     with tempfile.TemporaryDirectory() as name:
         for kind in flags.kinds.split(","):
             for part in flags.only.split(","):
-                for figure in PARTS[part](Path(name), kind, flags):
-                    made.append(figure)
+                for result in PARTS[part](Path(name), kind, flags):
+                    made.append(result)
                     _measure.show(made[-1:])
     return made
 
@@ -182,16 +182,16 @@ def _run(folder: Path, kind: str) -> Path:
     return folder / kind if (folder / kind).exists() else make_run(folder / kind, kind)
 
 
-def _film(folder: Path, kind: str, flags: argparse.Namespace) -> Iterator[Figure]:
+def _film(folder: Path, kind: str, flags: argparse.Namespace) -> Iterator[Result]:
     yield films(_exported(folder, kind, flags.engine), kind, flags.windows, flags.repeats)
 
 
-def _stream(folder: Path, kind: str, flags: argparse.Namespace) -> Iterator[Figure]:
+def _stream(folder: Path, kind: str, flags: argparse.Namespace) -> Iterator[Result]:
     for stride in (8, 1):
         yield stream(_exported(folder, kind, flags.engine), kind, stride, flags.repeats)
 
 
-def _detection(folder: Path, kind: str, flags: argparse.Namespace) -> Iterator[Figure]:
+def _detection(folder: Path, kind: str, flags: argparse.Namespace) -> Iterator[Result]:
     yield detection(_run(folder, kind), kind, flags.windows, flags.repeats)
 
 
@@ -208,7 +208,7 @@ def main() -> None:
     flags = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
     devices.start("off")  # as `predict` does
-    _measure.run("frames", figures, flags, flags.json)
+    _measure.run("frames", results, flags, flags.json)
 
 
 if __name__ == "__main__":

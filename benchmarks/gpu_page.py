@@ -117,15 +117,15 @@ def paper(results: list[dict]) -> str:
 
 def input_rate() -> float:
     """Clips a second that one core of the measured machine reads and decodes."""
-    results = json.loads((Path(__file__).parent.parent / "docs" / "performance.json").read_text())
-    figures = [
-        figure["value"]
-        for result in results
-        if result["benchmark"] == "inputs"
-        for figure in result["figures"]
-        if figure["name"].startswith("input path, per core")
+    entries = json.loads((Path(__file__).parent.parent / "docs" / "performance.json").read_text())
+    values = [
+        result["value"]
+        for entry in entries
+        if entry["benchmark"] == "inputs"
+        for result in entry["results"]
+        if result["name"].startswith("input path, per core")
     ]
-    return figures[0]
+    return values[0]
 
 
 def largest_batch(small: dict, large: dict, memory: float) -> int:

@@ -22,8 +22,8 @@ from jax_irkd.training import objective
 from jax_irkd.training.evaluation import Network
 
 
-def figures(student: Network, pairs: list[Pair]) -> list[_measure.Figure]:
-    """A figure a method: its gradient over the cross-entropy's."""
+def results(student: Network, pairs: list[Pair]) -> list[_measure.Result]:
+    """A result a method: its gradient over the cross-entropy's."""
     pull = make_pull(student)
 
     def length(pair: Pair, slope: Outputs) -> float:
@@ -43,7 +43,7 @@ def figures(student: Network, pairs: list[Pair]) -> list[_measure.Figure]:
             losses.append(float(loss))
             shares.append(length(pair, slope) / entropy)
         note = f"loss {_measure.number(_measure.spread(losses).median)}"
-        found.append(_measure.spread(shares).figure(f"gradient over CE's: {name}", note=note))
+        found.append(_measure.spread(shares).result(f"gradient over CE's: {name}", note=note))
     return found
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     student, meta = load_network(arguments.student)
     config, size = ConfigDict(meta["config"]), arguments.batch_size
     pairs = [*batches(student, teacher, config, size, arguments.batches, arguments.seed)]
-    _measure.show(figures(student, pairs))
+    _measure.show(results(student, pairs))
 
 
 if __name__ == "__main__":

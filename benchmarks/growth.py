@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from benchmarks._measure import Figure, alternate, make_parser, peak_memory, run, show, spread
+from benchmarks._measure import Result, alternate, make_parser, peak_memory, run, show, spread
 
 # One axis after the other; everything else as in the first row. Small, as CPUs are meant.
 CASE = {"clips": 4, "segments": 4, "resolution": 96, "devices": 1, "width": 32}
@@ -124,7 +124,7 @@ def losses(repeats: int, resolution: int, clips: int) -> list[dict]:
     ]
 
 
-def figures(arguments: argparse.Namespace) -> list[Figure]:
+def results(arguments: argparse.Namespace) -> list[Result]:
     """Everything this benchmark measures; writes the plot."""
     import jax
 
@@ -136,12 +136,12 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
     for row in rows:
         memory = f"process {row['process'] / 1e9:.2f} GB, program {row['program'] / 1e9:.2f} GB"
         name = f"step, {row['axis']} {row['value']}"
-        made.append(Figure(name, row["seconds"], "s", "", row["low"], row["high"], memory))
+        made.append(Result(name, row["seconds"], "s", "", row["low"], row["high"], memory))
     resolution, clips = (112, 4) if on_cpu else (224, 8)
     of_loss = losses(max(3, arguments.repeats), resolution, clips)
     for row in of_loss:
         title = f"MGCAM, {row['stages']} stages, {row['pairs']} pairs"
-        made.append(Figure(title, row["milliseconds"], "ms"))
+        made.append(Result(title, row["milliseconds"], "ms"))
     show(made)
     print("where only one value changes, the others are", base)
     if arguments.out:
@@ -161,7 +161,7 @@ def plot(rows: list[dict], of_loss: list[dict], path: Path) -> None:
     from matplotlib import pyplot
 
     axes = list(dict.fromkeys(row["axis"] for row in rows))
-    figure, panels = pyplot.subplots(1, len(axes) + 1, figsize=(3.2 * (len(axes) + 1), 3))
+    canvas, panels = pyplot.subplots(1, len(axes) + 1, figsize=(3.2 * (len(axes) + 1), 3))
     for panel, axis in zip(panels, axes):
         mine = [row for row in rows if row["axis"] == axis]
         values = [row["value"] for row in mine]
@@ -181,10 +181,10 @@ def plot(rows: list[dict], of_loss: list[dict], path: Path) -> None:
     panels[-1].set_ylabel("milliseconds, forward and backward")
     panels[-1].set_ylim(bottom=0)
     panels[-1].legend()
-    figure.tight_layout()
+    canvas.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    canvas.savefig(path, dpi=110)
+    pyplot.close(canvas)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -201,7 +201,7 @@ def main() -> None:
     if arguments.case:
         print(json.dumps(measure(arguments.case, arguments.repeats)))
     else:
-        run("growth", figures, arguments, arguments.json)
+        run("growth", results, arguments, arguments.json)
 
 
 if __name__ == "__main__":

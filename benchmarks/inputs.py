@@ -28,7 +28,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from benchmarks._measure import Figure, Timing, alternate, make_parser, ratio, run, show, spread
+from benchmarks._measure import Result, Timing, alternate, make_parser, ratio, run, show, spread
 from benchmarks.build import clip_key, make_clips
 from jax_irkd.build import make_builder
 from jax_irkd.data import augment, loading
@@ -85,7 +85,7 @@ def make_reader(folder: Path, sizes: dict = SIZES) -> loading.ClipReader:
     )
 
 
-def stages(folder: Path, rounds: int) -> list[Figure]:
+def stages(folder: Path, rounds: int) -> list[Result]:
     """Milliseconds of processor time of a clip in every stage on the host, then on the device."""
     dataset = loading.open_dataset(NAME, str(folder / "tfds"))
     sources = [source for source in dataset.splits.values() if len(source)]
@@ -100,9 +100,9 @@ def stages(folder: Path, rounds: int) -> list[Figure]:
             for name, begin, end in zip(STAGES, marks, marks[1:]):
                 if turn:  # The first round opens files.
                     spent[name].append(1e3 * (end - begin))
-    made = [spread(spent[name]).figure(f"{name}, a clip", "ms") for name in STAGES]
+    made = [spread(spent[name]).result(f"{name}, a clip", "ms") for name in STAGES]
     whole = spread(map(sum, zip(*spent.values())))
-    made.append(whole.figure("all stages on the host, a clip", "ms"))
+    made.append(whole.result("all stages on the host, a clip", "ms"))
     return made + _device_stages(batch, rounds)
 
 
@@ -137,7 +137,7 @@ def _decoded(data: bytes, modality: str, reduced: bool = False) -> np.ndarray:
     return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if reduced and frame.ndim == 3 else frame
 
 
-def _device_stages(clips: list[dict], rounds: int) -> list[Figure]:
+def _device_stages(clips: list[dict], rounds: int) -> list[Result]:
     """Copying a batch to the device, and augmenting it there, for one clip."""
     batch = {name: np.stack([clip[name] for clip in clips]) for name in SIZES}
     keys = jax.random.split(jax.random.key(0), len(clips))
@@ -157,7 +157,7 @@ def _device_stages(clips: list[dict], rounds: int) -> list[Figure]:
         max(3, rounds),
     )
     return [
-        spread(1e3 * t / len(clips) for t in timing.wall).figure(f"{name}, a clip", "ms")
+        spread(1e3 * t / len(clips) for t in timing.wall).result(f"{name}, a clip", "ms")
         for name, timing in timings.items()
     ]
 
@@ -204,7 +204,7 @@ def through_processes(folder: Path, workers: int, clips: int) -> Iterator:
 
 def pipelines(
     folder: Path, threads: list[int], processes: list[int], batches: int, repeats: int
-) -> list[Figure]:
+) -> list[Result]:
     """Clips a second of whole pipelines on all cores, and of one core's processor time."""
     reader = make_reader(folder)
     count = len(reader.records)
@@ -234,11 +234,11 @@ def pipelines(
             if hasattr(stream, "close"):
                 stream.close()
             del stream
-    made = [spread(walls[name]).figure(f"Grain, {name}", "clips/s") for name in makers]
+    made = [spread(walls[name]).result(f"Grain, {name}", "clips/s") for name in makers]
     best = max(cores, key=lambda name: np.median(cores[name]))
     return [
         *made,
-        spread(cores[best]).figure("input path, per core", "clips/s", "≥ 120", f"Grain, {best}"),
+        spread(cores[best]).result("input path, per core", "clips/s", "≥ 120", f"Grain, {best}"),
     ]
 
 
@@ -278,7 +278,7 @@ def by_seeking(paths: tuple[Path, Path], positions: np.ndarray) -> dict[str, np.
     return clip
 
 
-def against_source(folder: Path, pairs: list[tuple[Path, Path]], rounds: int) -> list[Figure]:
+def against_source(folder: Path, pairs: list[tuple[Path, Path]], rounds: int) -> list[Result]:
     """Ours, PyAV in order and OpenCV seeking, in turns, on one core."""
     reader, rng = make_reader(folder), np.random.default_rng(0)
     turn = iter(range(10**9))
@@ -296,16 +296,16 @@ def against_source(folder: Path, pairs: list[tuple[Path, Path]], rounds: int) ->
     }
     timings = alternate(calls, rounds * len(pairs))
     made = [
-        spread(1 / t for t in timing.processor).figure(f"{name}, per core", "clips/s")
+        spread(1 / t for t in timing.processor).result(f"{name}, per core", "clips/s")
         for name, timing in timings.items()
     ]
     for name in ("PyAV in order", "OpenCV seeking"):
         gain = ratio(timings[name], timings["ours"], "processor")
-        made.append(gain.figure(f"ours against {name} from the source AVI", "×", "≥ 10"))
+        made.append(gain.result(f"ours against {name} from the source AVI", "×", "≥ 10"))
     return made
 
 
-def smaller(folder: Path, rounds: int) -> list[Figure]:
+def smaller(folder: Path, rounds: int) -> list[Result]:
     """Decoding JPEGs at half size where a small crop allows it: time, and how pixels differ."""
     records = all_records(folder)
     encoded = {name: list(records[0][name])[:SEGMENTS] for name in SMALL}
@@ -324,7 +324,7 @@ def smaller(folder: Path, rounds: int) -> list[Figure]:
     for name in SMALL:
         difference = np.abs(whole[name].astype(float) - half[name])
         made.append(
-            Figure(
+            Result(
                 f"half-size JPEG decoding to {SMALL[name][0]} pixels, {name}: mean difference",
                 float(difference.mean()),
                 "grey levels",
@@ -332,7 +332,7 @@ def smaller(folder: Path, rounds: int) -> list[Figure]:
             )
         )
     gain = ratio(timings["whole"], timings["half"], "processor")
-    return [gain.figure("half-size JPEG decoding and fitting, speed", "×"), *made]
+    return [gain.result("half-size JPEG decoding and fitting, speed", "×"), *made]
 
 
 MALLOC = {
@@ -345,7 +345,7 @@ MALLOC = {
 }
 
 
-def malloc(folder: Path, batches: int, repeats: int) -> list[Figure]:
+def malloc(folder: Path, batches: int, repeats: int) -> list[Result]:
     """Processor time of a clip under three settings of malloc, each in its own process."""
     found = {name: [] for name in MALLOC}
     for _ in range(repeats):
@@ -360,13 +360,13 @@ def malloc(folder: Path, batches: int, repeats: int) -> list[Figure]:
     for name, rows in found.items():
         faults = np.median([row["faults"] for row in rows])
         value = spread(row["milliseconds"] for row in rows)
-        made.append(value.figure(f"malloc: {name}, a clip", "ms", note=f"{faults:.0f} page faults"))
+        made.append(value.result(f"malloc: {name}, a clip", "ms", note=f"{faults:.0f} page faults"))
     default, ours = (
         Timing([], [row["milliseconds"] for row in found[name]])
         for name in ("glibc's defaults", "as jax_irkd starts")
     )
     gain = ratio(default, ours, "processor")
-    return [*made, gain.figure("malloc: gain of our settings", "×")]
+    return [*made, gain.result("malloc: gain of our settings", "×")]
 
 
 def work(folder: Path, batches: int, start: bool) -> None:
@@ -384,7 +384,7 @@ def work(folder: Path, batches: int, start: bool) -> None:
     print(json.dumps({"milliseconds": spent, "faults": faults}))
 
 
-def figures(arguments: argparse.Namespace) -> list[Figure]:
+def results(arguments: argparse.Namespace) -> list[Result]:
     """Everything this benchmark measures, printed as it comes."""
     devices.start("off")
     folder, made = Path(tempfile.mkdtemp()), []
@@ -430,7 +430,7 @@ def main() -> None:
     if arguments.worker:
         work(arguments.worker, arguments.batches, arguments.start)
     else:
-        run("inputs", figures, arguments, arguments.json)
+        run("inputs", results, arguments, arguments.json)
 
 
 if __name__ == "__main__":

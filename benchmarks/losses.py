@@ -45,9 +45,9 @@ OPTIONS = {
 ASKED = ("rkd, frames",)  # options that have the target too
 
 
-def figures(
+def results(
     *, resolution: int = 224, clips: int = 8, segments: int = 8, repeats: int = 5
-) -> list[_measure.Figure]:
+) -> list[_measure.Result]:
     """The time of a step and the share of every loss in it."""
     keys = jax.random.split(jax.random.key(2))
     shape = (clips, segments, resolution)
@@ -61,15 +61,15 @@ def figures(
     clock = "processor" if jax.default_backend() == "cpu" else "wall"
     step = timings.pop("step")
     size = f"{clips} x {segments} frames of {resolution} pixels"
-    found = [_measure.spread(step.wall).figure(f"step without a loss, {size}", "s")]
+    found = [_measure.spread(step.wall).result(f"step without a loss, {size}", "s")]
     for title, timing in timings.items():
         share = _measure.Spread(*(100 * part for part in _measure.ratio(timing, step, clock)))
         target = TARGET if title in METHODS + ASKED else ""
-        found.append(share.figure(f"share of a step: {title}", "%", target))
+        found.append(share.result(f"share of a step: {title}", "%", target))
     return found + textbooks(resolution=resolution, clips=clips, repeats=repeats)
 
 
-def textbooks(*, resolution: int = 224, clips: int = 8, repeats: int = 5) -> list[_measure.Figure]:
+def textbooks(*, resolution: int = 224, clips: int = 8, repeats: int = 5) -> list[_measure.Result]:
     """Value and gradient to the student of each loss: our time over the textbook version's."""
     clock = "processor" if jax.default_backend() == "cpu" else "wall"
     found = []
@@ -91,7 +91,7 @@ def textbooks(*, resolution: int = 224, clips: int = 8, repeats: int = 5) -> lis
             what = "a textbook version" if side == "textbook" else side
             note = f"{times['ours']} for {times[side]} ms"
             goal = target if side == "textbook" else ""
-            found.append(ratio.figure(f"against {what}: {title}", "×", goal, note))
+            found.append(ratio.result(f"against {what}: {title}", "×", goal, note))
     return found + [_relations_memory(batch, target) for batch, target in RELATIONS.items()]
 
 
@@ -149,11 +149,11 @@ def _alone(size: int, clips: int) -> dict[str, tuple]:
     }
 
 
-def _relations_memory(batch: int, target: str) -> _measure.Figure:
+def _relations_memory(batch: int, target: str) -> _measure.Result:
     shapes = [jax.ShapeDtypeStruct((batch, width), jnp.float32) for width in (512, 2048)]
     program = jax.jit(jax.value_and_grad(jax_irkd.rkd_loss)).lower(*shapes).compile()
     size = program.memory_analysis().temp_size_in_bytes / 1e6
-    return _measure.Figure(f"temporary memory of rkd, b {batch}", size, "MB", target)
+    return _measure.Result(f"temporary memory of rkd, b {batch}", size, "MB", target)
 
 
 def outputs(key: jax.Array, shape: tuple[int, int, int], width: int) -> Outputs:
@@ -231,7 +231,7 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     path = arguments.pop("json")
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}")
-    _measure.show(_measure.run("losses", lambda options: figures(**options), arguments, path))
+    _measure.show(_measure.run("losses", lambda options: results(**options), arguments, path))
 
 
 if __name__ == "__main__":

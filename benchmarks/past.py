@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from benchmarks import _measure
-from benchmarks._measure import Figure
+from benchmarks._measure import Result
 from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.detection import consensus
 from jax_irkd.detection.consensus import Frames
@@ -114,7 +114,7 @@ def watched(count: int, rng: np.random.Generator) -> tuple[list[Window], np.ndar
     return found, labels[first], first == last
 
 
-def figures(flags: argparse.Namespace) -> list[Figure]:
+def results(flags: argparse.Namespace) -> list[Result]:
     """Top-1 both ways and the difference, with the windows that only one way gets right."""
     made = []
     for seed in range(flags.seeds):
@@ -139,7 +139,7 @@ def figures(flags: argparse.Namespace) -> list[Figure]:
         whole, stream = right.values()
         gain, loss = int((stream & ~whole).sum()), int((whole & ~stream).sum())
         made += [
-            Figure(f"seed {seed}: top-1 of {name}", 100 * hits.mean(), "%")
+            Result(f"seed {seed}: top-1 of {name}", 100 * hits.mean(), "%")
             for name, hits in right.items()
         ]
         since = np.array([window.start % LENGTH for window in windows])[inside]
@@ -153,7 +153,7 @@ def figures(flags: argparse.Namespace) -> list[Figure]:
             + ", ".join(f"{frames}: {value:+.1f}" for frames, value in by_past.items())
         )
         change = 100 * (stream.mean() - whole.mean())
-        made.append(Figure(f"seed {seed}: stream - whole windows", change, "points", note=note))
+        made.append(Result(f"seed {seed}: stream - whole windows", change, "points", note=note))
         _measure.show(made[-3:])
     return made
 
@@ -166,7 +166,7 @@ def main() -> None:
     flags = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
     devices.start("off")
-    _measure.run("past", figures, flags, flags.json)
+    _measure.run("past", results, flags, flags.json)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from benchmarks import _distillation as distillation
 from benchmarks._distillation import Sizes
-from benchmarks._measure import Figure, Timing, alternate, make_parser, ratio, run, show, spread
+from benchmarks._measure import Result, Timing, alternate, make_parser, ratio, run, show, spread
 from jax_irkd.host import devices
 from jax_irkd.models.folding import without_norms
 
@@ -71,10 +71,10 @@ def teacher_alone(sizes: Sizes, half: bool) -> Callable[[], None]:
     return lambda: jax.block_until_ready(forward(teacher, clips))
 
 
-def summary(timings: dict[str, Timing], students: int) -> list[Figure]:
+def summary(timings: dict[str, Timing], students: int) -> list[Result]:
     """Costs in units of one student's update."""
     one = timings["one student"]
-    made = [spread(t for t in one.wall).figure("one student", "s")]
+    made = [spread(t for t in one.wall).result("one student", "s")]
     share = ratio(timings["teacher"], one).median
     least = students - (students - 1) * share
     # On a CPU the teacher's share is to be saved.
@@ -82,11 +82,11 @@ def summary(timings: dict[str, Timing], students: int) -> list[Figure]:
     note = f"{least:.2f} if nothing but the teacher were shared"
     for name, timing in timings.items():
         if name not in ("one student", "teacher"):
-            made.append(ratio(timing, one).figure(f"{name} / one", "×", target, note))
-    return [*made, Figure("teacher's share of one student's update", 100 * share, "%")]
+            made.append(ratio(timing, one).result(f"{name} / one", "×", target, note))
+    return [*made, Result("teacher's share of one student's update", 100 * share, "%")]
 
 
-def figures(arguments: argparse.Namespace) -> list[Figure]:
+def results(arguments: argparse.Namespace) -> list[Result]:
     """Everything this benchmark measures, printed as it comes."""
     devices.start("off")
     sizes = Sizes(arguments.clips, arguments.segments, arguments.resolution)
@@ -109,4 +109,4 @@ def parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     given = parser().parse_args()
-    run("seeds", figures, given, given.json)
+    run("seeds", results, given, given.json)

@@ -14,7 +14,7 @@ import jax
 
 from benchmarks import _distillation as distillation
 from benchmarks._distillation import Networks, Sizes
-from benchmarks._measure import Figure, alternate, make_parser, number, ratio, run, show, spread
+from benchmarks._measure import Result, alternate, make_parser, number, ratio, run, show, spread
 from jax_irkd.host import devices
 
 KINDS = ("none", "shift", "causal")
@@ -44,20 +44,20 @@ def updates(sizes: Sizes, half: bool, taught: bool) -> dict[str, Callable[[], No
     return {kind: update(kind) for kind in KINDS}
 
 
-def compare(title: str, sizes: Sizes, half: bool, taught: bool, repeats: int) -> list[Figure]:
+def compare(title: str, sizes: Sizes, half: bool, taught: bool, repeats: int) -> list[Result]:
     """The time without a shift, and the time with each in units of it."""
     timings = alternate(updates(sizes, half, taught), repeats, warm=2)
-    made = [spread(1e3 * t for t in timings["none"].wall).figure(f"{title}: none", "ms")]
+    made = [spread(1e3 * t for t in timings["none"].wall).result(f"{title}: none", "ms")]
     for kind in KINDS[1:]:
         over = timings[kind], timings["none"]
         processor = number(ratio(*over, "processor").median)
         note = f"by processor time {processor}" if not half else ""
-        made.append(ratio(*over).figure(f"{title}: {kind} / none", "×", note=note))
+        made.append(ratio(*over).result(f"{title}: {kind} / none", "×", note=note))
     show(made)
     return made
 
 
-def figures(arguments: argparse.Namespace) -> list[Figure]:
+def results(arguments: argparse.Namespace) -> list[Result]:
     """Everything this benchmark measures, printed as it comes."""
     devices.start("off")
     half = jax.devices()[0].platform != "cpu"
@@ -78,4 +78,4 @@ def parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     given = parser().parse_args()
-    run("shift", figures, given, given.json)
+    run("shift", results, given, given.json)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks._measure import Figure, alternate, make_parser, run, show, spread
+from benchmarks._measure import Result, alternate, make_parser, run, show, spread
 from benchmarks.build import write_film
 from jax_irkd.data.synthetic import raw_ntu
 
@@ -66,7 +66,7 @@ def digest_seconds(data: Path) -> float:
     return spent
 
 
-def opening(data: Path, repeats: int = 20) -> Figure:
+def opening(data: Path, repeats: int = 20) -> Result:
     """What opening the data set takes longer than by TFDS alone, which looks at no digest."""
     import tensorflow_datasets as tfds
 
@@ -80,18 +80,18 @@ def opening(data: Path, repeats: int = 20) -> Figure:
     timings = alternate(calls, repeats)
     ours, theirs = (1e3 * np.array(timings[name].wall) for name in calls)
     note = f"{np.median(ours):.1f} ms, TFDS alone {np.median(theirs):.1f}"
-    return spread(ours - theirs).figure("opening beside TFDS alone", "ms", "≤ 50", note)
+    return spread(ours - theirs).result("opening beside TFDS alone", "ms", "≤ 50", note)
 
 
-def figures(arguments: argparse.Namespace) -> list[Figure]:
+def results(arguments: argparse.Namespace) -> list[Result]:
     """Everything this benchmark measures."""
     with tempfile.TemporaryDirectory() as folder:
-        made = _figures(Path(folder, "raw"), Path(folder, "data"), arguments)
+        made = _results(Path(folder, "raw"), Path(folder, "data"), arguments)
     show(made)
     return made
 
 
-def _figures(raw: Path, data: Path, arguments: argparse.Namespace) -> list[Figure]:
+def _results(raw: Path, data: Path, arguments: argparse.Namespace) -> list[Result]:
     film(raw, arguments.pairs)
     build = ["jax_irkd.build", DATASET, f"--manual_dir={raw}", f"--data_dir={data}", "--workers=1"]
     commands = {"bare": ["benchmarks._bare_video", str(raw)], "build": build}
@@ -104,8 +104,8 @@ def _figures(raw: Path, data: Path, arguments: argparse.Namespace) -> list[Figur
     bare, ours = (np.array(spent[name]) for name in commands)
     note = f"{arguments.pairs} pairs, {np.median(ours):.1f} s for {np.median(bare):.1f}"
     return [
-        spread(bare / ours).figure("whole command: share of the bare one", "×", "≥ 0.85", note),
-        Figure("digest of what was built", 100 * digest_seconds(data) / ours[-1], "%", "≤ 2"),
+        spread(bare / ours).result("whole command: share of the bare one", "×", "≥ 0.85", note),
+        Result("digest of what was built", 100 * digest_seconds(data) / ours[-1], "%", "≤ 2"),
         opening(data),
     ]
 
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=748)
     parser.add_argument("--turns", type=int, default=3)
     arguments = parser.parse_args()
-    run("small_build", figures, arguments, arguments.json)
+    run("small_build", results, arguments, arguments.json)
 
 
 if __name__ == "__main__":

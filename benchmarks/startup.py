@@ -22,7 +22,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from benchmarks._measure import Figure, make_parser, peak_memory, run, show, spread
+from benchmarks._measure import Result, make_parser, peak_memory, run, show, spread
 
 FRAME = (256, 340)
 CLIPS = {"train": 16, "test": 32}  # a split
@@ -45,23 +45,23 @@ def measure(repeats: int = 1) -> dict:
     return {"starts": pairs, "peaks": peaks}
 
 
-def figures(arguments: argparse.Namespace) -> list[Figure]:
+def results(arguments: argparse.Namespace) -> list[Result]:
     """Everything this benchmark measures."""
     found = measure(arguments.repeats)
     made = []
     for clock, name in SECONDS.items():
         first, second = ([getattr(pair[i], clock) for pair in found["starts"]] for i in (0, 1))
         made += [
-            spread(first).figure(f"start to first step, first time, {name}", "s"),
-            spread(second).figure(f"start to first step, second time, {name}", "s"),
-            spread(b / a for a, b in zip(first, second)).figure(
+            spread(first).result(f"start to first step, first time, {name}", "s"),
+            spread(second).result(f"start to first step, second time, {name}", "s"),
+            spread(b / a for a, b in zip(first, second)).result(
                 f"start to first step, second over first, {name}", "", "≤ 0.35"
             ),
         ]
     said = ", ".join(f"{name} {peak / 1e9:.2f}" for name, peak in found["peaks"].items())
     peak = found["peaks"]["ours"] / 1e9
     made.append(
-        Figure("peak memory of training, demo", peak, "GB", "≤ 1.5", note=f"so far after: {said}")
+        Result("peak memory of training, demo", peak, "GB", "≤ 1.5", note=f"so far after: {said}")
     )
     show(made)
     return made
@@ -173,4 +173,4 @@ if __name__ == "__main__":
     if given.worker:
         work(given.worker)
     else:
-        run("startup", figures, given, given.json)
+        run("startup", results, given, given.json)

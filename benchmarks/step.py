@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks import _distillation as distillation
 from benchmarks._distillation import Networks, Sizes
-from benchmarks._measure import Figure, Timing, alternate, number, ratio, run, show, spread
+from benchmarks._measure import Result, Timing, alternate, number, ratio, run, show, spread
 from benchmarks._roofline import Ceilings, Cost, ceilings, needs_of
 from jax_irkd.host import devices
 from jax_irkd.models.folding import without_norms
@@ -163,24 +163,24 @@ def parts(sizes: Sizes, half: bool, repeats: int) -> dict[str, tuple[Timing, Cos
     return {name: (timings[name], needs[name]) for name in calls}
 
 
-def time_figures(title: str, timings: Mapping[str, Timing], inner: int) -> list[Figure]:
+def time_results(title: str, timings: Mapping[str, Timing], inner: int) -> list[Result]:
     """Milliseconds of everything that was timed."""
     return [
-        spread(1e3 * value / inner for value in timing.wall).figure(
+        spread(1e3 * value / inner for value in timing.wall).result(
             f"{title}: {BASELINES.get(name, name)}", "ms"
         )
         for name, timing in timings.items()
     ]
 
 
-def speed_figures(title: str, timings: Mapping[str, Timing]) -> list[Figure]:
+def speed_results(title: str, timings: Mapping[str, Timing]) -> list[Result]:
     """How often ours fits into the time of each baseline."""
     made = []
     for name in [baseline for baseline in timings if baseline != "ours"]:
         faster = ratio(timings[name], timings["ours"])
         processor = ratio(timings[name], timings["ours"], "processor").median
         made.append(
-            faster.figure(
+            faster.result(
                 f"{title}: speed against {BASELINES[name]}",
                 "×",
                 TARGETS.get((platform(), name), ""),
@@ -190,26 +190,26 @@ def speed_figures(title: str, timings: Mapping[str, Timing]) -> list[Figure]:
     return made
 
 
-def limit_figures(
+def limit_results(
     title: str, timing: Timing, inner: int, needs: Cost, limits: Ceilings, target: str = ""
-) -> list[Figure]:
+) -> list[Result]:
     """What a program reached of the device's operations, bytes and of its own roofline."""
     seconds = spread(value / inner for value in timing.wall).median
     return [
-        Figure(f"{title}: operations", needs.flops / seconds / 1e9, "GFLOP/s"),
-        Figure(f"{title}: bytes counted", needs.bytes / seconds / 1e9, "GB/s"),
-        Figure(
+        Result(f"{title}: operations", needs.flops / seconds / 1e9, "GFLOP/s"),
+        Result(f"{title}: bytes counted", needs.bytes / seconds / 1e9, "GB/s"),
+        Result(
             f"{title}: share of the machine's limit",
             100 * needs.seconds(limits) / seconds,
             "%",
             target,
             note=f"{number(needs.flops / 1e9)} GFLOP, {number(needs.bytes / 1e9)} GB",
         ),
-        Figure(f"{title}: memory of the program", needs.memory / 1e9, "GB"),
+        Result(f"{title}: memory of the program", needs.memory / 1e9, "GB"),
     ]
 
 
-def figures(arguments: argparse.Namespace) -> list[Figure]:
+def results(arguments: argparse.Namespace) -> list[Result]:
     """Everything this benchmark measures, printed as it comes. Raises Unequal."""
     half = platform() != "cpu" if arguments.dtype == "auto" else arguments.dtype == "bfloat16"
     inner = arguments.inner or (1 if platform() == "cpu" else 10)
@@ -218,7 +218,7 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
     if module and not arguments.alone:
         worst = check_equal(module)
         made.append(
-            Figure(
+            Result(
                 "ours and PyTorch's after one update: difference of gradients",
                 worst["gradient"],
                 "",
@@ -233,40 +233,40 @@ def figures(arguments: argparse.Namespace) -> list[Figure]:
         for resolution in arguments.resolution
     ]
     if len(sizes) > 1:
-        return made + [figure for size in sizes for figure in _in_its_own_process(size)]
+        return made + [result for size in sizes for result in _in_its_own_process(size)]
     limits = ceilings(half)
     kind = "bfloat16" if half else "float32"
     peaks = [
-        Figure(f"ceiling beside {sizes[0]}: {kind} matrix product", limits.flops / 1e9, "GFLOP/s"),
-        Figure(f"ceiling beside {sizes[0]}: copy", limits.bytes / 1e9, "GB/s"),
+        Result(f"ceiling beside {sizes[0]}: {kind} matrix product", limits.flops / 1e9, "GFLOP/s"),
+        Result(f"ceiling beside {sizes[0]}: copy", limits.bytes / 1e9, "GB/s"),
     ]
     show(peaks)
     return made + peaks + _one_size(arguments, sizes[0], half, inner, module, limits)
 
 
-def _in_its_own_process(sizes: Sizes) -> list[Figure]:
-    """The figures of one size, measured where no other has left holes in the memory."""
+def _in_its_own_process(sizes: Sizes) -> list[Result]:
+    """The results of one size, measured where no other has left holes in the memory."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "figures.json")
+        path = Path(folder, "results.json")
         options = [
             f"--{name}={getattr(sizes, name)}" for name in ("clips", "segments", "resolution")
         ]
         command = [sys.executable, "-m", "benchmarks.step", *sys.argv[1:], *options]
         subprocess.run([*command, f"--json={path}", "--alone"], check=True)
-        found = json.loads(path.read_text())["figures"]
-    return [Figure(**{name: row[name] for name in Figure._fields}) for row in found]
+        found = json.loads(path.read_text())["results"]
+    return [Result(**{name: row[name] for name in Result._fields}) for row in found]
 
 
-def _one_size(arguments, sizes: Sizes, half: bool, inner: int, module, limits) -> list[Figure]:
+def _one_size(arguments, sizes: Sizes, half: bool, inner: int, module, limits) -> list[Result]:
     title = f"step {sizes} {'bfloat16' if half else 'float32'}"
     timings, needs = compare(sizes, half, arguments.repeats, inner, arguments.baselines, module)
-    made = time_figures(title, timings, inner) + speed_figures(title, timings)
+    made = time_results(title, timings, inner) + speed_results(title, timings)
     wanted = "≥ 50" if platform() == "gpu" and sizes.clips >= 32 else ""
-    made += limit_figures(title, timings["ours"], inner, needs, limits, wanted)
+    made += limit_results(title, timings["ours"], inner, needs, limits, wanted)
     if arguments.parts:
         for name, (timing, cost_of_part) in parts(sizes, half, arguments.repeats).items():
-            made += time_figures(title, {name: timing}, 1)
-            made += limit_figures(f"{title}, {name}", timing, 1, cost_of_part, limits)[2:3]
+            made += time_results(title, {name: timing}, 1)
+            made += limit_results(f"{title}, {name}", timing, 1, cost_of_part, limits)[2:3]
     show(made)
     return made
 
@@ -297,7 +297,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--repeats", type=int, default=5)
     made.add_argument("--inner", type=int, default=0, help="updates between two looks at the clock")
     made.add_argument("--baselines", type=names, default=None, help="eager, on GPUs eager,compile")
-    made.add_argument("--json", type=Path, help="write the figures here too")
+    made.add_argument("--json", type=Path, help="write the results here too")
     made.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     made.add_argument("--parts", action=argparse.BooleanOptionalAction, default=True)
     return made
@@ -320,7 +320,7 @@ def main() -> int:
     devices.start("off")  # before the first look at the devices, which starts threads
     arguments = complete(arguments)
     try:
-        run("step", figures, arguments, arguments.json)
+        run("step", results, arguments, arguments.json)
     except Unequal as error:
         print(error, file=sys.stderr)
         return 1

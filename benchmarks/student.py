@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from benchmarks import _measure
-from benchmarks._measure import Figure
+from benchmarks._measure import Result
 from benchmarks.build import scene
 from jax_irkd.config import paper_setup
 from jax_irkd.data.synthetic.raw_ntu import write_video
@@ -59,7 +59,7 @@ def make_run(folder: Path, temporal: str = "none") -> Path:
     return folder
 
 
-def network(run: Path, student: Path, repeats: int) -> list[Figure]:
+def network(run: Path, student: Path, repeats: int) -> list[Result]:
     """Flax, the exported file and PyTorch eager, in turns."""
     found = {path.name: open_classifier(path, engine="jax") for path in (run, student)}
     eager = torch_student()
@@ -72,14 +72,14 @@ def network(run: Path, student: Path, repeats: int) -> list[Figure]:
     taken = _measure.alternate(calls, repeats)
     note = f"{timings[0].parameters / 1e6:.2f} M parameters, {timings[0].flops / 1e9:.2f} GFLOP"
     made = [
-        _measure.spread(1e3 * value for value in took.wall).figure(
+        _measure.spread(1e3 * value for value in took.wall).result(
             f"a clip by the student, {name}", "ms", note="" if name.startswith("Py") else note
         )
         for name, took in taken.items()
     ]
     if eager:
         share = _measure.ratio(taken["student.irkd"], taken["PyTorch eager"])
-        made.append(share.figure("exported student / PyTorch eager", "×", "≤ 1.1"))
+        made.append(share.result("exported student / PyTorch eager", "×", "≤ 1.1"))
     return made
 
 
@@ -127,7 +127,7 @@ def torch_student():
     return step
 
 
-def stream(student: Path, predictions: int = 8) -> list[Figure]:
+def stream(student: Path, predictions: int = 8) -> list[Result]:
     """What `Recognizer.push` adds to the network's own time, with frames of 1080p."""
     recognizer = Recognizer(str(student), stride=16, windows="whole")
     clip = np.zeros((1, 8, 256, 308, 1), np.uint8)
@@ -147,7 +147,7 @@ def stream(student: Path, predictions: int = 8) -> list[Figure]:
     own, all_in, other = (1e3 * np.median(times) for times in (alone, pushed, prepared))
     note = f"network {own:.1f} ms, push {all_in:.1f} ms, other frames {other:.1f} ms"
     return [
-        Figure("stream: push of the last frame / network", all_in / own, "×", "≤ 1.1", note=note)
+        Result("stream: push of the last frame / network", all_in / own, "×", "≤ 1.1", note=note)
     ]
 
 
@@ -177,7 +177,7 @@ print(took, memory, result.frames)
 """
 
 
-def video(student: Path, folder: Path, frames: int) -> list[Figure]:
+def video(student: Path, folder: Path, frames: int) -> list[Result]:
     """A long 1080p video: memory, and speed beside PyAV alone."""
     memories, made = [], []
     for count in (frames // 4, frames):
@@ -189,14 +189,14 @@ def video(student: Path, folder: Path, frames: int) -> list[Figure]:
         took, memory, _ = _child(VIDEO, path, pause, "idle", stride)
         title = f"{count} frames of 1080p: speed of PyAV alone"
         note = f"{count / took:.0f} frames/s, {memory:.2f} GB without a network"
-        made.append(Figure(title, 100 * plain / took, "%", "≥ 80", note=note))
+        made.append(Result(title, 100 * plain / took, "%", "≥ 80", note=note))
         memories.append(memory)
     took, memory, _ = _child(VIDEO, path, 0, student, 256)
     growth = memories[1] / memories[0]
     return [
         *made,
-        Figure("with the student, stride 256", frames / took, "frames/s", note=f"{memory:.2f} GB"),
-        Figure(f"memory of {frames} frames / of {frames // 4}", growth, "×"),
+        Result("with the student, stride 256", frames / took, "frames/s", note=f"{memory:.2f} GB"),
+        Result(f"memory of {frames} frames / of {frames // 4}", growth, "×"),
     ]
 
 
@@ -224,7 +224,7 @@ def _child(code: str, *arguments) -> list[float]:
     return [float(word) for word in done.stdout.splitlines()[-1].split()]
 
 
-def start_up(student: Path, folder: Path) -> list[Figure]:
+def start_up(student: Path, folder: Path) -> list[Result]:
     """From the command to the first answer, the first time and with a compiled program at hand."""
     clip = write_video(folder / "clip.avi", 60, infrared=True, size=(512, 424))
     command = [sys.executable, "-m", "jax_irkd.predict", f"--run={student}", str(clip)]
@@ -234,11 +234,11 @@ def start_up(student: Path, folder: Path) -> list[Figure]:
         environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
         subprocess.run(command, check=True, capture_output=True, env=environment)
         took = time.perf_counter() - start
-        made.append(Figure(f"start to first prediction, {name} time", took, "s", "≤ 3"))
+        made.append(Result(f"start to first prediction, {name} time", took, "s", "≤ 3"))
     return made
 
 
-def figures(flags: argparse.Namespace) -> list[Figure]:
+def results(flags: argparse.Namespace) -> list[Result]:
     """Everything that `flags.only` names, printed as it comes."""
     made = []
     with tempfile.TemporaryDirectory() as name:
@@ -266,7 +266,7 @@ def main() -> None:
     flags = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
     devices.start("off")  # as `predict` does
-    _measure.run("student", figures, flags, flags.json)
+    _measure.run("student", results, flags, flags.json)
 
 
 if __name__ == "__main__":

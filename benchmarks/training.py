@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks._measure import Figure, make_parser, run, show, spread
+from benchmarks._measure import Result, make_parser, run, show, spread
 from benchmarks.inputs import make_data, numbers
 from jax_irkd.host import processor
 
@@ -25,7 +25,7 @@ ROLES = {"teacher": "teacher", "ours": "student (DKD + MGCAM)"}
 EVERY = 20  # updates between two lines of the log
 
 
-def train(folder: Path, films: int, clips: int, steps: int, threads: int) -> list[Figure]:
+def train(folder: Path, films: int, clips: int, steps: int, threads: int) -> list[Result]:
     """What teacher and student, each of `steps` updates, say of themselves."""
     workdir = folder / f"runs{clips}"
     epochs = steps * clips / (films // 2)  # half of NTU's forty subjects train
@@ -37,10 +37,10 @@ def train(folder: Path, films: int, clips: int, steps: int, threads: int) -> lis
         command.append(f"--config.{role}_training.num_epochs={epochs}")
         command.append(f"--config.{role}_training.eval_every={epochs}")
     subprocess.run(command, check=True)
-    return [figure for name in ROLES for figure in said(workdir / name, clips)]
+    return [result for name in ROLES for result in said(workdir / name, clips)]
 
 
-def said(run_folder: Path, clips: int) -> list[Figure]:
+def said(run_folder: Path, clips: int) -> list[Result]:
     """Updates a second, and the share of the time between them that passed without a batch."""
     lines = (run_folder / "metrics.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, lines) if row["kind"] == "time"][1:]
@@ -49,13 +49,13 @@ def said(run_folder: Path, clips: int) -> list[Figure]:
     rates = [row["steps_per_s"] for row in rows]
     title = f"{ROLES[run_folder.name]}, {clips} clips a step"
     return [
-        spread(rates).figure(title, "updates/s"),
-        spread(clips * rate for rate in rates).figure(title, "clips/s"),
-        waited.figure(f"{title}: time waiting for data", "%", TARGET),
+        spread(rates).result(title, "updates/s"),
+        spread(clips * rate for rate in rates).result(title, "clips/s"),
+        waited.result(f"{title}: time waiting for data", "%", TARGET),
     ]
 
 
-def figures(arguments: argparse.Namespace) -> list[Figure]:
+def results(arguments: argparse.Namespace) -> list[Result]:
     """Everything this benchmark measures, printed as it comes."""
     made = []
     with tempfile.TemporaryDirectory() as name:
@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = parser().parse_args()
-    run("training", figures, arguments, arguments.json)
+    run("training", results, arguments, arguments.json)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 
 import benchmarks.__main__ as everything
 from benchmarks import _distillation, _measure, _roofline, background, grey_teacher, growth
-from benchmarks._measure import Figure, Timing
+from benchmarks._measure import Result, Timing
 from jax_irkd.config import paper_setup
 from jax_irkd.data import loading
 from jax_irkd.detection.rows import Row
@@ -19,12 +19,12 @@ from jax_irkd.training.evaluation import Scores
 from tests.helpers import ROOT
 
 
-def test_a_figure_knows_whether_it_reached_its_target():
-    assert Figure("speed", 1.3, "×", "≥ 1.3").met and Figure("share", 3.0, "%", "≤ 3 %").met
-    assert not Figure("speed", 1.2, "×", ">= 1.3").met and not Figure("share", 3.1, "%", "<= 3").met
-    assert Figure("free", 1.0).met is None
+def test_a_result_knows_whether_it_reached_its_target():
+    assert Result("speed", 1.3, "×", "≥ 1.3").met and Result("share", 3.0, "%", "≤ 3 %").met
+    assert not Result("speed", 1.2, "×", ">= 1.3").met and not Result("share", 3.1, "%", "<= 3").met
+    assert Result("free", 1.0).met is None
     with pytest.raises(ValueError, match=r"target '3' of 'odd' starts with neither ≥ nor ≤"):
-        _ = Figure("odd", 1.0, "", "3").met
+        _ = Result("odd", 1.0, "", "3").met
 
 
 def test_calls_take_turns_and_every_round_begins_with_another():
@@ -45,7 +45,7 @@ def test_a_ratio_is_taken_round_by_round():
     slow, quick = Timing([2.0, 20.0, 2.2], []), Timing([1.0, 10.0, 1.0], [])
     found = _measure.ratio(slow, quick)
     assert found.median == 2.0 and found.high == pytest.approx(2.1)
-    assert found.figure("gain", "×", "≥ 1").met
+    assert found.result("gain", "×", "≥ 1").met
 
 
 @pytest.mark.slow
@@ -129,9 +129,9 @@ def _result(name: str, value: float, accelerator: str = "") -> dict:
         "commit": "abc",
         "date": "2026-11-23",
     }
-    figure = Figure("ours", value, "×", "≥ 1", 0.5, 2.0, "so many")
-    rows = [figure._asdict() | {"met": figure.met}]
-    return {"benchmark": name, "machine": machine, "seconds": 3, "figures": rows}
+    result = Result("ours", value, "×", "≥ 1", 0.5, 2.0, "so many")
+    rows = [result._asdict() | {"met": result.met}]
+    return {"benchmark": name, "machine": machine, "seconds": 3, "results": rows}
 
 
 def test_the_page_keeps_its_text_and_gets_the_new_table(tmp_path):
@@ -222,11 +222,11 @@ def test_relations_keep_no_matrix_of_all_triplets():
     """A count of the compiler, which compiles only."""
     from benchmarks import losses
 
-    figure = losses._relations_memory(64, losses.RELATIONS[64])
-    assert 0 < figure.value <= 2
+    result = losses._relations_memory(64, losses.RELATIONS[64])
+    assert 0 < result.value <= 2
 
 
-def test_figures_of_a_background_class_by_hand():
+def test_results_of_a_background_class_by_hand():
     """Two recordings of two actions each: a network that names them, and one that also proposes two
     in the four seconds of nothing."""
     truth = [Row(1, 31, 60, 1.0), Row(2, 91, 120, 1.0)]  # of 180 frames
