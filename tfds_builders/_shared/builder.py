@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from jax_irkd.data import built
+from jax_irkd.data.spec import CHANNELS
 from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders._shared.cache import (
     Cache,
@@ -29,7 +31,7 @@ from jax_irkd.tfds_builders._shared.cache import (
 from jax_irkd.tfds_builders._shared.inventory import Inventory
 from jax_irkd.tfds_builders._shared.lock import locked
 from jax_irkd.tfds_builders._shared.options import BuildOptions
-from jax_irkd.tfds_builders._shared.pairs import ALONE
+from jax_irkd.tfds_builders._shared.pairs import ALONE, FRAMES
 from jax_irkd.tfds_builders._shared.pool import encode_all, encode_alone, progress_bar
 from jax_irkd.tfds_builders._shared.records import uncompressed
 from jax_irkd.tfds_builders._shared.report import NO_COLOUR, Report
@@ -47,7 +49,7 @@ class BuildPlan(NamedTuple):
     report: Report
 
 
-def jpeg_frames(channels: int) -> tfds.features.FeatureConnector:
+def _jpeg_frames(channels: int) -> tfds.features.FeatureConnector:
     """A clip as JPEG bytes, frame by frame; readers decode only the frames they choose."""
     image = tfds.features.Image(shape=(None, None, channels), encoding_format="jpeg")
     return tfds.features.Sequence(image)
@@ -76,6 +78,26 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._shards: dict[str, list] = {}
         self._clips: list[tuple[str, ...]] = []
         super().__init__(file_format=file_format or "array_record", **kwargs)
+
+    def paired_info(
+        self, classes: Sequence[str] | None, own: Mapping[str, Any], homepage: str | None = None
+    ) -> tfds.core.DatasetInfo:
+        """What every record has, and features of this dataset's `own`. `classes` None: by `plan`.
+
+        `rgb_frames` and `infrared_frames` count the frames of the films, not those kept.
+        """
+        features = {
+            "clip_id": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(names=classes),
+            **own,
+            **{kind: _jpeg_frames(channels) for kind, channels in CHANNELS.items()},
+            **dict.fromkeys(FRAMES.values(), np.int32),
+        }
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features),
+            homepage=homepage,
+            metadata=tfds.core.MetadataDict(self.options.stored),
+        )
 
     @abc.abstractmethod
     def plan(self, manual_dir: Path) -> BuildPlan:

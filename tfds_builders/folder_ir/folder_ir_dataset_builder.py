@@ -8,11 +8,10 @@ import dataclasses
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from jax_irkd.errors import UserError
-from jax_irkd.tfds_builders._shared.builder import BuildPlan, PairedBuilder, jpeg_frames
+from jax_irkd.tfds_builders._shared.builder import BuildPlan, PairedBuilder
 from jax_irkd.tfds_builders._shared.inventory import Inventory
 from jax_irkd.tfds_builders._shared.pairs import FRAMES
 from jax_irkd.tfds_builders._shared.report import Report
@@ -34,20 +33,7 @@ class Builder(PairedBuilder):
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "clip_id": tfds.features.Text(),
-                    "label": tfds.features.ClassLabel(),  # Named by `plan`.
-                    "subject": tfds.features.Text(),
-                    "rgb": jpeg_frames(channels=3),
-                    "infrared": jpeg_frames(channels=1),
-                    "rgb_frames": np.int32,
-                    "infrared_frames": np.int32,
-                }
-            ),
-            metadata=tfds.core.MetadataDict(self.options.stored),
-        )
+        return self.paired_info(None, {"subject": tfds.features.Text()})
 
     def inventory(self, manual_dir: Path) -> Inventory:
         return inventory.take(manual_dir, self.options, self.config_folder)

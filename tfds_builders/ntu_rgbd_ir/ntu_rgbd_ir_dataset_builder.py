@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jax_irkd.tfds_builders._shared.builder import BuildPlan, PairedBuilder, jpeg_frames
+from jax_irkd.tfds_builders._shared.builder import BuildPlan, PairedBuilder
 from jax_irkd.tfds_builders._shared.inventory import Inventory
 from jax_irkd.tfds_builders._shared.report import Report
 from jax_irkd.tfds_builders.ntu_rgbd_ir import clips, inventory, names
@@ -41,24 +41,10 @@ class Builder(PairedBuilder):
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
-        classes = names.CLASSES[: self.builder_config.classes]
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "clip_id": tfds.features.Text(),
-                    "label": tfds.features.ClassLabel(names=classes),
-                    "subject": np.int32,
-                    "camera": np.int32,
-                    "setup": np.int32,
-                    "repetition": np.int32,
-                    "rgb": jpeg_frames(channels=3),
-                    "infrared": jpeg_frames(channels=1),
-                    "rgb_frames": np.int32,
-                    "infrared_frames": np.int32,
-                }
-            ),
-            homepage="https://rose1.ntu.edu.sg/dataset/actionRecognition/",
-            metadata=tfds.core.MetadataDict(self.options.stored),
+        return self.paired_info(
+            names.CLASSES[: self.builder_config.classes],
+            dict.fromkeys(("subject", "camera", "setup", "repetition"), np.int32),
+            "https://rose1.ntu.edu.sg/dataset/actionRecognition/",
         )
 
     def inventory(self, manual_dir: Path) -> Inventory:

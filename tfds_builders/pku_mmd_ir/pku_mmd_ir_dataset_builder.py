@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jax_irkd.data.spec import BACKGROUND
-from jax_irkd.tfds_builders._shared.builder import BuildPlan, PairedBuilder, jpeg_frames
+from jax_irkd.tfds_builders._shared.builder import BuildPlan, PairedBuilder
 from jax_irkd.tfds_builders._shared.cache import Skip
 from jax_irkd.tfds_builders._shared.inventory import Inventory
 from jax_irkd.tfds_builders._shared.report import Report
@@ -33,24 +33,11 @@ class Builder(PairedBuilder):
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "clip_id": tfds.features.Text(),
-                    "label": tfds.features.ClassLabel(names=self.class_names),
-                    "video": tfds.features.Text(),
-                    "camera": np.int32,
-                    "start": np.int32,
-                    "stop": np.int32,
-                    "confidence": np.int32,
-                    "rgb": jpeg_frames(channels=3),
-                    "infrared": jpeg_frames(channels=1),
-                    "rgb_frames": np.int32,
-                    "infrared_frames": np.int32,
-                }
-            ),
-            homepage="https://www.icst.pku.edu.cn/struct/Projects/PKUMMD.html",
-            metadata=tfds.core.MetadataDict(self.options.stored),
+        numbers = dict.fromkeys(("camera", "start", "stop", "confidence"), np.int32)
+        return self.paired_info(
+            self.class_names,
+            {"video": tfds.features.Text(), **numbers},
+            "https://www.icst.pku.edu.cn/struct/Projects/PKUMMD.html",
         )
 
     @property
