@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from jax_irkd.deployment.choices import ENGINES, WHICH
 from jax_irkd.errors import UserError
-from jax_irkd.host import commands
+from jax_irkd.host import commands, parsing
 
 
 def parse(argv: Sequence[str]):
-    parser = commands.parser("jax_irkd.bench_student", __doc__)
+    parser = parsing.parser("jax_irkd.bench_student", __doc__)
     parser.add_argument("networks", nargs="+", help="run folders, .irkd and .onnx files")
     parser.add_argument("--batch", type=int, default=1, help="clips per call")
     parser.add_argument("--repeats", type=int, default=20, help="calls of each network")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jax_irkd import tfds_builders
 from jax_irkd.errors import UserError, nearest
-from jax_irkd.host import commands
+from jax_irkd.host import commands, parsing
 
 # Worker processes import this module again, so everything heavy is imported where it is used.
 REBUILT = ".rebuilt"  # where --overwrite builds, until it is done
@@ -143,7 +143,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     from jax_irkd.tfds_builders._shared.options import BuildOptions
 
     defaults = BuildOptions()
-    parser = commands.parser("jax_irkd.build", __doc__)
+    parser = parsing.parser("jax_irkd.build", __doc__)
     add = parser.add_argument
     named = f"one of {', '.join(datasets())}; a configuration behind a slash, as ntu_rgbd_ir/sixty"
     add("dataset", help=named)

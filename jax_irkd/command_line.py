@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import config_path
 
 from jax_irkd.errors import UserError, nearest, one_line
-from jax_irkd.host import commands
+from jax_irkd.host import parsing
 from jax_irkd.host.files import expanded
 
 _FAULTS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
@@ -45,7 +45,7 @@ def parse(
     values = flags.FlagValues()
     define(values)
     if {"--help", "-h", "-help"} & set(argv):
-        print(f"{commands.fitted(text)}\n\n{_help(values)}")
+        print(f"{parsing.fitted(text)}\n\n{_help(values)}")
         raise SystemExit(0)
     file, rest = take_config(argv)
     path, config = load_config(file) if file else (None, None)
@@ -66,6 +66,8 @@ def parse(
     except flags.UnrecognizedFlagError as error:
         name = f"--{error.flagname}"
         raise UserError(f"unknown option {name}{nearest(name, _names(values))}") from error
+    except flags.IllegalFlagValueError as error:
+        raise UserError(_refusal(error, values)) from error
     except KeyError as error:
         raise UserError(f"the config has no field {error}; --help shows how to name one") from error
     except _FAULTS as error:
@@ -252,6 +254,19 @@ def _check_values(argv: Iterable[str], values: flags.FlagValues) -> None:
             raise UserError(f"--{name} has no value; write --{name}=VALUE")
 
 
+def _refusal(error: flags.IllegalFlagValueError, values: flags.FlagValues) -> str:
+    """What absl refuses, in the words of this package."""
+    found = re.match(r"flag --(\w+)=(.*?): ", one_line(error))
+    if not found or found[1] not in values:
+        return one_line(error)
+    (name, value), flag = found.groups(), values[found[1]]
+    if choices := getattr(flag.parser, "enum_values", ()):
+        return f"--{name} is {value!r}{nearest(value, choices)}"
+    if flag.boolean:
+        return f"--{name} is {value!r}; write --{name} or --no{name}"
+    return f"--{name} is {value!r}; it must be {flag.parser.syntactic_help}"
+
+
 def _names(values: flags.FlagValues) -> list[str]:
     own = sorted(name for name in values if not name.startswith("config"))
     return ["--config", *(f"--{name}" for name in own)]
@@ -268,7 +283,7 @@ def _help(values: flags.FlagValues) -> str:
         shown = f"--{name}" if flag.boolean else f"--{name}=…"
         rows.append((shown, f"{flag.help}{default}"))
     width = max(len(name) for name, _ in rows)
-    lines = (commands.fitted_line(f"  {name:{width}}  {said}") for name, said in rows)
+    lines = (parsing.fitted_line(f"  {name:{width}}  {said}") for name, said in rows)
     return "\n".join(["options:", *lines])
 
 

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 
 from jax_irkd.deployment.choices import PRECISIONS, WHICH
 from jax_irkd.errors import plural
-from jax_irkd.host import commands
+from jax_irkd.host import commands, parsing
 
 
 def parse(argv: Sequence[str]):
-    parser = commands.parser("jax_irkd.export", __doc__)
+    parser = parsing.parser("jax_irkd.export", __doc__)
     add = parser.add_argument
     add("--run", required=True, help="a run's folder, WORKDIR/METHOD")
     add("--out", required=True, help="the file to write")

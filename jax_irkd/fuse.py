@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from jax_irkd.errors import UserError
-from jax_irkd.host import commands
+from jax_irkd.host import commands, parsing
 
 
 def parse(argv: Sequence[str]):
-    parser = commands.parser("jax_irkd.fuse", __doc__)
+    parser = parsing.parser("jax_irkd.fuse", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders with scores.npz")
     parser.add_argument("--weights", default="equal", help="equal, tuned, or numbers: 0.3,0.7")
     parser.add_argument("--out", help="default: fusion.json in the folder the runs lie in")

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 
 from jax_irkd.deployment.choices import ENGINES, WHICH, WINDOWS
 from jax_irkd.errors import UserError
-from jax_irkd.host import commands
+from jax_irkd.host import commands, parsing
 
 _WINDOWS = "shared: every frame is computed once; whole: in every window; auto: as the network can"
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = commands.parser("jax_irkd.predict", __doc__)
+    parser = parsing.parser("jax_irkd.predict", __doc__)
     add = parser.add_argument
     add("--run", required=True, help="a run's folder, an .irkd file or an .onnx file")
     add("videos", nargs="*", help="files, folders and globs")

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 
 from jax_irkd.errors import UserError
-from jax_irkd.host import commands
+from jax_irkd.host import commands, parsing
 
 
 def parse(argv: Sequence[str]):
-    parser = commands.parser("jax_irkd.report", __doc__)
+    parser = parsing.parser("jax_irkd.report", __doc__)
     parser.add_argument("workdir", metavar="WORKDIR", help="a folder with runs, as --workdir=")
     return parser.parse_args(argv)
 

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 
 from jax_irkd.errors import UserError
-from jax_irkd.host import commands
+from jax_irkd.host import commands, parsing
 
 
 def parse(argv: Sequence[str]):
-    parser = commands.parser("jax_irkd.detection", __doc__)
+    parser = parsing.parser("jax_irkd.detection", __doc__)
     add = parser.add_argument
     add("proposals", help="folder with one text file per video")
     add("ground", help="folder with the label files of the same names")

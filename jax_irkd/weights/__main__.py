@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 
 from jax_irkd.errors import UserError, nearest
-from jax_irkd.host import commands
+from jax_irkd.host import commands, parsing
 
 
 def _fetch(parser) -> None:
@@ -50,11 +50,11 @@ def parse(argv: Sequence[str]):
     """The subject and its options. Raises UserError for what is missing or unknown."""
     asked = argv[0] if argv else ""
     if asked not in SUBJECTS:
-        commands.parser("jax_irkd.weights", __doc__).parse_known_args(argv)  # --help
+        parsing.parser("jax_irkd.weights", __doc__).parse_known_args(argv)  # --help
         if not asked:
             raise UserError(f"do what? Choose from {', '.join(SUBJECTS)}; --help shows how")
         raise UserError(f"the first word is {asked!r}{nearest(asked, SUBJECTS)}")
-    parser = commands.parser(f"jax_irkd.weights {asked}", __doc__)
+    parser = parsing.parser(f"jax_irkd.weights {asked}", __doc__)
     SUBJECTS[asked](parser)
     return asked, parser.parse_args(argv[1:])
 

@@ -13,7 +13,7 @@ import pytest
 
 from jax_irkd import __main__ as door
 from jax_irkd.errors import UserError, nearest
-from jax_irkd.host import commands
+from jax_irkd.host import commands, parsing
 from jax_irkd.host.interrupts import Interrupted
 from tests.helpers import ROOT
 
@@ -84,16 +84,16 @@ print(json.dumps(said))
 def test_help_fits_the_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "24")
     text = "A long first line.\n\npython -m x\n    --one=1 [--two-two=2]\n\none   a row\n"
-    assert commands.fitted(text) == (
+    assert parsing.fitted(text) == (
         "A long first line.\n\npython -m x --one=1\n    [--two-two=2]\n\none   a row"
     )
-    assert commands.fitted_line("  --option=…  what it is for") == (
+    assert parsing.fitted_line("  --option=…  what it is for") == (
         "  --option=…  what it is\n              for"
     )
 
 
 def test_help_tells_every_default():
-    made = commands.parser("x", "Text.")
+    made = parsing.parser("x", "Text.")
     made.add_argument("--many", type=int, default=0, help="clips")
     made.add_argument("--said", default=3, help="threads (default: all)")
     made.add_argument("--maybe", help="a file")
@@ -167,6 +167,29 @@ def test_a_word_too_many_is_named(name, capsys):
 def test_an_option_without_a_value_is_named(name, option, following, capsys):
     said = mistake(capsys, name, [*WORKING[name], option, *following])
     assert f"{option} has no value" in said or "unknown option --version_" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "words"),
+    [
+        (
+            "predict",
+            "--windows=shard",
+            "--windows is 'shard'; did you mean 'shared'? Choose from auto",
+        ),
+        ("predict", "--topk=few", "--topk is 'few'; it must be a whole number"),
+        ("detection", "--threshold=x", "--threshold is 'x'; it must be a number"),
+        (
+            "main",
+            "--busy=nowait",
+            "--busy is 'nowait'; did you mean 'wait'? Choose from auto, wait",
+        ),
+        ("doctor", "--programs=maybe", "--programs is 'maybe'; write --programs or --noprograms"),
+        ("inspect", "--clips=x", "--clips is 'x'; it must be a positive integer"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_those_that_can(name, option, words, capsys):
+    assert words in mistake(capsys, name, [*WORKING[name], option])
 
 
 CONFIG_MISTAKES = [
@@ -301,7 +324,7 @@ def test_ctrl_c_while_libraries_are_loaded(name):
 def test_ctrl_c_that_a_library_turns_into_another_error():
     code = """
 import os, signal, sys
-from jax_irkd.host import commands
+from jax_irkd.host import commands, parsing
 def body(argv):
     try:
         os.kill(os.getpid(), signal.SIGINT)
@@ -317,7 +340,7 @@ sys.exit(commands.run(body))
 
 SPEAKING = """
 import sys
-from jax_irkd.host import commands
+from jax_irkd.host import commands, parsing
 from jax_irkd.host.terminal import make_console
 say = print if sys.argv[1] == "print" else make_console(80).print
 def body(argv):

@@ -14,7 +14,7 @@ from jax_irkd import __main__ as door
 from jax_irkd import command_line
 from jax_irkd.config import paper_setup
 from jax_irkd.fields import leaves
-from jax_irkd.host import commands
+from jax_irkd.host import parsing
 from jax_irkd.studies import planning
 from tests.helpers import ROOT
 
@@ -43,14 +43,14 @@ def stopped(monkeypatch):
 
         return taken
 
-    make_parser = commands.parser
+    make_parser = parsing.parser
 
     def parser(*given):
         made = make_parser(*given)
         made.parse_args = after(made.parse_args)
         return made
 
-    monkeypatch.setattr(commands, "parser", parser)
+    monkeypatch.setattr(parsing, "parser", parser)
     parse = command_line.parse
 
     def parsed(argv, define, text="", words=0):

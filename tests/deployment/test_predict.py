@@ -351,7 +351,7 @@ def test_mistakes_on_the_command_line(folder, command, tmp_path):
         ((folder / "rgb.avi", f"--annotate={tmp_path / 'no' / 'a.mp4'}"), "there is no folder"),
         (("--stream=0", f"--out={tmp_path}"), "--out is for video files"),
         ((folder, "--range=9,8"), "range is '9,8'; give auto, or the lowest and the highest"),
-        ((folder, "--stride=0"), "argument --stride: 0 is not positive"),
+        ((folder, "--stride=0"), "--stride: 0 is not positive"),
     ):
         code, _, errors = command(*flags)
         assert code == 2 and len(errors) == 1 and message in errors[0]

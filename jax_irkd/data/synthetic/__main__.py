@@ -8,7 +8,7 @@ The same command again continues an interrupted one.
 import sys
 from collections.abc import Sequence
 
-from jax_irkd.host import commands
+from jax_irkd.host import commands, parsing
 
 
 def numbers(text: str) -> list[int]:
@@ -21,7 +21,7 @@ def numbers(text: str) -> list[int]:
 
 
 def parse(argv: Sequence[str]):
-    parser = commands.parser("jax_irkd.data.synthetic", __doc__)
+    parser = parsing.parser("jax_irkd.data.synthetic", __doc__)
     add = parser.add_argument
     add("--out", required=True, help="an empty folder, or one of an earlier run")
     add("--subjects", default="1-20", type=numbers, help="such as 1-20 or 1,3,6")

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from jax_irkd.errors import plural
-from jax_irkd.host import commands
+from jax_irkd.host import commands, parsing
 
 
 def parse(argv: Sequence[str]):
-    parser = commands.parser("jax_irkd.data.synthetic.gestures", __doc__)
+    parser = parsing.parser("jax_irkd.data.synthetic.gestures", __doc__)
     parser.add_argument("--out", required=True, help="the raw folder")
     parser.add_argument("--people", default=40, type=int, help="every second one tests")
     parser.add_argument("--takes", default=3, type=int, help="of every gesture by every person")

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 
 from jax_irkd.errors import plural
-from jax_irkd.host import commands
+from jax_irkd.host import commands, parsing
 
 
 def parse(argv: Sequence[str]):
-    parser = commands.parser("jax_irkd.data.synthetic.untrimmed", __doc__)
+    parser = parsing.parser("jax_irkd.data.synthetic.untrimmed", __doc__)
     add = parser.add_argument
     add("--out", required=True, help="an empty folder, or one of an earlier run")
     add("--train", default=20, type=int, help="people who train")
