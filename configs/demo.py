@@ -14,6 +14,7 @@ other generated people. The students start from nothing.
 """
 
 from jax_irkd.config import PKU_PROTOCOLS, paper_setup, parse
+from jax_irkd.errors import nearest
 
 PROTOCOLS = {
     "demo": "cross_subject",
@@ -28,7 +29,7 @@ def get_config(arg: str = ""):
     options = parse(arg, protocol="", weights="balanced", data="demo")
     data = options.pop("data")
     if data not in PROTOCOLS:
-        raise ValueError(f"option data={data!r} should be one of {list(PROTOCOLS)}")
+        raise ValueError(f"unknown {data=} after the config{nearest(data, PROTOCOLS)}")
     options["protocol"] = options["protocol"] or PROTOCOLS[data]
     config = paper_setup(**options)
     config.dataset.name = "ntu_rgbd_ir/ten"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jax_irkd.deployment.choices import ENGINES
-from jax_irkd.errors import UserError, once
+from jax_irkd.errors import UserError, nearest, once
 from jax_irkd.host import processor
 from jax_irkd.host.devices import cache_folder
 
@@ -60,7 +60,7 @@ def choose(engine: str, *, onnx_file: bool = False) -> str:
 def check(engine: str) -> None:
     """Raises UserError for an engine that there is not."""
     if engine not in ENGINES:
-        raise UserError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
+        raise UserError(f"unknown engine {engine!r}{nearest(engine, ENGINES)}")
 
 
 def _best(onnx_file: bool) -> str:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from jax_irkd.data import augment
 from jax_irkd.data.loading import ClipReader, Dataset
 from jax_irkd.data.pixels import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, nearest
 from jax_irkd.host import lettering
 from jax_irkd.reporting.pictures import strip
 from jax_irkd.training.selection import readable
@@ -35,7 +35,7 @@ def reader_of(config: ConfigDict, dataset: Dataset, split: str) -> ClipReader:
         split = "test"  # whole: none is kept aside for validation
     elif split not in ("train", "test"):
         choices = ["train", "test", *sorted(dataset.splits)]
-        raise UserError(f"unknown split {split!r}; choose one of {choices}")
+        raise UserError(f"unknown split {split!r}{nearest(split, choices)}")
     return make_reader(config, dataset, split, readable(config, dataset, split))
 
 

@@ -44,7 +44,7 @@ def read_methods(text: str) -> list[str]:
     """Comma-separated methods, each once. Raises UserError, listing them, for an unknown one."""
     methods = list(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
     if not methods:
-        raise UserError(f"--methods is empty; choose from {sorted(METHODS)}")
+        raise UserError(f"--methods is empty; choose from {', '.join(sorted(METHODS))}")
     for method in methods:
         try:
             check_method(method)

@@ -60,7 +60,7 @@ def test_a_run_beside_its_export(tmp_path, capsys, monkeypatch):
     ("flags", "message"),
     [
         (["nowhere"], "nowhere does not exist; give a run's folder"),
-        (["nowhere", "--engine=tvm"], "unknown engine 'tvm'; choose one of auto, jax, onnxrunt"),
+        (["nowhere", "--engine=tvm"], "unknown engine 'tvm'; choose from auto, jax, onnxrunt"),
         (["nowhere", "--batch=0"], "--batch=0 and --repeats=20 must be positive"),
     ],
 )

@@ -131,7 +131,7 @@ def test_the_order_of_auto(monkeypatch):
         ),
         ("onnxruntime", True, r"needs onnxruntime, not installed here: pip install onnxruntime$"),
         ("jax", True, r"--engine=jax cannot run an \.onnx file; export the run as \.irkd"),
-        ("tvm", False, r"unknown engine 'tvm'; choose one of auto, jax, onnxruntime, openvino"),
+        ("tvm", False, r"unknown engine 'tvm'; choose from auto, jax, onnxruntime, openvino"),
     ):
         with pytest.raises(UserError, match=message):
             engines.choose(engine, onnx_file=file)

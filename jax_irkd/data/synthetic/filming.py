@@ -30,7 +30,7 @@ from rich.console import Console
 from jax_irkd.data.built import SYNTHETIC
 from jax_irkd.data.synthetic import recording, staging
 from jax_irkd.data.synthetic.staging import ClipNumbers
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, nearest
 from jax_irkd.host import processor
 from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.host.interrupts import deaf_children
@@ -81,7 +81,7 @@ def generate(
         "classes": _numbers("classes", classes),
     }
     if codec not in recording.RGB_CODECS:
-        raise UserError(f"unknown codec {codec!r}; choose one of {sorted(recording.RGB_CODECS)}")
+        raise UserError(f"unknown codec {codec!r}{nearest(codec, sorted(recording.RGB_CODECS))}")
     if seed < 0 or (workers is not None and workers < 1):
         raise UserError(f"seed must be 0 or more and workers 1 or more, not {seed} and {workers}")
     root = Path(out)
