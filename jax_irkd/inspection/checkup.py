@@ -330,8 +330,8 @@ def report(config: ConfigDict | None, workdir: Path, argv: Sequence[str], consol
 
 def show(line: Line, console: Console) -> None:
     """One finding as a line, and its remedy as another."""
-    mark = {GREEN: "ok  ", YELLOW: "note", RED: "BAD "}[line.colour]
+    mark = {GREEN: "ok", YELLOW: "warning", RED: "error"}[line.colour]
     options = {"highlight": False, "markup": False, "soft_wrap": True}
-    console.print(f"{mark}  {line.topic}: {line.text}", style=line.colour, **options)
+    console.print(f"{mark:7}  {line.topic}: {line.text}", style=line.colour, **options)
     if line.remedy:
-        console.print(f"      -> {line.remedy}", **options)
+        console.print(f"         -> {line.remedy}", **options)
