@@ -29,7 +29,7 @@ def get_config(arg: str = ""):
     options = parse(arg, protocol="", weights="balanced", data="demo")
     data = options.pop("data")
     if data not in PROTOCOLS:
-        raise ValueError(f"unknown {data=} after the config{nearest(data, PROTOCOLS)}")
+        raise ValueError(f"unknown option {data=}{nearest(data, PROTOCOLS)}")
     options["protocol"] = options["protocol"] or PROTOCOLS[data]
     config = paper_setup(**options)
     config.dataset.name = "ntu_rgbd_ir/ten"

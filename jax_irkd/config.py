@@ -144,7 +144,7 @@ def distillers_of(method: str, weights: str = "published") -> ConfigDict:
     balanced (a share for each). Raises ValueError for another.
     """
     if weights not in WEIGHTS:
-        raise ValueError(f"unknown {weights=} after the config{nearest(weights, WEIGHTS)}")
+        raise ValueError(f"unknown option {weights=}{nearest(weights, WEIGHTS)}")
     rows = {name: fields_of(name) for name in names_of(method)}
     for name, row in rows.items():
         row["share"] = placeholder(float)
@@ -241,7 +241,7 @@ def paper_setup(
     for one that is not among `TEMPORAL` or `WEIGHTS`.
     """
     if temporal not in TEMPORAL:
-        raise ValueError(f"unknown {temporal=} after the config{nearest(temporal, TEMPORAL)}")
+        raise ValueError(f"unknown option {temporal=}{nearest(temporal, TEMPORAL)}")
     check_method(method)
     config = ConfigDict()
     config.method = method

@@ -96,7 +96,7 @@ def unchecked():
 
 
 def test_methods_are_found_by_file_name():
-    assert distillers.names() == NAMES
+    assert set(NAMES) <= set(distillers.names())  # a file more is a method more
     for name in NAMES:
         assert distillers.get(name).__module__ == f"jax_irkd.distillers.{name}"
 
@@ -105,7 +105,7 @@ def test_methods_are_found_by_file_name():
 def test_unknown_methods_list_the_known(name):
     with pytest.raises(ValueError) as error:
         distillers.get(name)
-    assert str(error.value) == f"unknown distiller {name!r}; choose one of {NAMES}"
+    assert str(error.value) == f"unknown distiller {name!r}; choose one of {distillers.names()}"
 
 
 def test_a_new_method_is_one_new_file(tmp_path, monkeypatch):

@@ -462,7 +462,7 @@ def test_the_configs_of_a_study(tmp_path):
         ),
         (
             ["--config=configs/demo.py:weights=all"],
-            "weights='all' after the config; choose from",
+            "weights='all'; choose from",
         ),
         (["--seeds=2"], "--config is missing"),
         (["--report_only"], "holds no study"),
