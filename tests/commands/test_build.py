@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-from jax_irkd import build
+from jax_irkd import build, tfds_builders
 from jax_irkd.data.synthetic.raw_ntu import ntu_tree
 from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders._shared import pool
@@ -196,6 +196,18 @@ def test_mistakes_in_the_command_are_one_line(raw, tmp_path, capsys):
         assert build.main([*flags, f"--data_dir={tmp_path}"]) == 2
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1, error
+
+
+def test_a_new_dataset_is_one_new_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").touch()
+    (tmp_path / "mine" / "mine_dataset_builder.py").write_text(
+        "class Builder(dict):\n    BUILDER_CONFIGS = ()\n"
+    )
+    monkeypatch.setattr(tfds_builders, "__path__", [*tfds_builders.__path__, str(tmp_path)])
+    assert "mine" in build.datasets()
+    made = build.make_builder("mine", tmp_path)
+    assert made == {"options": None, "data_dir": tmp_path, "config": None}
 
 
 def test_options_from_the_environment(monkeypatch):
