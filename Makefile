@@ -72,12 +72,13 @@ start-weights: setup
 # Kept even where images of containers say not to: dozens of processes import the package.
 test test-fast chaos: export PYTHONDONTWRITEBYTECODE =
 
+# A file stays with one worker, which compiles its programs once; the order is tests/conftest.py's.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist=worksteal
+	$(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
 
 # Without what takes long; every room has tests left.
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist=worksteal -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder -m 'not slow'
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(SOURCES)

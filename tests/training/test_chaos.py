@@ -1,6 +1,7 @@
 """Runs that are killed, stopped, moved and spread; `make chaos` runs the long ones too."""
 
 import os
+import shutil
 import signal
 import time
 
@@ -65,18 +66,18 @@ def whole(tmp_path_factory):
 
 @pytest.mark.slow
 def test_killed_mid_run_it_ends_the_same(whole, tmp_path):
+    shutil.copytree(whole / "teacher", tmp_path / "teacher")
     for step in (3, 7) if LONG else (5,):
         process = chaos.start(tmp_path, "dkd", *SHORT)
         wait_for_step(process, tmp_path / "dkd", step)
         process.kill()
         process.communicate()
     chaos.finish(chaos.start(tmp_path, "dkd", *SHORT))
-    for folder in ("teacher", "dkd"):
-        left, right = whole / folder, tmp_path / folder
-        chaos.assert_identical(chaos.final_leaves(left), chaos.final_leaves(right))
-        assert losses(left) == losses(right)
-        steps = [line["step"] for line in read_log(right) if line["kind"] == "train"]
-        assert steps == [*range(1, STEPS + 1)]
+    left, right = whole / "dkd", tmp_path / "dkd"
+    chaos.assert_identical(chaos.final_leaves(left), chaos.final_leaves(right))
+    assert losses(left) == losses(right)
+    steps = [line["step"] for line in read_log(right) if line["kind"] == "train"]
+    assert steps == [*range(1, STEPS + 1)]
 
 
 @pytest.mark.slow
