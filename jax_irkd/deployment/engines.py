@@ -4,6 +4,7 @@
 frame's. JAX runs what it always ran, the Flax model of a run or the StableHLO of an `.irkd` file.
 """
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -167,10 +168,8 @@ class OpenVino:
     """By OpenVINO on the CPU, compiled for each batch size that comes."""
 
     def __init__(self, model: bytes, precision: str):
-        openvino = _openvino()
-        self._core = openvino.Core()
-        self._model = self._core.read_model(model=model)
-        can = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self._model = _core().read_model(model=model)
+        can = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         half = {"bf16": "BF16", "fp16": "FP16"}.get(precision, "")
         hint = {"BF16": "bf16", "FP16": "f16"}[half] if half in can else "f32"
         self._options = {
@@ -188,9 +187,20 @@ class OpenVino:
         if shapes not in self._programs:
             model = self._model.clone()
             model.reshape(dict(enumerate(map(list, shapes))))
-            self._programs[shapes] = self._core.compile_model(model, "CPU", self._options)
+            self._programs[shapes] = _core().compile_model(model, "CPU", self._options)
         found = self._programs[shapes](list(inputs))
         return [np.array(found[place]) for place in range(len(found))]
+
+
+@functools.cache
+def _core() -> Any:
+    """OpenVINO itself, one for the life of the process.
+
+    On some processors each gives its thread a stack of its own for signals. When two go in the
+    order they came, the second puts the first one's back, which is gone: the next Ctrl-C or
+    SIGTERM would be a segmentation fault.
+    """
+    return _openvino().Core()
 
 
 def _openvino() -> Any:

@@ -1,6 +1,7 @@
 """The same numbers from every engine, and which engine it is."""
 
 import functools
+import signal
 
 import jax
 import numpy as np
@@ -76,6 +77,26 @@ def test_graphs_give_what_the_network_gives(case, monkeypatch):
                 found = np.concatenate([first, rest]).mean(axis=0)
                 found -= np.log(np.exp(found).sum())
                 np.testing.assert_allclose(found, expected[0], atol=apart, rtol=apart)
+
+
+def test_signals_are_heard_when_programs_are_gone():
+    """Whatever a library sets up for its own, and takes away with it."""
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None])
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "relu", [value], [result])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    heard = []
+    for engine in OTHERS:
+        programs = [engines.compiled(model, engine, "float32") for _ in range(3)]
+        while programs:  # in the order they came
+            [found] = programs.pop(0)(np.float32([-1, 2]))
+            np.testing.assert_array_equal(found, [0, 2])
+        before = signal.signal(signal.SIGUSR1, lambda *_: heard.append(engine))
+        signal.raise_signal(signal.SIGUSR1)
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == OTHERS
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("workdir", type=Path)
     parser.add_argument("method")
     parser.add_argument("--epochs", type=float, default=4.0)
+    parser.add_argument("--eval_every", type=float, default=4.0, help="epochs")
     parser.add_argument("--sync_bn", action="store_true")
     parser.add_argument("--num_devices", type=int, default=0)
     parser.add_argument("--stop_at", type=int, default=0, help="a student's step, in process 1")
@@ -53,7 +54,7 @@ def main() -> int:
         num_epochs=arguments.epochs,
         batch_size=8,
         learning_rate=0.01,
-        eval_every=4.0,
+        eval_every=arguments.eval_every,
     )
     config.num_devices, config.input.eval_batch_size = arguments.num_devices, 8
     config.allow_weak_teacher = True

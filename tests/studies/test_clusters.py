@@ -17,15 +17,11 @@ from jax_irkd.studies.attempts import DONE, FAILED, STOPPED, Status
 from tests.helpers.short_runs import kill_when, tasks_in, touch
 
 
-SCHEDULERS = []  # Dask's worker, should it fail to close, ends the process if no scheduler is left
-
-
 @contextlib.contextmanager
 def _dask():
     distributed = pytest.importorskip("distributed")
     options = {"processes": False, "dashboard_address": None, "n_workers": 1}
     with distributed.LocalCluster(**options, threads_per_worker=4, silence_logs=50) as cluster:
-        SCHEDULERS.append(cluster.scheduler)
         yield cluster.scheduler_address
 
 
