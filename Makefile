@@ -17,6 +17,8 @@ BUILD := $(BIN)/python -m jax_irkd.build
 DEMO_SUBJECTS := 1-20,25,27,28,31,34,35,38
 TEST_SUBJECTS := 3,6,7,10,11,12,20-24,26,29,30,32,33,36,37,39,40
 DISTILLED ?= fitnet
+# Of the tests: one more than two cores, as some of them wait.
+WORKERS ?= 3
 
 .PHONY: setup shell demo large-data gesture-data untrimmed-data start-weights test test-fast lint format docs chaos bench gpu-check gpu-check-quick gpu-wheels clean
 
@@ -74,11 +76,11 @@ test test-fast chaos: export PYTHONDONTWRITEBYTECODE =
 
 # A file stays with one worker, which compiles its programs once; the order is tests/conftest.py's.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 # Without what takes long; every room has tests left.
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder -m 'not slow'
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile --no-loadscope-reorder -m 'not slow'
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(SOURCES)
@@ -94,7 +96,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff format $(SOURCES)
 
 chaos: $(VENV)/.test
-	CHAOS=1 $(BIN)/python -m pytest tests/training/test_chaos.py tests/training/test_full_disk.py tests/surprises/test_mutations.py --timeout=3600 -v
+	CHAOS=1 $(BIN)/python -m pytest tests/training/test_chaos.py tests/training/test_full_disk.py tests/training/test_methods.py tests/surprises/test_mutations.py --timeout=3600 -v
 
 # Half of docs/performance.md in a quarter of an hour; ARGS=--all: the rest too, ARGS=--quick: two minutes.
 bench: setup

@@ -23,7 +23,7 @@ def losses(folder) -> list[float]:
 
 def evaluations(folder) -> np.ndarray:
     found = [line for line in read_log(folder) if line["kind"] == "eval"]
-    return np.array([(line["step"], line["top1"], line["loss"]) for line in found])
+    return np.array([(line["step"], line["top1"], line["nll"]) for line in found])
 
 
 def run(workdir, method, *options, devices=1, **environment):

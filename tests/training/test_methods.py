@@ -1,5 +1,7 @@
 """`method=NAME` to an update by the path of the main command: every method, all joined."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +69,7 @@ def one_update(method: str):
     return before, state, {name: float(value) for name, value in terms.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.skipif("CHAOS" not in os.environ, reason="make chaos")
 def test_all_methods_compose():
     method = "+".join(distillers.names())
     before, state, terms = one_update(method)
