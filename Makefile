@@ -80,7 +80,7 @@ test: $(VENV)/.test
 
 # Without what takes long; every room has tests left.
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile --no-loadscope-reorder -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder -m 'not slow'
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(SOURCES)

@@ -237,6 +237,7 @@ def _texts() -> str:
     return "\n".join(found)
 
 
+@pytest.mark.slow
 def test_troubleshooting_names_messages_that_there_are():
     page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
     messages = re.findall(r"^\| `([^`]+)` \|", page, re.M)

@@ -71,6 +71,7 @@ def method(request, tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_a_method_is_one_file(method):
     """It is named, its fields are flags, it fits both networks, and its gradient reaches them."""
     assert fields_of(method) == {"weight": 1.0}

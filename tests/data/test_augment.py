@@ -42,6 +42,7 @@ def test_resizing_agrees_with_jax_image(frames, resolution):
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resolution", [16, 31, 80])
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("offset", [(0, 0), (1, 1), (0.5, 0.25)])

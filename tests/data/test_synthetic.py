@@ -158,6 +158,7 @@ def test_mpeg4(tmp_path):
     assert sum(frame.key_frame for frame in decode(path)) < len(decode(path)) / 4
 
 
+@pytest.mark.slow
 def test_every_class_can_be_filmed_and_moves():
     for action in range(1, 11):
         rgb, infrared = staging.film(ClipNumbers(1, 1 + action % 3, 4, 2, action), 1)

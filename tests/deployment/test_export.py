@@ -195,6 +195,7 @@ def test_commands_say_what_is_wrong(run, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_mismatch_is_never_written(run, tmp_path, monkeypatch, capsys):
     """A program that is wrong by 0.001 stands in for a faulty exporter."""
     honest = program.stablehlo
@@ -303,6 +304,7 @@ def test_smaller_networks_say_what_they_lose(run, tmp_path, bits, monkeypatch, c
     assert 0 < accuracy["largest_change"] < 0.2 and accuracy["agreement"] > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "scale"), [((40, 48), 0.8), ((40, 48), 0.7), ((33, 48), 0.97)])
 def test_preprocessing_is_that_of_the_evaluation(size, scale):
     clips = np.random.default_rng(0).integers(0, 256, (2, 2, *size, 1), dtype=np.uint8)

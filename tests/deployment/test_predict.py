@@ -174,6 +174,7 @@ def test_what_decides_between_clip_and_timeline(folder, command):
     assert kinds == ["clip", "timeline"] * 2
 
 
+@pytest.mark.slow
 def test_files_for_programs_and_people(folder, command, tmp_path):
     out, seen = tmp_path / "out", tmp_path / "seen"
     code, _, _ = command(folder / "*_ir.avi", f"--out={out}", f"--annotate={seen}")

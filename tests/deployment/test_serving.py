@@ -278,6 +278,7 @@ def test_an_address_that_is_not_this_machines():
         Server(Address("no.such.host.invalid", 1))
 
 
+@pytest.mark.slow
 def test_viewers_of_a_command_that_fails_cost_no_traceback(monkeypatch, caplog):
     """It ends before the stream does; and one of them, a phone asleep, does not read."""
     monkeypatch.setattr(serving, "GOODBYE", 0.2)

@@ -248,6 +248,7 @@ def test_a_carry_of_float32_stays(title):
     assert total.dtype == found.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_a_learned_temperature():
     pair, labels = draw("dkd_loss"), jnp.asarray(LABELS)
 

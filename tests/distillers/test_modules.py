@@ -399,6 +399,7 @@ def test_labels_are_checked():
             distiller.init(jax.random.key(0), STUDENT, TEACHER, LABELS.at[0].set(5))
 
 
+@pytest.mark.slow
 def test_importing_a_loss_loads_nothing_heavy():
     heavy = ["orbax", "grain", "tensorflow_datasets", "cv2", "matplotlib", "tensorflow", "av"]
     code = f"""

@@ -54,6 +54,7 @@ def cross_entropy():
     return -np.mean(reference.log_softmax(STUDENT.logits)[np.arange(4), LABELS])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kept", "weight", "temperature"), [(0.1, 0.9, 4.0), (0.5, 0.5, 1.0)])
 def test_soft_targets_beside_part_of_the_cross_entropy(kept, weight, temperature):
     found, _ = terms(
@@ -69,6 +70,7 @@ def test_soft_targets_beside_part_of_the_cross_entropy(kept, weight, temperature
     assert set(terms("st")[0]) == {"st"}
 
 
+@pytest.mark.slow
 def test_sums_over_stages_and_the_last_stage():
     each = [reference.at(maps(STUDENT, stage), maps(TEACHER, stage)) for stage in STAGES]
     np.testing.assert_allclose(terms("at", "at.reduce=sum")[0]["at"], 1000 * sum(each), rtol=1e-4)

@@ -222,6 +222,7 @@ def test_doctor_reckons_as_inspect_does(monkeypatch, times, colour):
     assert (f"{times * largest / 1e9:.1f} GB are there" in line.text) == (colour != GREEN)
 
 
+@pytest.mark.slow
 def test_a_paper_set_up_from_scratch_is_worth_knowing():
     lines = checkup.check_weights(ntu.get_config("method=ours"))
     assert colours(lines) == [YELLOW, YELLOW]

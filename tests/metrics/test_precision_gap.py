@@ -27,6 +27,7 @@ def test_a_draw_is_the_map_of_its_clips():
     np.testing.assert_allclose(got, wanted, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_interval_against_a_plain_bootstrap():
     teachers, baselines, students = (
         [_scores(skill, 10 * place + seed) for seed in (0, 1)]

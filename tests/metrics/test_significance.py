@@ -81,6 +81,7 @@ def test_seeds_widen_the_interval():
     assert both.high - both.low > 5 * (clips.high - clips.low)
 
 
+@pytest.mark.slow
 def test_bootstrap_is_deterministic_and_covers():
     rng = np.random.default_rng(4)
     hits = 0

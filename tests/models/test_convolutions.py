@@ -18,6 +18,7 @@ def direct(maps, kernel):
     return lax.conv_general_dilated(maps, kernel, (2, 2), around, dimension_numbers=layout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(4, 4), (7, 7), (6, 5), (1, 2)])
 def test_with_stride_it_is_the_convolution_and_its_gradients(size):
     maps, kernel = normal(3, *size, 5, seed=0), normal(3, 3, 5, 4, seed=1)
@@ -29,6 +30,7 @@ def test_with_stride_it_is_the_convolution_and_its_gradients(size):
         np.testing.assert_allclose(ours, plain, atol=3e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "platform"),
     [
@@ -57,6 +59,7 @@ def test_the_stem_is_the_convolution_and_its_gradients(shape, platform, monkeypa
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [16, 64])
 def test_where_the_stem_reads_pixels_and_where_blocks(width):
     """On a TPU XLA takes minutes to compile the gradient of a kernel of 7x7 pixels."""

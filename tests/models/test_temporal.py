@@ -67,6 +67,7 @@ def test_a_lone_segment_has_zeros_for_neighbours(kind):
     np.testing.assert_array_equal(shifted[..., count:], maps[..., count:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shift", "causal"])
 def test_gradient_is_the_shift_back(kind):
     maps, weight = networks.normal(6, 2, 1, 8), networks.normal(6, 2, 1, 8, seed=1)

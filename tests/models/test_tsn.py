@@ -100,6 +100,7 @@ def test_dropout_is_for_training_only():
     )
 
 
+@pytest.mark.slow
 def test_dropout_keeps_the_mean():
     clips = networks.normal(1, 1, 40, 40, 3)
     network = _network(dropout=0.8, norm=False)

@@ -485,6 +485,7 @@ def _study(folder, seeds=3, clips=120):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_of_a_study_speaks_for_all_its_seeds(tmp_path):
     _study(tmp_path)
     sections = {"ours": _sections()[:1], "": _sections()[3:]}

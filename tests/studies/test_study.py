@@ -60,6 +60,7 @@ def done(predictions):
     return dict.fromkeys(predictions, Status(DONE))
 
 
+@pytest.mark.slow
 def test_figures_by_hand(tmp_path):
     generated(tmp_path, PREDICTIONS, LABELS)
     found = outputs.write_outputs(tmp_path, plan(tmp_path), done(PREDICTIONS))

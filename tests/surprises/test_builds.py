@@ -26,6 +26,7 @@ CONFIG = ("ntu_rgbd_ir", "ten")
 BUILDER = "jax_irkd.tfds_builders._shared.builder.PairedBuilder"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keys", "workers"), [("ab", 1), ("b", 4)])
 def test_a_decoder_that_crashes_never_takes_the_build_with_it(tmp_path, keys, workers):
     tasks = [EncodingTask(key, "train", "1", None) for key in keys]

@@ -118,6 +118,7 @@ def test_an_encrypted_archive_with_the_split_file(raw):
         videos.scan(raw)
 
 
+@pytest.mark.slow
 def test_the_inventory_finds_what_the_build_will(raw):
     for name in ("0002-L", "0291-M"):
         write_video(video_path(raw, name, "rgb"), 45)
