@@ -75,12 +75,13 @@ start-weights: setup
 test test-fast chaos: export PYTHONDONTWRITEBYTECODE =
 
 # A file stays with one worker, which compiles its programs once; the order is tests/conftest.py's.
+PYTEST := $(BIN)/python -m pytest --dist=loadfile --no-loadscope-reorder
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
+	$(PYTEST) -n $(WORKERS)
 
 # Without what takes long; every room has tests left.
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder -m 'not slow'
+	$(PYTEST) -n 2 -m 'not slow'
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(SOURCES)

@@ -23,8 +23,8 @@ from jax_irkd.detection.quiet import SHARE, measure, share_of, together
 from jax_irkd.detection.rows import Row
 from jax_irkd.detection.watching import Watched, clock_of, watched
 from jax_irkd.host import devices
+from jax_irkd.pku_mmd.annotations import CLASSES
 from jax_irkd.runs.network import load_network
-from jax_irkd.tfds_builders.pku_mmd_ir.annotations import CLASSES
 
 WAYS = ("without", "with", "ignored")
 THRESHOLDS = (0.5, 0.3, 0.7)

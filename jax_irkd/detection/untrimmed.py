@@ -29,11 +29,11 @@ from jax_irkd.detection.watching import clock_of, watched
 from jax_irkd.errors import UserError, plural
 from jax_irkd.host.files import expanded
 from jax_irkd.host.terminal import Progress, console
+from jax_irkd.pku_mmd import untrimmed
 from jax_irkd.reporting import sections, write
 from jax_irkd.reporting.wording import percent
 from jax_irkd.runs.network import load_network
 from jax_irkd.runs.results import save_results
-from jax_irkd.tfds_builders.pku_mmd_ir import untrimmed
 from jax_irkd.training.evaluation import Network
 from jax_irkd.video import grid
 

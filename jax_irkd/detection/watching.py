@@ -11,7 +11,7 @@ from jax_irkd.data.spec import BACKGROUND, background_of
 from jax_irkd.detection.scoring import make_watch
 from jax_irkd.host.terminal import console
 from jax_irkd.metrics.calibration import Calibration
-from jax_irkd.tfds_builders.pku_mmd_ir import annotations, untrimmed
+from jax_irkd.pku_mmd import annotations, untrimmed
 from jax_irkd.training.evaluation import Network
 from jax_irkd.training.setup import frame_sizes
 from jax_irkd.video import windows

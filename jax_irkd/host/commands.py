@@ -33,6 +33,7 @@ from jax_irkd.host.interrupts import (
     leave_with,
     leaving_at_once,
     listening,
+    sent_again,
 )
 
 MISTAKE, CTRL_C, NOBODY_READS = 2, 130, 141
@@ -55,7 +56,8 @@ def run(
     pressed = _CtrlC()
     _speak_plainly()
     try:
-        with pressed.heard(), listening() if resumes else contextlib.nullcontext():
+        ending = listening() if resumes else contextlib.nullcontext()
+        with sent_again(), pressed.heard(), ending:
             code = _carry_out(body, sys.argv[1:] if argv is None else list(argv))
     except BaseException as error:
         code = _last_words(error, pressed.seen, f"; {AGAIN}" if resumes else "")

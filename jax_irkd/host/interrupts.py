@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 
 INTERRUPTED = 75  # exit code: the state is saved, the same command continues (EX_TEMPFAIL)
+_MOMENT = 0.05  # seconds
 _NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # as far as the system has them
 ENDING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
@@ -27,6 +28,35 @@ class Ended(BaseException):
 
     def __init__(self, name: str):
         super().__init__(f"{name}: stopped; run the same command again to continue")
+        self.signal = name
+
+
+@contextlib.contextmanager
+def sent_again() -> Iterator[None]:
+    """Until the block ends, an exception of a signal that Python drops comes once more.
+
+    It drops what is raised in a finaliser or in a callback of the garbage collector, as JAX has
+    one. The signal is sent again a moment later, when the main thread is elsewhere.
+    """
+    before = sys.unraisablehook
+
+    def hook(dropped) -> None:
+        number = _number_of(dropped.exc_value)
+        if number is None:
+            return before(dropped)
+        threading.Timer(_MOMENT, signal.raise_signal, [number]).start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _number_of(error: BaseException | None) -> int | None:
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    return signal.Signals[error.signal] if isinstance(error, Ended) else None
 
 
 class StopRequest:

@@ -13,11 +13,11 @@ from jax_irkd.configs import custom
 from jax_irkd.data import loading
 from jax_irkd.data.synthetic.raw_ntu import number_of, picture, write_video, zip_folder
 from jax_irkd.errors import UserError
-from jax_irkd.tfds_builders._shared.finding import film_name
 from jax_irkd.tfds_builders.folder_ir import clips
 from jax_irkd.tfds_builders.folder_ir.folder_ir_dataset_builder import Builder
 from jax_irkd.tfds_builders.folder_ir.folder_ir_dataset_builder_test import *  # noqa: F403
 from jax_irkd.training.setup import make_reader
+from jax_irkd.video.finding import film_name
 
 
 def write_mp4(path, frames, infrared):

@@ -18,8 +18,8 @@ from jax_irkd.data.synthetic.raw_ntu import (
     plant_ntu_faults,
     write_video,
 )
-from jax_irkd.tfds_builders._shared.finding import film_name
 from jax_irkd.tfds_builders.ntu_rgbd_ir import names
+from jax_irkd.video.finding import film_name
 
 
 def run(raw, out, *flags, dataset="ntu_rgbd_ir"):

@@ -17,9 +17,10 @@ from jax_irkd import build, tfds_builders
 from jax_irkd.data.synthetic.raw_ntu import ntu_tree
 from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders._shared import pool
-from jax_irkd.tfds_builders._shared.cache import Cache, EncodingResult, EncodingTask, Record, Skip
+from jax_irkd.tfds_builders._shared.cache import Cache, EncodingResult, EncodingTask, Record
 from jax_irkd.tfds_builders._shared.lock import locked
 from jax_irkd.tfds_builders._shared.options import VARIABLE, BuildOptions
+from jax_irkd.video.finding import Skip
 from tests.helpers import ROOT
 
 TFDS = Path(sys.executable).with_name("tfds")

@@ -338,6 +338,42 @@ sys.exit(commands.run(body))
     assert ended.stderr in ("interrupted\n", f"interrupted; {commands.AGAIN}\n")
 
 
+WHERE_PYTHON_DROPS_IT = """
+import gc, os, signal, sys, time
+from jax_irkd.host import commands
+place, number = sys.argv[1], getattr(signal, sys.argv[2])
+
+def send():
+    gc.callbacks.clear()
+    os.kill(os.getpid(), number)
+    sum(range(1000))
+
+class Finalised:
+    def __del__(self):
+        send()
+
+def body(argv):
+    if place == "finaliser":
+        Finalised()
+    else:
+        gc.callbacks.append(lambda phase, info: send())
+        gc.collect()
+    print("dropped", flush=True)
+    time.sleep(60)
+sys.exit(commands.run(body, resumes=True))
+"""
+
+
+@pytest.mark.parametrize("place", ["finaliser", "collection"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_python_drops_comes_again(place, name):
+    ended = python(WHERE_PYTHON_DROPS_IT, place, name)
+    assert ended.stdout == "dropped\n"
+    said = "interrupted" if name == "SIGINT" else "SIGTERM: stopped"
+    assert ended.stderr == f"{said}; {commands.AGAIN}\n"
+    assert ended.returncode == (130 if name == "SIGINT" else 75)
+
+
 SPEAKING = """
 import sys
 from jax_irkd.host import commands, parsing

@@ -8,8 +8,8 @@ import pytest
 from jax_irkd.data.synthetic import actors, performances, stories, untrimmed
 from jax_irkd.data.synthetic.stories import NOTHING, SIT_DOWN, STAND_UP, Piece
 from jax_irkd.detection.rows import Row
-from jax_irkd.tfds_builders.pku_mmd_ir import annotations
-from jax_irkd.tfds_builders.pku_mmd_ir.untrimmed import pku_videos
+from jax_irkd.pku_mmd import annotations
+from jax_irkd.pku_mmd.untrimmed import pku_videos
 from tests.helpers.films import iterate_frames
 
 

@@ -18,8 +18,8 @@ from jax_irkd.detection.protocol import evaluate
 from jax_irkd.detection.rows import read_folder
 from jax_irkd.errors import UserError
 from jax_irkd.metrics import calibration
-from jax_irkd.tfds_builders.pku_mmd_ir.annotations import CLASSES
-from jax_irkd.tfds_builders.pku_mmd_ir.untrimmed import pku_videos
+from jax_irkd.pku_mmd.annotations import CLASSES
+from jax_irkd.pku_mmd.untrimmed import pku_videos
 from jax_irkd.video import windows
 from tests.helpers import fakes
 from tests.helpers.shared_programs import shared_programs  # noqa: F401

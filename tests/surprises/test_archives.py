@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from jax_irkd.errors import UserError
-from jax_irkd.tfds_builders._shared.finding import film_name, find
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders.folder_ir import clips as folder_clips
 from jax_irkd.tfds_builders.ntu_rgbd_ir import clips as ntu_clips
@@ -18,6 +17,7 @@ from jax_irkd.video import formats
 from jax_irkd.video.archives import Member, base_name, find_files, name_of, open_source, size_of
 from jax_irkd.video.decoding import Film
 from jax_irkd.video.faults import VideoError
+from jax_irkd.video.finding import film_name, find
 from jax_irkd.video.playback import find_videos
 
 KEY = "S001C001P001R001A001"

@@ -8,9 +8,11 @@ from jax_irkd import build
 from jax_irkd.data.synthetic.raw_ntu import write_video
 from jax_irkd.data.synthetic.raw_pku import label_path, pku_tree, video_path, write_split
 from jax_irkd.errors import UserError
+from jax_irkd.pku_mmd.annotations import looks_like_labels, parse_labels
+from jax_irkd.pku_mmd.files import scan
+from jax_irkd.pku_mmd.texts import SPLIT_FILES
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders.pku_mmd_ir import inventory, videos
-from jax_irkd.tfds_builders.pku_mmd_ir.annotations import looks_like_labels, parse_labels
 from tests.helpers import made_films as films
 from tests.surprises.test_archives import encrypted
 
@@ -27,7 +29,7 @@ def raw(tmp_path):
         label = label_path(root, name)
         label.parent.mkdir(parents=True, exist_ok=True)
         label.write_text("8,11,30,2\n3,41,60,2\n")
-    for name in videos.SPLIT_FILES:
+    for name in SPLIT_FILES:
         split = root / "Split" / name
         split.parent.mkdir(parents=True, exist_ok=True)
         write_split(split, ["0002-L"], ["0291-M"])
@@ -49,7 +51,7 @@ def raw(tmp_path):
 def test_rows_that_cannot_be_are_named(raw, row, reason):
     label = label_path(raw, "0002-L")
     label.write_text(f"{row}\n3,41,60,2\n")
-    found = videos.scan(raw)
+    found = scan(raw)
     assert found.labels["0002-L"].dropped == [(row, reason)]
     tasks, skipped = videos.tasks_of(found, BuildOptions())
     assert len(tasks) == 2
@@ -68,16 +70,16 @@ def test_two_label_files_for_a_video(raw):
     copy = raw / "old labels" / first.name
     copy.parent.mkdir()
     copy.write_text(first.read_text())
-    assert not videos.scan(raw).notes  # The same rows twice are no news.
+    assert not scan(raw).notes  # The same rows twice are no news.
     copy.write_text("9,1,5,2\n")
-    (note,) = videos.scan(raw).notes
+    (note,) = scan(raw).notes
     assert (note.name, note.reason) == ("0002-L", "two label files")
     assert str(first) in note.detail and str(copy) in note.detail
 
 
 def test_an_empty_label_file_is_named(raw):
     label_path(raw, "0002-L").write_text("\n")
-    (note,) = videos.scan(raw).notes
+    (note,) = scan(raw).notes
     assert note.reason == "empty label file" and note.name.endswith("0002-L.txt")
 
 
@@ -93,7 +95,7 @@ def test_a_label_file_that_is_none_is_not_called_absent(raw, content):
         (raw / "labels.zip").write_bytes(data)
     else:
         path.write_text(content)
-    _, skipped = videos.tasks_of(videos.scan(raw), BuildOptions())
+    _, skipped = videos.tasks_of(scan(raw), BuildOptions())
     (why,) = [skip.detail for skip in skipped if skip.reason == "no annotation"]
     assert "0002-L.txt" in why and "no label file" not in why
 
@@ -103,10 +105,10 @@ def test_two_different_split_files_are_refused(raw):
     copy = raw / "a" / "cross-view.txt"
     copy.parent.mkdir()
     copy.write_text(split.read_text())
-    assert videos.scan(raw).splits["0002-L"] == "train_subjects_train_views"
+    assert scan(raw).splits["0002-L"] == "train_subjects_train_views"
     write_split(copy, ["0291-M"], ["0002-L"])
     with pytest.raises(UserError, match=r"two different files cross-view\.txt: .* and .*; keep"):
-        videos.scan(raw)
+        scan(raw)
 
 
 def test_an_encrypted_archive_with_the_split_file(raw):
@@ -115,7 +117,7 @@ def test_an_encrypted_archive_with_the_split_file(raw):
     with pytest.raises(
         UserError, match=r"no cross-view\.txt in .*split\.zip: 2 files are encrypted"
     ):
-        videos.scan(raw)
+        scan(raw)
 
 
 @pytest.mark.slow
@@ -142,7 +144,7 @@ def test_the_inventory_finds_what_the_build_will(raw):
 def test_an_instance_cut_off_at_the_end_is_named(tmp_path):
     pku_tree(tmp_path, train=(2,), validation=(291,), views="LM")
     label_path(tmp_path, "0002-L").write_text("8,11,30,2\n3,81,95,2\n")
-    found = videos.scan(tmp_path)
+    found = scan(tmp_path)
     tasks, _ = videos.tasks_of(found, BuildOptions())
     done = videos.encode(tasks[0])
     assert [record.key for record in done.records] == ["0002-L-000", "0002-L-001"]

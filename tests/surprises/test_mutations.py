@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from jax_irkd.data.synthetic.raw_ntu import write_video
+from jax_irkd.pku_mmd.annotations import looks_like_labels, parse_labels
 from jax_irkd.tfds_builders._shared import encoding
-from jax_irkd.tfds_builders._shared.finding import find
-from jax_irkd.tfds_builders.pku_mmd_ir.annotations import looks_like_labels, parse_labels
 from jax_irkd.video.decoding import Film
 from jax_irkd.video.faults import VideoError
+from jax_irkd.video.finding import find
 from tests.helpers import made_films as films
 from tests.test_fuzz import mutate
 

@@ -9,12 +9,12 @@ from jax_irkd.data.synthetic.raw_ntu import number_of, picture, truncate, write_
 from jax_irkd.deployment import answers, prediction
 from jax_irkd.deployment.prediction import VideoSettings
 from jax_irkd.tfds_builders._shared import pairs
-from jax_irkd.tfds_builders._shared.finding import film_name, find
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders.pku_mmd_ir.videos import on_own_clock
 from jax_irkd.video import grid, timing
 from jax_irkd.video.decoding import Film
 from jax_irkd.video.faults import VideoError
+from jax_irkd.video.finding import film_name, find
 from jax_irkd.video.streams import Stream
 from tests.deployment.test_predict import Reader
 from tests.helpers import made_films as films

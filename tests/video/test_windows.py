@@ -8,7 +8,7 @@ import pytest
 from jax_irkd.data.synthetic.raw_ntu import number_of, truncate, write_video
 from jax_irkd.data.synthetic.raw_pku import pku_tree, video_path
 from jax_irkd.errors import UserError
-from jax_irkd.tfds_builders.pku_mmd_ir import untrimmed
+from jax_irkd.pku_mmd import untrimmed
 from jax_irkd.video import faults, grid, timing, windows
 from tests.helpers import films
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jax_irkd.errors import UserError
+from jax_irkd.video.finding import Skip
 
 MAGIC = b"IRKDCLIP"
 HEADER = struct.Struct("<8sII")  # Magic, length of the JSON header, CRC-32 of all that follows.
@@ -39,14 +40,6 @@ class Record(NamedTuple):
     key: str
     scalars: dict[str, int | str]
     frames: dict[str, list[bytes]]
-
-
-class Skip(NamedTuple):
-    """Something left out, and why. `reason` groups, `detail` explains."""
-
-    name: str
-    reason: str
-    detail: str
 
 
 class EncodingResult(NamedTuple):

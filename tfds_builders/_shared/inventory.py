@@ -14,13 +14,13 @@ from rich.table import Table
 
 from jax_irkd.data.spec import CHANNELS
 from jax_irkd.tfds_builders._shared import pool
-from jax_irkd.tfds_builders._shared.cache import Skip
 from jax_irkd.tfds_builders._shared.encoding import FrameStorage, encode_jpeg
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders._shared.pairs import length_notes
 from jax_irkd.video.archives import Found, base_name, held
 from jax_irkd.video.decoding import Facts, Film
 from jax_irkd.video.faults import VideoError, named_faults
+from jax_irkd.video.finding import Skip
 
 SAMPLES, SAMPLE_FRAMES = 3, 96
 FILES_PER_WORKER = 200  # headers to be read before another process is worth its start

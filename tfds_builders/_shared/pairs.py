@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from jax_irkd.tfds_builders._shared.cache import EncodingResult, Record, Skip
+from jax_irkd.tfds_builders._shared.cache import EncodingResult, Record
 from jax_irkd.tfds_builders._shared.crops import crop_for
 from jax_irkd.tfds_builders._shared.encoding import EncodedClip, FrameStorage, encode_film, settled
 from jax_irkd.tfds_builders._shared.options import BuildOptions
@@ -10,6 +10,7 @@ from jax_irkd.tfds_builders._shared.report import NO_COLOUR
 from jax_irkd.video.archives import Found, Source, Stills, held, name_of, open_source
 from jax_irkd.video.decoding import Film
 from jax_irkd.video.faults import VideoError, named_faults
+from jax_irkd.video.finding import Skip
 from jax_irkd.video.pixels import COLOURLESS
 from jax_irkd.video.timing import Timing, span_of
 

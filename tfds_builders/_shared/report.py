@@ -5,7 +5,8 @@ import dataclasses
 import json
 from typing import Any
 
-from jax_irkd.tfds_builders._shared.cache import EncodingSummary, Skip
+from jax_irkd.tfds_builders._shared.cache import EncodingSummary
+from jax_irkd.video.finding import Skip
 
 # A remark on a clip; when nearly all clips have it, the wrong files were given.
 NO_COLOUR = "RGB without colour"

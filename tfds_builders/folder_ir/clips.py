@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jax_irkd.errors import UserError
-from jax_irkd.tfds_builders._shared.cache import EncodingResult, EncodingTask, Skip
+from jax_irkd.tfds_builders._shared.cache import EncodingResult, EncodingTask
 from jax_irkd.tfds_builders._shared.crops import require_crops
-from jax_irkd.tfds_builders._shared.finding import duplicate, film_name, find
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders._shared.pairs import FRAMES, encode_alone, encode_pair, unpaired
 from jax_irkd.video.archives import ARCHIVE_SUFFIX, Found, Source, name_of
+from jax_irkd.video.finding import Skip, duplicate, film_name, find
 from jax_irkd.video.formats import composed
 
 SPLITS = ("train", "test")

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jax_irkd.errors import UserError
-from jax_irkd.tfds_builders._shared.cache import EncodingResult, EncodingTask, Skip
+from jax_irkd.tfds_builders._shared.cache import EncodingResult, EncodingTask
 from jax_irkd.tfds_builders._shared.crops import require_crops
-from jax_irkd.tfds_builders._shared.finding import duplicate, film_name, find
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders._shared.pairs import encode_pair, unpaired
 from jax_irkd.tfds_builders.ntu_rgbd_ir.names import ClipName, parse
 from jax_irkd.video.archives import Found, name_of
+from jax_irkd.video.finding import Skip, duplicate, film_name, find
 
 
 class NtuScan(NamedTuple):

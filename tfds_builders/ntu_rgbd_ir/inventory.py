@@ -3,7 +3,6 @@
 import collections
 from pathlib import Path
 
-from jax_irkd.tfds_builders._shared.cache import Skip
 from jax_irkd.tfds_builders._shared.inventory import (
     MODALITIES,
     Inventory,
@@ -15,6 +14,7 @@ from jax_irkd.tfds_builders._shared.inventory import (
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders._shared.pairs import SHORT_CLIP
 from jax_irkd.tfds_builders.ntu_rgbd_ir import clips, names
+from jax_irkd.video.finding import Skip
 
 
 def take(folder: Path, config: str, classes: int, options: BuildOptions, out: Path) -> Inventory:

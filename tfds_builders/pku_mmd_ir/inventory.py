@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jax_irkd.tfds_builders._shared.cache import Skip
+from jax_irkd.pku_mmd.files import CAMERAS, SPLITS, PkuScan, scan
 from jax_irkd.tfds_builders._shared.inventory import (
     MODALITIES,
     Inventory,
@@ -13,6 +13,7 @@ from jax_irkd.tfds_builders._shared.inventory import (
 )
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders.pku_mmd_ir import videos
+from jax_irkd.video.finding import Skip
 
 VIDEOS, INSTANCES, MEAN_FRAMES, MEAN_INSTANCE = 1_076, 21_545, 4_937, 115
 SHORT_VIDEO = 300
@@ -20,7 +21,7 @@ SHORT_VIDEO = 300
 
 def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
     """Videos by view and modality, annotations, what is missing or odd, and an estimate."""
-    found = videos.scan(folder)
+    found = scan(folder)
     tasks, skipped = videos.tasks_of(found, options)
     files = {(name, kind): pair[kind] for name, pair in found.videos.items() for kind in pair}
     headers, unreadable = read_headers(files, options.processes)
@@ -57,14 +58,14 @@ def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
             f"{INSTANCES:,} instances annotated, {usable} of them in complete videos; "
             f"{found.archives} archives read in place"
         ],
-        columns=["view", "RGB", "infrared", "labels", *map(_short, videos.SPLITS)],
-        rows=[_row(found, view) for view in videos.CAMERAS],
+        columns=["view", "RGB", "infrared", "labels", *map(_short, SPLITS)],
+        rows=[_row(found, view) for view in CAMERAS],
         problems=problems,
         estimate=estimate(samples, len(tasks), decoded, stored, options, out, complete),
     )
 
 
-def _past_the_end(found: videos.PkuScan, tasks: list, headers: dict) -> list[Skip]:
+def _past_the_end(found: PkuScan, tasks: list, headers: dict) -> list[Skip]:
     """Rows that the build will leave out because less than half of them is on film."""
     problems = []
     for task in tasks:
@@ -83,9 +84,9 @@ def _short(split: str) -> str:
     return split.replace("_subjects_", "/").removesuffix("_views")
 
 
-def _row(found: videos.PkuScan, view: str) -> list[str]:
+def _row(found: PkuScan, view: str) -> list[str]:
     own = {name: pair for name, pair in found.videos.items() if name.endswith(view)}
     cells = [sum(kind in pair for pair in own.values()) for kind in MODALITIES]
     cells.append(sum(name.endswith(view) for name in found.labels))
-    cells += [sum(found.splits.get(name) == split for name in own) for split in videos.SPLITS]
+    cells += [sum(found.splits.get(name) == split for name in own) for split in SPLITS]
     return [view, *map(str, cells)]

@@ -12,11 +12,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jax_irkd.data.spec import BACKGROUND
+from jax_irkd.pku_mmd import annotations
+from jax_irkd.pku_mmd.files import SPLITS, scan
 from jax_irkd.tfds_builders._shared.builder import BuildPlan, PairedBuilder
-from jax_irkd.tfds_builders._shared.cache import Skip
 from jax_irkd.tfds_builders._shared.inventory import Inventory
 from jax_irkd.tfds_builders._shared.report import Report
-from jax_irkd.tfds_builders.pku_mmd_ir import annotations, inventory, videos
+from jax_irkd.tfds_builders.pku_mmd_ir import inventory, videos
+from jax_irkd.video.finding import Skip
 
 
 class Builder(PairedBuilder):
@@ -24,7 +26,7 @@ class Builder(PairedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "Four physical splits for both protocols."}
-    SPLITS = videos.SPLITS
+    SPLITS = SPLITS
     TASKS_PER_SHARD = 4  # Videos of about twenty instances.
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Request PKU-MMD phase 1 at https://www.icst.pku.edu.cn/struct/Projects/PKUMMD.html and download
@@ -49,7 +51,7 @@ class Builder(PairedBuilder):
         return inventory.take(manual_dir, self.options, self.config_folder)
 
     def plan(self, manual_dir: Path) -> BuildPlan:
-        found = videos.scan(manual_dir)
+        found = scan(manual_dir)
         tasks, skipped = videos.tasks_of(found, self.options)
         repaired = [
             Skip(name, reason, f"row {row}")

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jax_irkd.errors import UserError
+from jax_irkd.pku_mmd.files import scan
 from jax_irkd.video.archives import Source
 from jax_irkd.video.decoding import Film
+from jax_irkd.video.timing import SAME_CLOCK, Timing, place_of, span_of, time_of
 
 PROTOCOLS = {"cross_subject": 0, "cross_view": 2}  # Position of train/test in a split's name.
 
@@ -56,16 +58,30 @@ class AnnotatedClock:
         self.rate = self._rgb.rate  # annotated frames per second
 
     def __call__(self, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-        from jax_irkd.tfds_builders.pku_mmd_ir.videos import on_own_clock
-
         return on_own_clock(list(spans), self._own, self._rgb)
+
+
+def on_own_clock(
+    spans: list[tuple[int, int]], rgb: Timing, infrared: Timing
+) -> list[tuple[int, int]]:
+    """Annotated frames, which are RGB frames, as the infrared frames of the same moments.
+
+    The same numbers where both films show equally many frames a second on one clock.
+    """
+    first, second, same = span_of(rgb, infrared)
+    alike = same and rgb.steady and infrared.steady
+    if alike and abs(rgb.rate - infrared.rate) <= SAME_CLOCK * rgb.rate:
+        return spans
+    pace = 1.0 if same and rgb.timed else second / first
+    moved = [
+        (place_of(infrared, pace * time_of(rgb, start)), place_of(infrared, pace * time_of(rgb, e)))
+        for start, e in spans
+    ]
+    return [(start, max(start + 1, stop)) for start, stop in moved]
 
 
 def _annotated(folder: str | Path, protocol: str, part: str):
     """A scan of the folder, and the rows by video."""
-    # Knowledge of the raw layout lives with the builder; nothing else here needs it.
-    from jax_irkd.tfds_builders.pku_mmd_ir.videos import scan
-
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol {protocol!r}; choose one of {sorted(PROTOCOLS)}")
     if part not in ("train", "test"):

@@ -1,8 +1,7 @@
 """PKU-MMD's text files among others of the same names: labels, splits, class names."""
 
 from jax_irkd.errors import UserError
-from jax_irkd.tfds_builders._shared.cache import Skip
-from jax_irkd.tfds_builders.pku_mmd_ir.annotations import (
+from jax_irkd.pku_mmd.annotations import (
     CLASSES,
     Labels,
     looks_like_labels,
@@ -11,6 +10,7 @@ from jax_irkd.tfds_builders.pku_mmd_ir.annotations import (
     read_actions,
 )
 from jax_irkd.video.archives import Found, name_of, open_source
+from jax_irkd.video.finding import Skip
 
 SPLIT_FILES = ("cross-subject.txt", "cross-view.txt")
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from jax_irkd.tfds_builders._shared.cache import Skip
 from jax_irkd.video import stills
 from jax_irkd.video.archives import (
     Found,
@@ -15,6 +14,14 @@ from jax_irkd.video.archives import (
     name_of,
 )
 from jax_irkd.video.formats import PAGES, is_video, stem_and_suffix
+
+
+class Skip(NamedTuple):
+    """Something left out, and why. `reason` groups, `detail` explains."""
+
+    name: str
+    reason: str
+    detail: str
 
 
 class Finds(NamedTuple):
