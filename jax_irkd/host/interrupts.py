@@ -38,13 +38,13 @@ def sent_again() -> Iterator[None]:
     It drops what is raised in a finaliser or in a callback of the garbage collector, as JAX has
     one. The signal is sent again a moment later, when the main thread is elsewhere.
     """
-    before = sys.unraisablehook
+    before, main = sys.unraisablehook, threading.main_thread().ident
 
     def hook(dropped) -> None:
         number = _number_of(dropped.exc_value)
         if number is None:
             return before(dropped)
-        threading.Timer(_MOMENT, signal.raise_signal, [number]).start()
+        threading.Timer(_MOMENT, signal.pthread_kill, [main, number]).start()  # wakes it, too
 
     sys.unraisablehook = hook
     try:

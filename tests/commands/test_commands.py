@@ -367,7 +367,7 @@ sys.exit(commands.run(body, resumes=True))
 @pytest.mark.parametrize("place", ["finaliser", "collection"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_that_python_drops_comes_again(place, name):
-    ended = python(WHERE_PYTHON_DROPS_IT, place, name)
+    ended = python(WHERE_PYTHON_DROPS_IT, place, name, timeout=30)  # it would sleep for 60
     assert ended.stdout == "dropped\n"
     said = "interrupted" if name == "SIGINT" else "SIGTERM: stopped"
     assert ended.stderr == f"{said}; {commands.AGAIN}\n"

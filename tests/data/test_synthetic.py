@@ -1,7 +1,6 @@
 """The demo's films: names, codecs, determinism, and bodies that do what their class says."""
 
 import colorsys
-import io
 import subprocess
 import sys
 
@@ -44,17 +43,6 @@ def decode(path):
         return list(container.decode(video=0))
 
 
-def same_pictures(first, second):
-    """Whether two files of bytes show the same: x264 has given a frame other bytes under load."""
-    if first == second:
-        return True
-    shown = [
-        np.stack([f.to_ndarray(format="gray") for f in decode(io.BytesIO(data))]).astype(np.int16)
-        for data in (first, second)
-    ]
-    return shown[0].shape == shown[1].shape and np.abs(shown[0] - shown[1]).mean() < 0.5
-
-
 def acted(action, *, seconds=None, duration=2.0, side=-1, seed=3):
     body = skeleton.Body(1.7, 0.19, 0.09, 1.0)
     rng = np.random.default_rng([seed, action])
@@ -95,6 +83,13 @@ def test_rgb_is_h264_with_one_keyframe(raw):
     assert total == summary.rgb_frames
 
 
+def test_what_makes_x264_write_other_bytes_is_off(raw):
+    """It shows once in some hundred films only; x264 writes its options into the file."""
+    for clip in CLIPS:
+        data = filming.clip_path(raw[0], clip, "rgb").read_bytes()
+        assert b" mbtree=0 " in data and b" threads=1 " in data
+
+
 def test_infrared_is_grey_intra_coded_and_of_its_own_length(raw):
     root, summary = raw
     total = 0
@@ -129,9 +124,7 @@ def test_files_depend_on_seed_and_name_only(raw, tmp_path):
     filming.generate(tmp_path / "two", workers=2, **more)
     first, second = contents(root), contents(tmp_path / "two")
     assert len(second) == 12 and set(first) < set(second)
-    assert all(same_pictures(second[name], data) for name, data in first.items())
-    grey = [name for name in first if name.stem.endswith("_ir")]
-    assert grey and all(second[name] == first[name] for name in grey)
+    assert all(second[name] == data for name, data in first.items())
     filming.generate(tmp_path / "other", workers=1, **(SETTINGS | {"seed": 6}))
     other = contents(tmp_path / "other")
     assert all(other[name] != data for name, data in first.items())

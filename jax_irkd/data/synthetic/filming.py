@@ -41,7 +41,7 @@ SUBJECTS_PER_SETUP = 8  # as in NTU RGB+D's first setup: P001 to P008
 LIMITS = {"subjects": 40, "cameras": 3, "repetitions": 2, "classes": 10}
 
 
-VERSION = 4  # raise it when the pictures change, so that old folders are not taken for new ones
+VERSION = 5  # raise it when the pictures change, so that old folders are not taken for new ones
 
 
 class Summary(NamedTuple):

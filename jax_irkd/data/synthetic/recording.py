@@ -9,8 +9,9 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
+# x264's macroblock tree writes other bytes once in some hundred times, on one thread, too.
 RGB_CODECS = {
-    "h264": ("libx264", {"preset": "veryfast", "crf": "18", "threads": "1"}),
+    "h264": ("libx264", {"preset": "veryfast", "crf": "18", "threads": "1", "mbtree": "0"}),
     "mpeg4": ("mpeg4", {"threads": "1"}),
 }
 
