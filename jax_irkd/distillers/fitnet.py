@@ -1,9 +1,9 @@
 """Hints of FitNets (Romero et al., ICLR 2015, arXiv:1412.6550): regression on feature maps.
 
-The defaults are ours, measured on generated clips: stages 3 and 4 of every frame, the teacher's
-maps standardised by channel, weight 8. The paper regresses on one middle layer, and first
-trains up to there by the hint alone; RepDistiller and mdistiller add it to the cross-entropy
-with weight 100 and leave the teacher's maps as they are (`layers=("stage2",),
+The defaults are ours, measured on generated clips: stages 3 and 4 of every frame before their last
+ReLU, the teacher's maps standardised by channel, weight 8. The paper regresses on one middle
+layer, and first trains up to there by the hint alone; RepDistiller and mdistiller add it to the
+cross-entropy with weight 100 and leave the teacher's maps as they are (`layers=("stage2",),
 standardise=False, weight=100`).
 """
 
@@ -89,7 +89,7 @@ class Distiller(StageMethod):
     to mean 0 and variance 1 over the batch. `reduce` is mean or sum over the stages.
     """
 
-    layers: Sequence[str] = ("stage3", "stage4")
+    layers: Sequence[str] = ("stage3_preact", "stage4_preact")
     weight: Number = 8.0
     vertex: str = "frame"
     standardise: bool = True

@@ -40,24 +40,28 @@ def test_standardise_is_batch_norm_without_scale_and_offset(scale):
 @pytest.mark.parametrize("vertex", ["frame", "clip"])
 def test_fitnet_regresses_every_stage_on_the_teachers_channels(vertex):
     student = Outputs(
-        normal(2, 3), {"stage3": normal(2, 3, 6, 4, 3), "stage4": normal(2, 3, 2, 2, 4)}
+        normal(2, 3),
+        {"stage3_preact": normal(2, 3, 6, 4, 3), "stage4_preact": normal(2, 3, 2, 2, 4)},
     )
     teacher = Outputs(
-        normal(2, 3), {"stage3": normal(2, 3, 3, 4, 5), "stage4": normal(2, 3, 4, 4, 6)}
+        normal(2, 3),
+        {"stage3_preact": normal(2, 3, 3, 4, 5), "stage4_preact": normal(2, 3, 4, 4, 6)},
     )
     labels = jnp.zeros(2, int)
     distiller = distillers.get("fitnet")(weight=2.0, vertex=vertex, reduce="sum")
     variables = distiller.init(jax.random.key(0), student, teacher, labels)
     params = variables["params"]
-    assert params["regressor_stage3"]["kernel"].shape == (3, 5)
+    assert params["regressor_stage3_preact"]["kernel"].shape == (3, 5)
     total = 0.0
-    for stage, pool in (("stage3", (1, 0)), ("stage4", (0, 1))):
+    for stage, pool in (("stage3_preact", (1, 0)), ("stage4_preact", (0, 1))):
         maps = [np.asarray(o.features[stage], np.float64) for o in (student, teacher)]
         maps = [x.mean(1) if vertex == "clip" else x.reshape(-1, *x.shape[2:]) for x in maps]
         for i in np.flatnonzero(pool):  # halve the larger map
             n, h, w, c = maps[i].shape
             cut = maps[i].reshape(n, h // 2, 2, w, c).mean(2)
-            maps[i] = cut if stage == "stage3" else cut.reshape(n, h // 2, w // 2, 2, c).mean(3)
+            maps[i] = (
+                cut if stage == "stage3_preact" else cut.reshape(n, h // 2, w // 2, 2, c).mean(3)
+            )
         hint = (maps[1] - maps[1].mean((0, 1, 2))) / np.sqrt(maps[1].var((0, 1, 2)) + 1e-5)
         own = params[f"regressor_{stage}"]
         total += np.mean(
