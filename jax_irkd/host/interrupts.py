@@ -26,9 +26,10 @@ class Interrupted(Exception):
 class Ended(BaseException):
     """A signal outside the loop. No `except Exception` of a library may hold it up."""
 
-    def __init__(self, name: str):
+    def __init__(self, number: int):
+        name = signal.Signals(number).name
         super().__init__(f"{name}: stopped; run the same command again to continue")
-        self.signal = name
+        self.number = number
 
 
 @contextlib.contextmanager
@@ -36,27 +37,32 @@ def sent_again() -> Iterator[None]:
     """Until the block ends, an exception of a signal that Python drops comes once more.
 
     It drops what is raised in a finaliser or in a callback of the garbage collector, as JAX has
-    one. The signal is sent again a moment later, when the main thread is elsewhere.
+    one. The signal is sent again a moment later, when the main thread is elsewhere, but not after
+    the block: what it would have stopped is done then.
     """
     before, main = sys.unraisablehook, threading.main_thread().ident
+    timers = []
 
     def hook(dropped) -> None:
         number = _number_of(dropped.exc_value)
         if number is None:
             return before(dropped)
-        threading.Timer(_MOMENT, signal.pthread_kill, [main, number]).start()  # wakes it, too
+        timers.append(threading.Timer(_MOMENT, signal.pthread_kill, [main, number]))  # wakes it
+        timers[-1].start()
 
     sys.unraisablehook = hook
     try:
         yield
     finally:
         sys.unraisablehook = before
+        for timer in timers:
+            timer.cancel()
 
 
 def _number_of(error: BaseException | None) -> int | None:
     if isinstance(error, KeyboardInterrupt):
         return signal.SIGINT
-    return signal.Signals[error.signal] if isinstance(error, Ended) else None
+    return error.number if isinstance(error, Ended) else None
 
 
 class StopRequest:
@@ -94,7 +100,7 @@ def listening() -> Iterator[None]:
     """Until the block ends, a signal of `ENDING` raises `Ended` where the main thread is."""
 
     def end(number: int, frame) -> None:
-        raise Ended(signal.Signals(number).name)
+        raise Ended(number)
 
     with _handled(end):
         yield
@@ -106,7 +112,7 @@ def leaving_at_once() -> Iterator[None]:
 
     def leave(number: int, frame) -> None:
         with contextlib.suppress(OSError):
-            os.write(2, f"{Ended(signal.Signals(number).name)}\n".encode())
+            os.write(2, f"{Ended(number)}\n".encode())
         os._exit(INTERRUPTED)
 
     with _handled(leave):

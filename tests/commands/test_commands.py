@@ -359,7 +359,7 @@ def body(argv):
         gc.callbacks.append(lambda phase, info: send())
         gc.collect()
     print("dropped", flush=True)
-    time.sleep(60)
+    time.sleep(float(sys.argv.pop()))
 sys.exit(commands.run(body, resumes=True))
 """
 
@@ -367,11 +367,17 @@ sys.exit(commands.run(body, resumes=True))
 @pytest.mark.parametrize("place", ["finaliser", "collection"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_that_python_drops_comes_again(place, name):
-    ended = python(WHERE_PYTHON_DROPS_IT, place, name, timeout=30)  # it would sleep for 60
+    ended = python(WHERE_PYTHON_DROPS_IT, place, name, "60", timeout=30)
     assert ended.stdout == "dropped\n"
     said = "interrupted" if name == "SIGINT" else "SIGTERM: stopped"
     assert ended.stderr == f"{said}; {commands.AGAIN}\n"
     assert ended.returncode == (130 if name == "SIGINT" else 75)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_dropped_signal_does_not_unmake_an_end_that_came_first(name):
+    ended = python(WHERE_PYTHON_DROPS_IT, "finaliser", name, "0")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "dropped\n", "")
 
 
 SPEAKING = """
