@@ -13,8 +13,8 @@ from pathlib import Path
 
 from jax_irkd.build import main as build
 from jax_irkd.data.synthetic.filming import generate
+from jax_irkd.tfds_builders.ntu_rgbd_ir.names import TRAIN_SUBJECTS
 
-SUBJECTS = (1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38)  # who trains
 REPETITIONS = {10: 2, 11: 2, 12: 2, 13: 2, 14: 1}  # by seed: 4 x 1,200 clips and 600
 FIRST_SETUP = 6  # `large` has 1 to 5
 
@@ -25,7 +25,7 @@ def gather(large: Path, out: Path) -> None:
     shutil.copytree(large, out)  # with the mark that they are generated
     for setup, (seed, repetitions) in enumerate(REPETITIONS.items(), FIRST_SETUP):
         films, kept = out.parent / f"films{seed}", out / f"s{setup:03d}"
-        generate(films, subjects=SUBJECTS, repetitions=repetitions, seed=seed)
+        generate(films, subjects=TRAIN_SUBJECTS, repetitions=repetitions, seed=seed)
         kept.mkdir()
         for film in films.rglob("*.avi"):
             film.rename(kept / f"S{setup:03d}{film.name[4:]}")

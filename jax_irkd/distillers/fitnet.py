@@ -84,6 +84,8 @@ def _mean(x: Float[Array, "b h w c"], axis_name: str | None) -> Float[Array, "1 
 class Distiller(StageMethod):
     """Applies `fitnet_loss` to every stage in `layers`, through a learned 1x1 convolution each.
 
+    A stage's name alone means its maps after the last ReLU, `_preact` behind it those before.
+
     `vertex` is frame (the maps of every frame) or clip (averaged over the segments). The larger
     map is average-pooled to the smaller first. `standardise` takes the channels of the teacher
     to mean 0 and variance 1 over the batch. `reduce` is mean or sum over the stages.

@@ -18,9 +18,7 @@ from jax_irkd.data.synthetic.raw_pku import (
     write_rows,
     write_split,
 )
-from jax_irkd.pku_mmd.annotations import (
-    CLASSES,
-)
+from jax_irkd.pku_mmd.annotations import CLASSES
 from jax_irkd.pku_mmd.files import scan
 
 
