@@ -5,8 +5,8 @@ cross-entropy + DKD + MGCAM, SGD. Needs jax, flax, optax and jaxtyping.
 """
 
 import functools
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,9 +18,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax_irkd import distillers
 from jax_irkd.data.augment import normalise
 from jax_irkd.models.folding import without_norms
+from jax_irkd.models.outputs import Outputs
 from jax_irkd.models.tsn import TSN
 from jax_irkd.training import balance, steps
 
+# Names of methods, or names with the fields of their distillers.
+Methods = Mapping[str, Mapping[str, Any]] | tuple[str, ...]
 METHODS = ("dkd", "mgcam")
 CLASSES = 60
 DECAY, MOMENTUM, RATE = 5e-4, 0.9, 1e-3
@@ -42,6 +45,7 @@ class Sizes(NamedTuple):
 class Networks(NamedTuple):
     """Both models, and variables that training could have left, as NumPy arrays."""
 
+    sizes: Sizes
     teacher_model: nn.Module
     teacher: dict
     model: nn.Module
@@ -58,7 +62,7 @@ def networks(sizes: Sizes, half: bool, lift: float = 0.0) -> Networks:
     options = {"num_classes": CLASSES, "width": sizes.width, "dropout": 0.0, "dtype": dtype}
     teacher, student = (TSN(depth=depth, **options) for depth in (50, 18))
     variables = draw(teacher, 3, seed=1, lift=lift), draw(student, 1, seed=2, lift=lift)
-    return Networks(teacher, variables[0], student, variables[1])
+    return Networks(sizes, teacher, variables[0], student, variables[1])
 
 
 def draw(model: nn.Module, channels: int, seed: int, lift: float = 0.0) -> dict:
@@ -79,11 +83,16 @@ def draw(model: nn.Module, channels: int, seed: int, lift: float = 0.0) -> dict:
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
-def state_of(student: Mapping, methods: Iterable[str] = METHODS) -> steps.TrainState:
-    """A fresh training state on the device, for methods that learn nothing themselves."""
-    nothing = {name: {} for name in methods}
-    params = {"model": jax.tree.map(jnp.array, student["params"]), "distillers": nothing}
-    statistics = {"model": jax.tree.map(jnp.array, student["batch_stats"]), "distillers": nothing}
+def state_of(found: Networks, methods: Methods = METHODS) -> steps.TrainState:
+    """A fresh training state on the device, with what the methods learn themselves."""
+    params, statistics = (
+        {"model": jax.tree.map(jnp.array, found.student[name]), "distillers": {}}
+        for name in ("params", "batch_stats")
+    )
+    if methods:
+        keys = list(jax.random.split(jax.random.key(3), len(methods)))
+        learned = steps.init_distillers(keys, make_distillers(methods), *_outputs(found))
+        params["distillers"], statistics["distillers"] = learned
     return steps.TrainState(
         jnp.zeros((), jnp.int32),
         params,
@@ -93,6 +102,21 @@ def state_of(student: Mapping, methods: Iterable[str] = METHODS) -> steps.TrainS
         jnp.zeros((), jnp.int32),
         balance.initial(list(methods)),
     )
+
+
+def _outputs(found: Networks) -> tuple[Outputs, Outputs]:
+    """Those of both networks for two clips, as zeros."""
+    _, segments, side, _ = found.sizes
+    both = (found.model, found.student, 1), (found.teacher_model, found.teacher, 3)
+    student, teacher = (
+        steps.zeros(
+            functools.partial(model.apply, train=False),
+            variables,
+            np.zeros((2, segments, side, side, channels), np.float32),
+        )
+        for model, variables, channels in both
+    )
+    return student, teacher
 
 
 def make_batch(sizes: Sizes, seed: int = 0) -> dict[str, np.ndarray]:
@@ -155,28 +179,27 @@ def prepare(clips: dict, keys: jax.Array) -> dict:
     return {name: normalise(x.astype(jnp.float32) / 255.0) for name, x in clips.items()}
 
 
-def bound_step(
-    model: nn.Module, teacher_model: nn.Module, methods: Mapping | tuple[str, ...] = METHODS
-):
-    """`steps.train_step` of (state, teacher, batch) with everything static bound.
-
-    `methods` are names, or names with the fields of their distillers.
-    """
-    fields = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
+def bound_step(model: nn.Module, teacher_model: nn.Module, methods: Methods = METHODS):
+    """`steps.train_step` of (state, teacher, batch) with everything static bound."""
     return functools.partial(
         steps.train_step,
         model=model,
         teacher_model=teacher_model,
-        distillers={
-            name: distillers.get(name)(**{**_axis(name), **options})
-            for name, options in fields.items()
-        },
+        distillers=make_distillers(methods),
         tx=TX,
         prepare=prepare,
         modality="infrared",
         seed=0,
         steps_per_epoch=1000,
     )
+
+
+def make_distillers(methods: Methods) -> dict[str, nn.Module]:
+    """The methods as modules that compare clips over all devices."""
+    given = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
+    return {
+        name: distillers.get(name)(**{**_axis(name), **fields}) for name, fields in given.items()
+    }
 
 
 def _axis(name: str) -> dict[str, str]:
@@ -202,14 +225,14 @@ class Step:
         self,
         found: Networks,
         batch: Mapping[str, np.ndarray],
-        methods: Mapping | tuple[str, ...] = METHODS,
+        methods: Methods = METHODS,
         devices: int = 1,
     ):
         teacher_model, teacher = without_norms(found.teacher_model, found.teacher)
         self.update = parallel(bound_step(found.model, teacher_model, methods), devices)
         self.teacher = replicate(teacher, devices)
         self.batch = as_step_input(batch, devices)
-        self.state, self.terms = replicate(state_of(found.student, methods), devices), None
+        self.state, self.terms = replicate(state_of(found, methods), devices), None
 
     def __call__(self) -> dict[str, jax.Array]:
         self.state, self.terms = self.update(self.state, self.teacher, self.batch)

@@ -36,7 +36,7 @@ def programs(sizes: Sizes, methods: tuple[str, ...], half: bool) -> dict[str, Ca
 
     def call(options: dict) -> Callable[[], None]:
         update = distillation.parallel(functools.partial(step, **options))
-        holder = [distillation.replicate(distillation.state_of(found.student, methods))]
+        holder = [distillation.replicate(distillation.state_of(found, methods))]
 
         def once() -> None:
             holder[0], _ = update(holder[0], teacher, clips)
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         type=lambda text: tuple(text.split(",")),
         nargs="+",
         default=[("at",), ("dkd", "mgcam")],
-        help="with commas between those of a run; methods that learn nothing themselves",
+        help="with commas between those of a run",
     )
     made.add_argument("--clips", type=int, default=8)
     made.add_argument("--segments", type=int, default=4)

@@ -34,13 +34,11 @@ def programs(sizes: Sizes, students: int, half: bool) -> dict[str, Callable[[], 
 
     vmapped = jax.vmap(step, in_axes=(0, None, None))
     # Weights differ from student to student, as they would between seeds.
-    states = [
-        distillation.state_of(distillation.draw(found.model, 1, seed=number), distillation.METHODS)
-        for number in range(students)
-    ]
+    drawn = (distillation.draw(found.model, 1, seed=number) for number in range(students))
+    states = [distillation.state_of(found._replace(student=student)) for student in drawn]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     held = {
-        "one student": (step, distillation.state_of(found.student)),
+        "one student": (step, distillation.state_of(found)),
         f"{students} students, written out": (written_out, tuple(states)),
         f"{students} students, vmapped": (vmapped, stacked),
     }

@@ -144,7 +144,7 @@ def parts(sizes: Sizes, half: bool, repeats: int) -> dict[str, tuple[Timing, Cos
 
     update = distillation.parallel(distillation.bound_step(found.model, None, ()))
     own = {name: batch[name] for name in ("infrared", "label")}
-    holder = [distillation.replicate(distillation.state_of(found.student, ()))]
+    holder = [distillation.replicate(distillation.state_of(found, ()))]
     step_input = distillation.as_step_input(own)
     needs = {
         "teacher forward": needs_of(lambda: taught.lower(teacher, clips)),

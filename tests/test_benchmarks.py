@@ -70,6 +70,17 @@ def test_a_roofline_takes_the_nearer_ceiling():
     assert measured.flops > 1e6 and measured.bytes > 1e6
 
 
+def test_steps_of_methods_that_learn_are_timed_too():
+    sizes = _distillation.Sizes(clips=2, segments=1, resolution=32, width=4)
+    found = _distillation.networks(sizes, half=False)
+    methods = {"fitnet": {}, "at": {}, "mgcam": {"activation": "conv1x1", "pairs": "same"}}
+    step = _distillation.Step(found, _distillation.make_batch(sizes), methods)
+    learned = step.state.params["distillers"]
+    assert [bool(jax.tree.leaves(learned[name])) for name in methods] == [True, False, True]
+    _, terms = jax.eval_shape(step.update, step.state, step.teacher, step.batch)
+    assert {"fitnet", "at", "mgcam"} <= set(terms)
+
+
 BARE = """
 import sys
 

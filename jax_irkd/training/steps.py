@@ -5,7 +5,7 @@ name, given by `jax.pmap` in training and by `jax.vmap` in tests.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -73,20 +73,37 @@ def init_state(
     if distillers:
         assert teacher is not None, "distillers compare with a teacher"
         forward = functools.partial(single.apply, train=False)
-        student = _zeros(forward, variables, np.zeros((*shape, channels), np.float32))
-        taught = _zeros(teacher, np.zeros((*shape, 3), np.float32))
-    for (name, distiller), one_key in zip(distillers.items(), keys):
-        start = functools.partial(alone(distiller).init, epoch=jnp.ones(()))
-        example = (one_key, student, taught, np.zeros(2, np.int32))
-        learns = jax.tree.leaves(jax.eval_shape(start, *example))
-        learned = jit(start)(*example) if learns else {}
-        params["distillers"][name] = learned.get("params", {})
-        batch_stats["distillers"][name] = learned.get("batch_stats", {})
+        student = zeros(forward, variables, np.zeros((*shape, channels), np.float32))
+        taught = zeros(teacher, np.zeros((*shape, 3), np.float32))
+        learned = init_distillers(keys, distillers, student, taught, jit)
+        params["distillers"], batch_stats["distillers"] = learned
     zero = jnp.zeros((), jnp.int32)
     average = jax.tree.map(jnp.copy, params["model"]) if ema else {}
     opt_state = jit(tx.init)(params)
     balance = balances.initial(list(distillers))
     return TrainState(zero, params, batch_stats, opt_state, average, jnp.copy(zero), balance)
+
+
+def init_distillers(
+    keys: Sequence[Array],
+    distillers: Mapping[str, nn.Module],
+    student: Outputs,
+    teacher: Outputs,
+    jit: Callable[[Callable], Callable] = _quick_jit,
+) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
+    """Fresh parameters and statistics of each distiller, empty for one that learns nothing.
+
+    `student` and `teacher` are outputs for two clips, of which only the shapes are used.
+    """
+    params, statistics = {}, {}
+    for (name, distiller), key in zip(distillers.items(), keys):
+        start = functools.partial(alone(distiller).init, epoch=jnp.ones(()))
+        example = (key, student, teacher, np.zeros(2, np.int32))
+        learns = jax.tree.leaves(jax.eval_shape(start, *example))
+        learned = jit(start)(*example) if learns else {}
+        params[name] = learned.get("params", {})
+        statistics[name] = learned.get("batch_stats", {})
+    return params, statistics
 
 
 def clip_keys(seed: int, numbers: UInt[Array, " b"]) -> Array:
@@ -99,7 +116,7 @@ def alone(module: nn.Module) -> nn.Module:
     return module.clone(axis_name=None) if hasattr(module, "axis_name") else module
 
 
-def _zeros(function: Callable, *args: PyTree) -> PyTree:
+def zeros(function: Callable, *args: PyTree) -> PyTree:
     """What `function` returns, as zeros, without running it."""
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(function, *args))
 
