@@ -28,6 +28,7 @@ from jax_irkd.distillers import cc
 from jax_irkd.distillers._standardise import standardised
 from jax_irkd.distillers.ft import energy
 from jax_irkd.distillers.ofd import negative_means
+from jax_irkd.distillers.reviewkd import nearest
 from jax_irkd.distillers.simkd import simkd_logits
 from tests.helpers import reference_losses
 from tests.helpers import reference_methods as reference
@@ -339,3 +340,15 @@ def test_simkd_logits_are_the_classifier_on_the_mean_over_positions():
 def test_messages(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("size", [(7, 5), (14, 10), (13, 9), (4, 17)])
+def test_reviewkd_resizes_to_the_nearest_place_and_back(size):
+    maps = jnp.asarray(RNG.normal(size=(2, 7, 5, 3)), jnp.float32)
+    theirs = functools.partial(jax.image.resize, shape=(2, *size, 3), method="nearest")
+    np.testing.assert_array_equal(nearest(maps, size), theirs(maps))
+    pulls = [
+        jax.grad(lambda x, resize=resize: jnp.sum(resize(x) ** 3))(maps)
+        for resize in (theirs, lambda x: nearest(x, size))
+    ]
+    np.testing.assert_allclose(*pulls, rtol=1e-5)

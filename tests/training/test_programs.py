@@ -1,6 +1,7 @@
 """Programs made from shapes alone, and all of them lowered for CUDA, where none of it can run."""
 
 import functools
+import math
 import re
 
 import jax
@@ -44,6 +45,16 @@ def convolved_types(text: str) -> list[str]:
     """The types of both operands of every convolution."""
     found = re.findall(r"stablehlo\.convolution.*: \(tensor<\S*x(\w+)>, tensor<\S*x(\w+)>\)", text)
     return [kind for pair in found for kind in pair]
+
+
+def scattered_sizes(text: str) -> list[int]:
+    """How many numbers the result of every scatter holds, where it may add to one of them twice."""
+    sizes = []
+    for part in text.split('"stablehlo.scatter"')[1:]:
+        if "unique_indices = true" not in part.split("}>")[0]:
+            shape = re.search(r"\}\) : .*?-> tensor<(\S+?)x[a-z]\w*>", part).group(1)
+            sizes.append(math.prod(map(int, shape.split("x"))))
+    return sizes
 
 
 @pytest.mark.slow
@@ -122,6 +133,8 @@ def test_every_method_and_option_exports_for_cuda_and_learns_in_bfloat16(pack):
     assert exported.platforms == ("cuda",) and len(text) > 1000
     types = convolved_types(text)
     assert set(types) <= {"bf16"} and len(types) >= 6 * len(LEARNED & set(pack))
+    # One over maps adds its numbers one by one on a GPU, in another order every time.
+    assert all(size <= 8 * 8 for size in scattered_sizes(text)), "more than pairs of frames"
 
 
 def test_every_choice_of_every_method_is_in_a_pack():
