@@ -56,7 +56,10 @@ def card(name: str) -> Card:
     if name == _V5E.name:
         return _V5E
     if name not in _PEAKS:
-        raise ValueError(f"unknown card {name!r}; choose one of {list(NAMES)}")
+        raise ValueError(
+            f"unknown card {name!r}; choose one of {list(NAMES)}, or describe it as one of "
+            f"benchmarks/gpu_targets and put its rates into benchmarks/gpu_cards.py"
+        )
     text = (FOLDER / f"{name}.txtpb").read_text()
     bandwidth, memory = (
         float(re.search(rf"{field}: (\d+)", text).group(1))

@@ -19,6 +19,7 @@ No launch, no latency, no cache, nothing of what cuDNN does inside is in it.
 """
 
 import argparse
+import difflib
 import json
 import os
 import subprocess
@@ -179,9 +180,12 @@ def wanted(cards: list[str], only: list[str]) -> list[tuple]:
     from benchmarks import gpu_cases
 
     cases = gpu_cases.all_cases()
-    unknown = set(only) - {case.name for case in cases}
-    if unknown:
-        raise SystemExit(f"unknown {sorted(unknown)}; --list names the programs")
+    names = {case.name for case in cases}
+    for name in only:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            meant = f"did you mean {close[0]!r}? " if close else ""
+            raise SystemExit(f"error: unknown program {name!r}; {meant}--list names all")
     if only:
         return [(case, card) for card in cards for case in cases if case.name in only]
     pairs = [(case, card) for case in cases for card in cards if fits(case, card)]
@@ -203,14 +207,14 @@ def main() -> int:
     if arguments.quick:
         arguments.cards, arguments.only, arguments.devices = [gpu_page.EVERYTHING], [*QUICK], 1
         arguments.jobs = len(QUICK)
-    pairs = wanted(arguments.cards, arguments.only)
-    if arguments.devices:
-        pairs = [pair for pair in pairs if pair[0].devices == arguments.devices]
+    pairs = chosen(arguments)
     if arguments.list:
         for case, card in pairs:
             print(f"{card:8} {case.devices} {case.name}")
         return 0
     check_environment({card for _, card in pairs})
+    if arguments.out:
+        gpu_page.split(arguments.out)
     kept = {} if arguments.quick else load(arguments.results)
     results, begin = dict(kept), time.monotonic()
 
@@ -223,7 +227,12 @@ def main() -> int:
         print(line(results[key]), flush=True)
 
     with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(one, pairs))
+        try:
+            list(pool.map(one, pairs))
+        except KeyboardInterrupt as error:
+            pool.shutdown(cancel_futures=True)
+            said = f"interrupted; the same command goes on from {arguments.results}"
+            raise SystemExit(said) from error
     made = [results[f"{card}|{case.devices}|{case.name}"] for case, card in pairs]
     failed = [result for result in made if result["faults"]]
     if arguments.out:
@@ -236,7 +245,8 @@ def main() -> int:
 def parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     made = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    made.add_argument("--cards", type=chosen, default=list(gpu_cards.NAMES), help="with commas")
+    names = list(gpu_cards.NAMES)
+    made.add_argument("--cards", type=lambda text: text.split(","), default=names, help="with ,")
     made.add_argument("--only", type=lambda text: text.split(";"), default=[], help="with ;")
     made.add_argument("--devices", type=int, default=0, help="only programs for so many")
     made.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2))
@@ -254,14 +264,21 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def chosen(text: str) -> list[str]:
-    cards = text.split(",")
-    for name in cards:
+def chosen(arguments: argparse.Namespace) -> list[tuple]:
+    """What is to be compiled. Exits with a line that says what cannot be asked for."""
+    for name in arguments.cards:
         try:
             gpu_cards.card(name)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-    return cards
+            raise SystemExit(f"error: {error}") from error
+    for name in ("jobs", "timeout"):
+        if not getattr(arguments, name) > 0:
+            raise SystemExit(f"error: --{name}={getattr(arguments, name)}; it must be above 0")
+    pairs = wanted(arguments.cards, arguments.only)
+    counts = sorted({case.devices for case, _ in pairs})
+    if arguments.devices not in (0, *counts):
+        raise SystemExit(f"error: no program for {arguments.devices} devices; choose from {counts}")
+    return [pair for pair in pairs if arguments.devices in (0, pair[0].devices)]
 
 
 def check_environment(cards: set[str]) -> None:
@@ -282,7 +299,12 @@ def check_environment(cards: set[str]) -> None:
 
 
 def load(path: Path) -> dict:
-    return json.loads(path.read_text()) if path.exists() else {}
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise SystemExit(
+            f"error: {path} holds no results ({error}); remove it, or name another by --results"
+        ) from error
 
 
 def save(path: Path, results: dict) -> None:

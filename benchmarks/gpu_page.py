@@ -22,22 +22,31 @@ BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
 
 def write(page: Path, results: list[dict]) -> None:
     """The tables between the two marks of `page`; its other text stays."""
-    text = page.read_text()
+    before, after = split(page)
     names = [case.name for case in gpu_cases.all_cases()]
     results = sorted(
         results,
         key=lambda r: (ORDER.index(r["card"]), r["devices"], names.index(r["case"])),
     )
-    if BEGIN not in text or END not in text:
-        raise SystemExit(f"{page} lacks the marks {BEGIN} and {END} that the tables go between")
-    before, rest = text.split(BEGIN, 1)
     parts = {
         "The least time of a step (estimates)": estimates(results),
         "The paper's set-up end to end (on paper)": paper(results),
         "What was compiled": matrix(results),
     }
     tables = "\n\n".join(f"### {title}\n\n{table}" for title, table in parts.items())
-    page.write_text(f"{before}{BEGIN}\n{tables}\n{END}{rest.split(END, 1)[1]}")
+    page.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}")
+
+
+def split(page: Path) -> tuple[str, str]:
+    """The text before and after the tables. Exits with a line where there is no place for them."""
+    text = page.read_text() if page.is_file() else ""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(
+            f"error: {page} lacks the marks {BEGIN} and {END} that the tables go between"
+        )
+    return before, after
 
 
 def estimates(results: list[dict]) -> str:

@@ -5,6 +5,7 @@ counted as written: operations of convolutions and matrix products, bytes of all
 and writes, once each. Caches, launches and what cuDNN does inside are not reckoned with.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -71,8 +72,12 @@ class Program:
         if not self.entry:
             raise ValueError("the text is no HLO module: it has no ENTRY computation")
 
-    def kernels(self, name: str = "", times: int = 1) -> Iterator[Kernel]:
-        """Every launch of a computation, those inside loops and calls too."""
+    def kernels(self, name: str = "", times: int = 1, *, every: bool = False) -> Iterator[Kernel]:
+        """Every launch of a computation, those inside loops and calls too.
+
+        Of a conditional those of the branch that moves the least, as one of them runs; all of them
+        with `every`.
+        """
         body = self.computations[name or self.entry]
         for made in body.values():
             if made.opcode in _FREE or made.opcode.endswith("-done"):
@@ -80,12 +85,12 @@ class Program:
             called = made.attribute(r"(?:body|to_apply|calls)=%?([\w.-]+)")
             if made.opcode == "while":
                 trips = int(made.attribute(r'known_trip_count":\{"n":"(\d+)"') or 1)
-                yield from self.kernels(called, times * trips)
+                yield from self.kernels(called, times * trips, every=every)
             elif made.opcode in ("call", "async-start") and called:
-                yield from self.kernels(called, times)
+                yield from self.kernels(called, times, every=every)
             elif made.opcode == "conditional":
-                for branch in _branches(made):
-                    yield from self.kernels(branch, times)
+                ways = [list(self.kernels(way, times, every=every)) for way in _branches(made)]
+                yield from itertools.chain(*ways) if every else min(ways, key=_moved)
             else:
                 yield Kernel(made, self._flops(made, body), self._bytes(made, body), times)
 
@@ -135,7 +140,7 @@ class Program:
         """
         found = []
         leaving = self._leaving()
-        for kernel in self.kernels():
+        for kernel in self.kernels(every=True):
             made = kernel.instruction
             called = made.attribute(r"calls=%?([\w.-]+)") if made.opcode == "fusion" else ""
             inner = self.computations[called].values() if called else [made]
@@ -163,7 +168,7 @@ class Program:
     def collectives(self) -> list[tuple[str, float]]:
         """What devices send each other: the operation and the bytes of its result."""
         found = []
-        for kernel in self.kernels():
+        for kernel in self.kernels(every=True):
             made = kernel.instruction
             opcode = made.opcode.removesuffix("-start")
             if opcode in _COLLECTIVES:
@@ -186,6 +191,10 @@ def _instruction(line: str) -> Instruction | None:
     inside = tail.split(")", 1)[0]
     operands = tuple(re.findall(r"%([^\s,()]+)", inside)) if opcode != "constant" else ()
     return Instruction(name, shapes, opcode, operands, tail, bool(root))
+
+
+def _moved(kernels: list[Kernel]) -> float:
+    return sum(kernel.times * kernel.bytes for kernel in kernels)
 
 
 def _branches(made: Instruction) -> list[str]:

@@ -124,6 +124,24 @@ def test_copies_and_collectives_are_found(program):
     assert program.collectives() == [("all-reduce", 128.0)]
 
 
+def test_of_a_conditional_one_branch_runs():
+    either = MODULE.replace(
+        "ROOT %copied = f32[8,4]{0,1} copy(%kept)",
+        "%which = pred[] parameter(5)\n  ROOT %either = f32[8,4]{1,0} "
+        "conditional(%which, %all, %all), true_computation=%turned, false_computation=%twice",
+    ).replace(
+        "ENTRY",
+        "%twice (n: f32[4,8]) -> f32[8,4] {\n  %n = f32[4,8]{1,0} parameter(0)\n"
+        "  %first = f32[4,8]{1,0} all-reduce(%n), replica_groups={{0,1}}, to_apply=%doubled\n"
+        "  ROOT %second = f32[8,4]{1,0} transpose(%first), dimensions={1,0}\n}\n\nENTRY",
+    )
+    program = hlo.Program(either)
+    assert [k.instruction.name for k in program.kernels()][-2:] == ["kept", "transpose"]
+    assert program.collectives() == [("all-reduce", 128.0)] * 2  # of both
+    found = [made.name for made in program.rearrangements(above=100)]
+    assert found == ["kept", "transpose", "second"]
+
+
 def test_a_text_that_is_no_module_is_refused():
     with pytest.raises(ValueError, match="no ENTRY"):
         hlo.Program("nothing")
@@ -141,6 +159,30 @@ def test_cards_have_rates_and_memory(name):
 def test_an_unknown_card_is_named_with_the_choices():
     with pytest.raises(ValueError, match=r"unknown card 'h300'; choose one of \['a100', 'h100'"):
         gpu_cards.card("h300")
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--cards=h300", "unknown card 'h300'; choose one of .*, or describe it as one of"),
+        ("--only=studen", "unknown program 'studen'; did you mean 'student'"),
+        ("--devices=3", r"no program for 3 devices; choose from \[1, 4\]"),
+        ("--jobs=0", "--jobs=0; it must be above 0"),
+        ("--timeout=nan", "--timeout=nan; it must be above 0"),
+    ],
+)
+def test_what_cannot_be_compiled_is_said_in_a_line(monkeypatch, flag, said):
+    monkeypatch.setattr(sys, "argv", ["gpu_check", flag])
+    with pytest.raises(SystemExit, match=f"^error: {said}"):
+        gpu_check.main()
+
+
+def test_a_page_without_a_place_for_the_tables_is_said_before_anything_is_compiled(tmp_path):
+    for page in (tmp_path / "none.md", tmp_path):
+        with pytest.raises(SystemExit, match="lacks the marks"):
+            gpu_page.split(page)
+    with pytest.raises(SystemExit, match=r"holds no results .*; remove it, or name another"):
+        gpu_check.load(tmp_path)
 
 
 GOOD = {

@@ -168,6 +168,12 @@ def _last_words(error: BaseException, interrupted: bool, again: str) -> int | No
             "the commands need, python -m jax_irkd.doctor says what is missing"
         )
         return MISTAKE
+    if isinstance(error, RuntimeError):
+        from jax_irkd.host import failures  # where JAX has failed, nothing is to be quick
+
+        if told := failures.in_words(error):
+            _say(f"error: {told}")
+            return MISTAKE
     return None
 
 

@@ -146,8 +146,8 @@ def check_needs(config: ConfigDict) -> list[Line]:
     """What the config's phases hold, as `inspect config` reckons it, beside what there is."""
     import jax
 
+    from jax_irkd.host import failures
     from jax_irkd.inspection import cost
-    from jax_irkd.training import failures
 
     largest = max(cost.plan(config, None, classes=CLASSES), key=lambda part: part.needed)
     wanted, device = largest.needed, jax.local_devices()[0]
@@ -160,7 +160,7 @@ def check_needs(config: ConfigDict) -> list[Line]:
         return [Line(GREEN, "needs", text)]
     text = f"{text} (an upper estimate), {there / 1e9:.1f} GB are there"
     role = ROLES[largest.modality]
-    remedy = failures.remedy("RESOURCE_EXHAUSTED", role, largest.per_device) or ""
+    remedy = failures.of_updates(role, largest.per_device)
     return [Line(RED if wanted > 2 * there else YELLOW, "needs", text, remedy)]
 
 

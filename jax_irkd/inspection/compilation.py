@@ -1,5 +1,6 @@
 """Do a run's own programs compile for the devices here, and do they fit their memory?"""
 
+import functools
 import json
 import subprocess
 import time
@@ -9,8 +10,8 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from jax_irkd.data.spec import SEES
-from jax_irkd.host import devices
-from jax_irkd.training import failures, programs
+from jax_irkd.host import devices, failures
+from jax_irkd.training import programs
 from jax_irkd.training.parallel import devices_of
 
 CLASSES = 60  # their number changes next to nothing
@@ -28,22 +29,29 @@ class Finding(NamedTuple):
 
 def compile_programs(config: ConfigDict) -> Iterator[Finding]:
     """Every program of a run with `config`, compiled for its devices and not run."""
-    named = {f"update of the {role}": (role, programs.update_program) for role in SEES}
-    named["evaluation of the student"] = ("student", programs.evaluation_program)
-    for name, (role, make) in named.items():
+    made = {}
+    for role in SEES:
+        made[f"update of the {role}"] = role, programs.update_program
+        made[f"evaluation of the {role}"] = role, programs.evaluation_program
+    if config.distillers:  # the first step of all, and one in twenty
+        measuring = functools.partial(programs.update_program, measure=True)
+        made["update of the student, measuring"] = "student", measuring
+    for name, (role, make) in made.items():
         clips = config[f"{role}_training"].batch_size
+        updates = failures.of_updates(role, clips)
+        memory = updates if name.startswith("update") else failures.OF_AN_EVALUATION
         try:
             here, begin = devices_of(config, clips), time.monotonic()
             needed = programs.memory_of(make(config, role, CLASSES), here)
         except Exception as error:  # XLA's errors are of many kinds.
             said = f"{type(error).__name__}: {failures.first_line(error)}"
-            yield Finding(False, name, said, failures.remedy(str(error), role, clips) or REPORT)
+            yield Finding(False, name, said, failures.remedy(str(error), memory) or REPORT)
             continue
         limit = (here[0].memory_stats() or {}).get("bytes_limit", 0)
         text = f"compiled in {time.monotonic() - begin:.0f} s, needs {needed / 1e9:.2f} GB"
         if limit and needed > limit:
-            remedy = failures.remedy("RESOURCE_EXHAUSTED", role, clips) or ""
-            yield Finding(False, name, f"{text} of the {limit / 1e9:.2f} GB there are", remedy)
+            text = f"{text} of the {limit / 1e9:.2f} GB there are"
+            yield Finding(False, name, text, memory)
         else:
             yield Finding(True, name, text)
 

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
-from jax_irkd.host import memory
+from jax_irkd.host import failures, memory
 from jax_irkd.host.terminal import Progress
 from jax_irkd.training.parallel import (
     any_process,
@@ -72,7 +72,8 @@ def evaluate(
             if any_process(asked()):
                 raise Stopped
             names = gather_names(batch.pop("clip_id"))
-            scores = jax.device_get(step(variables, split(batch, len(devices))))
+            with failures.told(failures.OF_AN_EVALUATION):
+                scores = jax.device_get(step(variables, split(batch, len(devices))))
             if not parts:
                 memory.hand_back()
             parts.append(scores | {"clip_id": names})

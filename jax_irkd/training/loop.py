@@ -19,12 +19,12 @@ from ml_collections import ConfigDict
 from jax_irkd.data import loading
 from jax_irkd.data.spec import ROLES
 from jax_irkd.errors import UserError
-from jax_irkd.host import memory
+from jax_irkd.host import failures, memory
 from jax_irkd.host.files import write_whole
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress, console
 from jax_irkd.models.folding import without_norms
-from jax_irkd.training import balance, failures, imbalance, steps, streams
+from jax_irkd.training import balance, imbalance, steps, streams
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.evaluation import Scores, Stopped, evaluate
 from jax_irkd.training.examining import Examiner
@@ -92,14 +92,9 @@ class Trainer:
         being rejected because they are not finite, the last checkpoint could not be written or
         the device fails in a way that something helps against.
         """
-        try:
+        role, count = ROLES[self.phase.modality], self.phase.training.batch_size
+        with failures.told(failures.of_updates(role, count)):
             return self._run()
-        except jax.errors.JaxRuntimeError as error:
-            role, count = ROLES[self.phase.modality], self.phase.training.batch_size
-            words = failures.remedy(str(error), role, count)
-            if words is None:
-                raise
-            raise UserError(f"{words} ({failures.first_line(error)})") from error
 
     def _run(self) -> tuple[Network, Scores]:
         memory.hand_back()  # of an earlier phase
@@ -190,7 +185,7 @@ class Trainer:
         self.log = RunLog(self.folder, *about) if writes else None
         self.clock.begin(first)
         # Only there has XLA ended the process: on GPUs and TPUs, at what it cannot compile.
-        watched = writes and jax.default_backend() != "cpu"
+        watched = self._watched = writes and jax.default_backend() != "cpu"
         if writes and (told := failures.last_time(self.folder)):
             console.print(told, highlight=False)
         pending = None
@@ -296,7 +291,9 @@ class Trainer:
 
     def _evaluate(self, step: int, state: steps.TrainState) -> dict[str, float]:
         averaged = self._network(state, ema=True) if state.ema else None
-        figures = self.examiner.examine(step, self._network(state), averaged)
+        with failures.compiling(self.folder, self._watched, speaks=False):  # the first time
+            figures = self.examiner.examine(step, self._network(state), averaged)
+        self._watched = False
         if self.log:
             self.log.write(step, "eval", figures)
         return figures

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from jax_irkd.errors import UserError
+from jax_irkd.host import commands, failures
 from jax_irkd.inspection import compilation
-from jax_irkd.training import failures, programs
+from jax_irkd.training import evaluation, programs
 from jax_irkd.training.loop import Trainer
 from tests.helpers import fakes
 
@@ -27,11 +28,11 @@ from tests.helpers import fakes
     ],
 )
 def test_each_failure_has_its_remedy(said, helps):
-    assert helps in failures.remedy(said, "teacher", 16)
+    assert helps in failures.remedy(said, failures.of_updates("teacher", 16))
 
 
 def test_the_remedy_names_the_role_and_the_clips():
-    words = failures.remedy("RESOURCE_EXHAUSTED", "teacher", 16)
+    words = failures.remedy("RESOURCE_EXHAUSTED", failures.of_updates("teacher", 16))
     assert "16 clips" in words and "--config.teacher_training.batch_size" in words
     assert "--config.teacher_model.remat=True" in words
     assert failures.remedy("INVALID_ARGUMENT: shapes differ") is None
@@ -59,6 +60,33 @@ def test_too_little_memory_ends_in_one_line(tmp_path):
     assert str(told.value).endswith("(RESOURCE_EXHAUSTED: Out of memory)")
 
 
+@pytest.mark.slow
+def test_too_little_memory_for_an_evaluation_names_its_batch(tmp_path, monkeypatch):
+    def step(variables, batch):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(evaluation, "_eval_on", lambda *arguments: step)
+    made = trainer(tmp_path)
+    with pytest.raises(UserError, match=r"evaluate so many clips at once.*input\.eval_batch_size"):
+        made.run()
+
+
+def test_every_command_says_in_a_line_what_helps_a_device(capsys):
+    def asks_too_much(argv):
+        jax.numpy.zeros(1 << 50).block_until_ready()
+
+    assert commands.run(asks_too_much, []) == commands.MISTAKE
+    said = capsys.readouterr().err
+    assert said.startswith("error: the device has too little memory; end what else runs there")
+    assert said.count("\n") == 1
+
+    def unknown(argv):
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: shapes differ")
+
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        commands.run(unknown, [])
+
+
 def test_an_unknown_error_stays_what_it_is(tmp_path):
     with pytest.raises(jax.errors.JaxRuntimeError, match="shapes differ"):
         failing(trainer(tmp_path), "INVALID_ARGUMENT: shapes differ").run()
@@ -68,6 +96,9 @@ def test_a_start_that_ended_while_compiling_is_told_once(tmp_path):
     assert failures.last_time(tmp_path) is None
     with failures.compiling(tmp_path, True):
         assert list(tmp_path.iterdir())
+    assert failures.last_time(tmp_path) is None
+    with pytest.raises(UserError), failures.compiling(tmp_path, True):
+        raise UserError("says by itself what is wrong")
     assert failures.last_time(tmp_path) is None
     with failures.compiling(tmp_path, False):
         assert not list(tmp_path.iterdir())
@@ -81,7 +112,7 @@ def test_a_start_that_ended_while_compiling_is_told_once(tmp_path):
 def cheap(monkeypatch):
     """Programs that compile at once: a sum over the batch, added to the state."""
 
-    def program(config, role, num_classes):
+    def program(config, role, num_classes, measure=False):
         clips = config[f"{role}_training"].batch_size
         shapes = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((clips,), jnp.float32)
         return programs.StepProgram(lambda state, batch: state + batch.sum(), shapes, split=(1,))
@@ -94,8 +125,10 @@ def test_programs_of_a_config_compile_and_tell_what_they_need(cheap):
     found = list(compilation.compile_programs(fakes.config("st")))
     assert [one.topic for one in found] == [
         "update of the teacher",
+        "evaluation of the teacher",
         "update of the student",
         "evaluation of the student",
+        "update of the student, measuring",
     ]
     assert all(one.good and "GB" in one.text for one in found), found
 

@@ -6,16 +6,21 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from jax_irkd.errors import UserError
 from jax_irkd.host.terminal import console
 
+_MEMORY = r"RESOURCE_EXHAUSTED|[Oo]ut of memory|OUT_OF_MEMORY"
+_TOO_LITTLE = "the device has too little memory"
+OF_A_COMMAND = (
+    f"{_TOO_LITTLE}; end what else runs there (nvidia-smi), take fewer clips at once "
+    "(--batch, --config.input.eval_batch_size), or compute on the CPU with JAX_PLATFORMS=cpu"
+)
+OF_AN_EVALUATION = (
+    f"{_TOO_LITTLE} to evaluate so many clips at once; take fewer with "
+    "--config.input.eval_batch_size, or end what else runs there (nvidia-smi)"
+)
 # What an error of XLA says, and what helps. The first that fits counts.
 _REMEDIES = {
-    r"RESOURCE_EXHAUSTED|[Oo]ut of memory": (
-        "the device has too little memory for {clips} clips at once; take fewer with "
-        "--config.{role}_training.batch_size, cut the batch into parts with "
-        "--config.{role}_training.accumulation=4, or compute the maps twice instead of keeping "
-        "them with --config.{role}_model.remat=True"
-    ),
     r"no kernel image|compute capability|not a recognized processor": (
         "these CUDA wheels do not know this GPU; take newer ones, pip install --upgrade "
         "'jax-irkd[cuda12]' (or cuda13), or train on the CPU with JAX_PLATFORMS=cpu"
@@ -45,12 +50,43 @@ _NOTICE = (
 )
 
 
-def remedy(text: str, role: str = "student", clips: int = 0) -> str | None:
-    """What helps against an error that says `text`; None for an error nothing is known about."""
-    for pattern, words in _REMEDIES.items():
-        if re.search(pattern, text):
-            return words.format(role=role, clips=clips or "so many")
-    return None
+def of_updates(role: str, clips: int) -> str:
+    """What helps where the updates of `role`, of so many clips each, need too much memory."""
+    return (
+        f"{_TOO_LITTLE} for {clips} clips at once; take fewer with "
+        f"--config.{role}_training.batch_size, cut the batch into parts with "
+        f"--config.{role}_training.accumulation=4, or compute the maps twice instead of keeping "
+        f"them with --config.{role}_model.remat=True"
+    )
+
+
+def remedy(text: str, memory: str = OF_A_COMMAND) -> str | None:
+    """What helps against an error that says `text`; None for an error nothing is known about.
+
+    `memory` is what helps against too little of it.
+    """
+    if re.search(_MEMORY, text):
+        return memory
+    return next((words for said, words in _REMEDIES.items() if re.search(said, text)), None)
+
+
+def in_words(error: Exception, memory: str = OF_A_COMMAND) -> UserError | None:
+    """The error of a device as one that says what helps; None for every other."""
+    if type(error).__name__ not in ("JaxRuntimeError", "XlaRuntimeError"):
+        return None
+    words = remedy(str(error), memory)
+    return words and UserError(f"{words} ({first_line(error)})")
+
+
+@contextlib.contextmanager
+def told(memory: str) -> Iterator[None]:
+    """Errors of the device inside the block come out `in_words`, where something helps."""
+    try:
+        yield
+    except Exception as error:
+        if (told := in_words(error, memory)) is None:
+            raise
+        raise told from error
 
 
 def first_line(error: Exception, length: int = 200) -> str:
@@ -60,10 +96,10 @@ def first_line(error: Exception, length: int = 200) -> str:
 
 
 @contextlib.contextmanager
-def compiling(folder: Path, watched: bool) -> Iterator[None]:
+def compiling(folder: Path, watched: bool, speaks: bool = True) -> Iterator[None]:
     """Leave a mark while a program is compiled: where XLA cannot, it may end the process.
 
-    And say what is going on where it takes long: on GPUs XLA tries out many kernels.
+    And say (`speaks`) what is going on where it takes long: on GPUs XLA tries out many kernels.
     """
     if not watched:
         yield
@@ -72,9 +108,13 @@ def compiling(folder: Path, watched: bool) -> Iterator[None]:
     mark.touch()
     notice = threading.Timer(PATIENCE, console.print, (_NOTICE,), {"highlight": False})
     notice.daemon = True
-    notice.start()
+    if speaks:
+        notice.start()
     try:
         yield
+    except Exception:  # says by itself what is wrong
+        mark.unlink(missing_ok=True)
+        raise
     finally:
         notice.cancel()
     mark.unlink(missing_ok=True)
@@ -87,6 +127,6 @@ def last_time(folder: Path) -> str | None:
         return None
     mark.unlink()
     return (
-        "the last start ended while XLA compiled the first step; if it said 'Check failed', put "
+        "the last start ended while a program was compiled; if it said 'Check failed', put "
         "XLA_FLAGS=--xla_gpu_enable_triton_gemm=false in front of the command"
     )
