@@ -13,6 +13,8 @@ infrared ones are not: a ResNet-18 that `data=start` (make start-weights) trains
 other generated people. The students start from nothing.
 """
 
+from ml_collections import ConfigDict
+
 from jax_irkd.config import PKU_PROTOCOLS, paper_setup, parse
 from jax_irkd.errors import nearest
 
@@ -25,21 +27,8 @@ PROTOCOLS = {
 }
 
 
-def get_config(arg: str = ""):
-    options = parse(arg, protocol="", weights="balanced", data="demo")
-    data = options.pop("data")
-    if data not in PROTOCOLS:
-        raise ValueError(f"unknown option {data=}{nearest(data, PROTOCOLS)}")
-    options["protocol"] = options["protocol"] or PROTOCOLS[data]
-    config = paper_setup(**options)
-    config.dataset.name = "ntu_rgbd_ir/ten"
-    if data == "gestures":
-        config.dataset.name = "folder_ir"
-        config.dataset.protocols = {"split": {"train": ("train",), "test": ("test",)}}
-    if data == "untrimmed":
-        config.dataset.name, config.dataset.protocols = "pku_mmd_ir", PKU_PROTOCOLS
-        config.eval.raw_dir = "runs/untrimmed_data/raw"
-    config.dataset.data_dir = f"runs/{data}_data/tfds"
+def small(config: ConfigDict) -> None:
+    """Networks, input and training for two CPU cores: those of every study in docs/results."""
     config.dataset.rgb_size = (112, 150)
     config.dataset.infrared_size = (112, 135)
 
@@ -66,6 +55,24 @@ def get_config(arg: str = ""):
         training.schedule = "cosine"
         training.warmup_epochs = 0.5
         training.eval_every = 6.0
+
+
+def get_config(arg: str = ""):
+    options = parse(arg, protocol="", weights="balanced", data="demo")
+    data = options.pop("data")
+    if data not in PROTOCOLS:
+        raise ValueError(f"unknown option {data=}{nearest(data, PROTOCOLS)}")
+    options["protocol"] = options["protocol"] or PROTOCOLS[data]
+    config = paper_setup(**options)
+    config.dataset.name = "ntu_rgbd_ir/ten"
+    if data == "gestures":
+        config.dataset.name = "folder_ir"
+        config.dataset.protocols = {"split": {"train": ("train",), "test": ("test",)}}
+    if data == "untrimmed":
+        config.dataset.name, config.dataset.protocols = "pku_mmd_ir", PKU_PROTOCOLS
+        config.eval.raw_dir = "runs/untrimmed_data/raw"
+    config.dataset.data_dir = f"runs/{data}_data/tfds"
+    small(config)
     if data == "start":
         config.teacher_training.num_epochs = 40.0
         config.teacher_training.eval_every = 20.0

@@ -242,8 +242,11 @@ def train(
             f"({plural(total, 'device')} × {size // total})",
             highlight=False,
         )
-        if phase.distillers and (said := setup.single_words(config, dataset, phase.training)):
-            console.print(said, highlight=False)
+        said = setup.cut_words(trainer.reader)
+        if phase.distillers:
+            said.append(setup.single_words(config, dataset, phase.training))
+        for sentence in filter(None, said):
+            console.print(sentence, highlight=False)
     network, scores = trainer.run()
     calibrated = {}
     if config.input.validation:

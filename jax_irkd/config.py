@@ -163,6 +163,7 @@ def get_training() -> ConfigDict:
     training = ConfigDict()
     training.batch_size = 8  # clips over all devices and processes
     training.num_epochs = 80.0
+    training.min_steps = 0  # of few clips an epoch is so many passes that there are as many
     training.optimizer = "sgd"  # or adamw
     training.learning_rate = 1e-3
     training.momentum = 0.9

@@ -73,6 +73,7 @@ RULES = {
     "*_model.*": Flag(),  # partial_bn, sync_bn, zero_init_residual, remat
     "*training.batch_size": _whole(1, 1 << 20),
     "*training.num_epochs": Number(0, 1e6, open="("),
+    "*training.min_steps": _whole(0),
     "*training.optimizer": Choice(("sgd", "adamw")),
     "*training.learning_rate": Number(0, 1e6),
     "*training.momentum": RATE,

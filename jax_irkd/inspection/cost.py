@@ -83,8 +83,7 @@ def _plan(config, dataset, clips, costs: dict[str, NetworkCost], name, role, mod
     training = config[f"{role}_training"]
     if dataset:
         clips = len(make_reader(config, dataset, "train", (modality,)).records)
-    per_epoch = max(clips // training.batch_size, 1) if clips else UNKNOWN_STEPS
-    steps = max(round(training.num_epochs * per_epoch), 1)
+    per_epoch, steps = setup.lengths(training, clips or UNKNOWN_STEPS * training.batch_size)
     _, schedule = make_optimizer(training, steps, per_epoch)
     points = np.unique(np.linspace(0, steps - 1, min(steps, 400)).round().astype(int))
     rates = np.broadcast_to(np.asarray(schedule(jnp.asarray(points)), float), points.shape)

@@ -17,6 +17,7 @@ _LATER = {
     "dataset.leave_out": [],
     "input.validation": 0.0,
     "training.patience": 0,
+    "training.min_steps": 0,
     "model.frozen": "none",
     "training.class_weights": "none",
     "training.sampling": "uniform",

@@ -84,6 +84,15 @@ def multipliers(balance: Balance | dict, shares: Mapping[str, float]) -> Scalars
     return found
 
 
+def no_gradient(name: str, share: float) -> str:
+    """What is said of a distiller that a share cannot hold."""
+    return (
+        f"distiller {name} gives the student no gradient, so nothing can hold it at "
+        f"share={share:g}: its weight is 0, or nothing it compares can learn "
+        "(student_model.frozen); choose another method, or :weights=published after the config"
+    )
+
+
 class PullWatch:
     """The measured pulls of a run as they come: refuses what cannot be balanced, warns once."""
 
@@ -100,11 +109,7 @@ class PullWatch:
         measured = {n: terms[f"{n}/pull"] for n in self._pulls if f"{n}/pull" in terms}
         for name, pull in measured.items():
             if pull == 0 and step == 1 and name in self._shares:
-                raise UserError(
-                    f"distiller {name} gives the student no gradient, so nothing can hold it at "
-                    f"share={self._shares[name]:g}: its weight is 0, or nothing it compares can "
-                    "learn; choose another method, or :weights=published after the config"
-                )
+                raise UserError(no_gradient(name, self._shares[name]))
             self._pulls[name].append(pull)
         loud = [name for name in measured if self._is_loud(name)]
         self._warned.update(loud)

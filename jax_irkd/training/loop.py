@@ -34,7 +34,7 @@ from jax_irkd.training.parallel import devices_of, on_devices, replicate, split
 from jax_irkd.training.phase import Network, Phase
 from jax_irkd.training.profiling import Clock, StepTrace
 from jax_irkd.training.programs import bind_update, fresh_state
-from jax_irkd.training.setup import make_reader, make_single_reader
+from jax_irkd.training.setup import lengths, make_reader, make_single_reader
 from jax_irkd.training.window import LogWindow
 
 
@@ -61,8 +61,7 @@ class Trainer:
         self._against = imbalance.measures(config, dataset, phase)
         self._single = make_single_reader(config, dataset, training) if phase.distillers else None
         self.devices = devices_of(config, training.batch_size)
-        self.steps_per_epoch = max(len(self.reader.records) // training.batch_size, 1)
-        self.num_steps = max(round(training.num_epochs * self.steps_per_epoch), 1)
+        self.steps_per_epoch, self.num_steps = lengths(training, len(self.reader.records))
         self.eval_every = max(round(training.eval_every * self.steps_per_epoch), 1)
         self.tx, self.schedule = make_optimizer(
             training,

@@ -1,20 +1,25 @@
 """What a configuration asks for: networks, distillers, readers and augmentation."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Literal
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from jax_irkd import fields
 from jax_irkd.data import augment, loading, mixing
+from jax_irkd.data.frames import shape_of
+from jax_irkd.data.records import UNREADABLE
 from jax_irkd.data.spec import CHANNELS, SEES
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
-from jax_irkd.training import steps
+from jax_irkd.training import balance, objective, steps
 from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.parallel import devices_of
 from jax_irkd.training.selection import select
@@ -117,6 +122,39 @@ def single_words(config: ConfigDict, dataset: loading.Dataset, training: ConfigD
     )
 
 
+def cut_words(reader: loading.ClipReader) -> list[str]:
+    """What is lost of films whose shape is not that of the frames that are read of them.
+
+    A sentence for every modality of which a third or more is cut off, going by the first clip.
+    """
+    said = []
+    for name in reader.modalities:
+        try:
+            size, film = reader.sizes[name], shape_of(reader.records[0][name][0])
+        except UNREADABLE:  # it is named when it is read to learn from
+            continue
+        scale = max(size[0] / film[0], size[1] / film[1])
+        lost = 1 - math.prod(size) / (math.prod(film) * scale**2)
+        if lost >= 1 / 3:
+            whole = ",".join(str(round(side * min(size) / min(film))) for side in film)
+            said.append(
+                f"{name} frames of {film[0]} × {film[1]} (height × width) are read as {size[0]} × "
+                f"{size[1]}, without {lost:.0%} of them; --config.dataset.{name}_size={whole} "
+                "leaves them whole"
+            )
+    return said
+
+
+def lengths(training: ConfigDict, clips: int) -> tuple[int, int]:
+    """Steps of an epoch, and of a whole training with so many clips.
+
+    An epoch is one pass over the clips, of few clips so many that `min_steps` are reached.
+    """
+    least = math.ceil(training.get("min_steps", 0) / training.num_epochs)
+    epoch = max(clips // training.batch_size, least, 1)
+    return epoch, max(round(training.num_epochs * epoch), 1)
+
+
 def check_phase(config: ConfigDict, dataset: loading.Dataset, role: str) -> None:
     """Raises UserError for what the phase of `role` could not be trained and tested with."""
     training = config[f"{role}_training"]
@@ -171,7 +209,8 @@ def check_twos(config: ConfigDict, training: ConfigDict, devices: int) -> None:
 def check_fit(config: ConfigDict, made: Mapping[str, nn.Module], num_classes: int) -> None:
     """Raises UserError when a distiller asks for what the two networks do not give.
 
-    Traces shapes only: nobody trains a teacher for hours to read then that a layer does not exist.
+    Traces shapes only: nobody trains a teacher for hours to read then that a layer does not exist,
+    or that what a share should hold is frozen.
     """
     inputs, key, outputs = config.input, jax.random.key(0), []
     for role in ("student", "teacher"):
@@ -188,3 +227,43 @@ def check_fit(config: ConfigDict, made: Mapping[str, nn.Module], num_classes: in
             jax.eval_shape(steps.alone(distiller).init, key, *outputs, labels)
         except ValueError as error:
             raise UserError(str(error).splitlines()[0]) from error
+    shares = fields.make_shares(config.distillers)
+    for name in shares if config.student_model.frozen != "none" else ():
+        if not _reaches_student(config, made[name], num_classes, outputs[1], labels):
+            raise UserError(balance.no_gradient(name, shares[name]))
+
+
+def _reaches_student(
+    config: ConfigDict, distiller: nn.Module, num_classes: int, teacher: PyTree, labels: PyTree
+) -> bool:
+    """Whether a distiller's gradient to the student's parameters is more than zeros.
+
+    Its program is traced and not run: zeros that a frozen part sends back depend on no argument.
+    """
+    inputs, key, distiller = config.input, jax.random.key(0), steps.alone(distiller)
+    model = steps.alone(make_model(config.student_model, num_classes, config.dtype))
+    size = (2, inputs.num_segments, inputs.resolution, inputs.resolution, CHANNELS[SEES["student"]])
+
+    def student_of(params, statistics, clips):
+        variables, keys = {"params": params, "batch_stats": statistics}, jax.random.split(key, 2)
+        changes = ["batch_stats"]
+        return model.apply(variables, clips, train=True, dropout_keys=keys, mutable=changes)[0]
+
+    def loss(params, statistics, clips, learned, teacher, labels):
+        student = student_of(params, statistics, clips)
+        changes = ["batch_stats", "diagnostics"]
+        terms, _ = distiller.apply(learned, student, teacher, labels, epoch=1.0, mutable=changes)
+        return objective.added(terms.values())
+
+    clips = jax.ShapeDtypeStruct(size, jnp.float32)
+    own = jax.eval_shape(functools.partial(model.init, train=False), key, clips)
+    given = own["params"], own["batch_stats"], clips
+    learned = jax.eval_shape(
+        distiller.init, key, jax.eval_shape(student_of, *given), teacher, labels
+    )
+    program = jax.make_jaxpr(jax.grad(loss))(*given, learned, teacher, labels).jaxpr
+    reached = set(program.invars)
+    for equation in program.eqns:
+        if any(x in reached for x in equation.invars if not isinstance(x, Literal)):
+            reached.update(equation.outvars)
+    return any(x in reached for x in program.outvars if not isinstance(x, Literal))

@@ -20,7 +20,7 @@ from jax_irkd.config import (
 from jax_irkd.configs import custom, demo, ntu, pku
 from jax_irkd.fields import make_shares
 from jax_irkd.models import resnet, temporal
-from jax_irkd.training.setup import make_model
+from jax_irkd.training.setup import lengths, make_model
 from jax_irkd.weights.start import start_from
 
 
@@ -79,14 +79,13 @@ def test_balanced_weights_are_a_share_for_every_method_also_for_new_ones():
 )
 def test_weights_of_every_config(module, default):
     for weights in WEIGHTS:
-        config = module.get_config(f"weights={weights}")
+        config = module.get_config(f"method=ours,weights={weights}")
         shares = {name: row.share for name, row in config.distillers.items()}
         expected = 0.3 if weights == "balanced" else None
         assert shares == {"dkd": expected, "mgcam": expected}
         assert make_shares(config.distillers) == {k: v for k, v in shares.items() if v}
-        assert (module.get_config().distillers.to_dict() == config.distillers.to_dict()) == (
-            weights == default
-        )
+        usual = module.get_config("method=ours")
+        assert (usual.distillers.to_dict() == config.distillers.to_dict()) == (weights == default)
 
 
 @pytest.mark.parametrize("module", [ntu, pku, demo])
@@ -162,6 +161,32 @@ def test_the_demos_data_sets_share_everything_but_the_data():
     assert demo.get_config("data=large,protocol=cross_view").protocol == "cross_view"
     with pytest.raises(ValueError, match=r"data='huge'; choose from demo, large"):
         demo.get_config("data=huge")
+
+
+def test_ones_own_films_are_learnt_as_the_studies_learn():
+    """By `best` unless another is named; small networks in every number as those of the tables."""
+    usual, small = custom.get_config(), custom.get_config("networks=small")
+    measured = demo.get_config("data=large,method=best")
+    for config in (usual, small):
+        assert config.distillers.to_dict() == measured.distillers.to_dict()
+        assert config.method == "best" and config.dataset.rgb_size == config.dataset.infrared_size
+        assert (config.input.hue_jitter, config.input.grey_share) == (0.05, 0.3)
+    for section in ("student_model", "teacher_model", "weights"):
+        assert small[section] == measured[section], section
+    as_measured = measured.student_training.to_dict() | {"min_steps": 600}
+    assert small.student_training.to_dict() == as_measured
+    # 600 clips are learnt in the studies' steps, and few are seen more often.
+    steps = {n: lengths(small.student_training, n)[1] for n in (24, 40, 600, 5000)}
+    assert steps == {24: 612, 40: 612, 600: 666, 5000: 5616}
+    assert lengths(measured.student_training, 600) == (37, 666)
+    assert lengths(usual.student_training, 32) == (34, 1020)
+    assert lengths(usual.student_training, 4000) == (500, 15000)
+    assert small.input.to_dict() | {"max_broken": 0.01} == measured.input.to_dict()
+    teacher = small.teacher_training.to_dict() | {"extra_clips": 0}
+    assert teacher == small.student_training.to_dict()
+    assert (usual.teacher_model.depth, usual.teacher_model.width) == (50, 64)
+    with pytest.raises(ValueError, match="networks='tiny'; choose from paper, small"):
+        custom.get_config("networks=tiny")
 
 
 def test_the_weights_the_demo_starts_from_are_not_made_from_themselves():

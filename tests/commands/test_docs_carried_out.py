@@ -16,9 +16,11 @@ SMALL = """--config.input.num_segments=2 --config.input.resolution=32 --config.n
     --config.dataset.rgb_size=(32,40) --config.dataset.infrared_size=(32,40)
     --config.teacher_training.batch_size=4 --config.student_training.batch_size=4
     --config.teacher_training.num_epochs=1 --config.student_training.num_epochs=1
+    --config.teacher_training.min_steps=0 --config.student_training.min_steps=0
     --config.log_every=1 --config.allow_weak_teacher=True --config.loggers=('jsonl',)"""
 # Its two steps of training are those of tests/inspection/test_checkup.py.
-ELSEWHERE = ("doctor",)
+# What is fetched: tests/weights/test_published.py.
+ELSEWHERE = ("doctor", "weights")
 
 
 @pytest.fixture
@@ -36,9 +38,9 @@ def folder(tmp_path, monkeypatch):
 
 def carried_out(line):
     """The exit code of a printed line, its networks small; by ST, which compiles in half the time
-    that `ours` takes (tests/commands/test_main.py carries that out)."""
+    that `best` takes (tests/commands/test_main.py carries that out)."""
     name, *argv = words_of(
-        line.replace("custom.py", "custom.py:method=st").replace("/ours", "/st")
+        line.replace("custom.py", "custom.py:method=st").replace("/best", "/st")
     )[2:]
     name = name.removeprefix("jax_irkd.")
     if any(word.startswith("--config=") for word in argv):
@@ -66,7 +68,7 @@ def test_ones_own_classes_from_films_to_fused_scores(folder, capsys):
             for line in printed(ROOT / "README.md")
             if f"jax_irkd.{command} " in line and "--stream" not in line
         )
-        line = line.replace("runs/demo/fitnet", "runs/custom/ours").replace(
+        line = line.replace("runs/demo/fitnet", "runs/custom/best").replace(
             "runs/demo", "runs/custom"
         )
         line = line.replace("video.avi", "RAW/infrared/wave/anna__1.avi")

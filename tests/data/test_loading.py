@@ -1,9 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from jax_irkd.data import loading
 from jax_irkd.data.sampling import frame_indices, segment_positions
 from jax_irkd.errors import UserError
+from jax_irkd.training import setup
 from tests.helpers import fakes
 
 
@@ -174,3 +177,15 @@ def test_splits_that_were_not_built(caplog):
         data.records(["val"])
     assert len(data.records(["val", "train_subjects_c1"])) == 6
     assert "no clips for the splits ['val']" in caplog.text
+
+
+def test_a_large_part_of_a_picture_is_not_cut_off_in_silence():
+    """Films of 32 x 40, of which 64 x 32 keeps two fifths, and nothing is lost at 32 x 40."""
+    upright = dataclasses.replace(reader(), sizes={"rgb": (64, 32), "infrared": (24, 30)})
+    [said] = setup.cut_words(upright)
+    assert said == (
+        "rgb frames of 32 × 40 (height × width) are read as 64 × 32, without 60% of them; "
+        "--config.dataset.rgb_size=32,40 leaves them whole"
+    )
+    broken = upright.of([{"rgb": [b"no image"], "infrared": []}])
+    assert setup.cut_words(reader()) == setup.cut_words(broken) == []

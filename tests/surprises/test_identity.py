@@ -193,6 +193,7 @@ LATER = {
     "training.class_weights": "balanced",
     "training.sampling": "balanced",
     "training.extra_clips": 2,
+    "training.min_steps": 500,
     "input.unpaired": False,
     "input.erasing": 0.25,
     "input.mixup": 0.2,

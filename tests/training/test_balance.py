@@ -10,7 +10,9 @@ import pytest
 from jax_irkd import distillers
 from jax_irkd.errors import UserError
 from jax_irkd.fields import make_shares
-from jax_irkd.training import balance, setup
+from jax_irkd.training import balance, setup, steps
+from jax_irkd.training.logs import read_log
+from jax_irkd.training.loop import Trainer
 from tests.helpers import fakes
 from tests.helpers.quick_compile import quick_compile  # noqa: F401
 from tests.training.test_steps import (
@@ -36,28 +38,28 @@ def flat(tree) -> np.ndarray:
     return np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in jax.tree.leaves(tree)])
 
 
+def lose(name, params, statistics, clips, labels):
+    """The loss of the labels (`ce`) or of a method of `METHODS` at its own weight."""
+    student = SMOOTH.apply({"params": params["model"]}, clips["infrared"], train=True)
+    if name == "ce":
+        return -jnp.mean(jax.nn.log_softmax(student.logits)[jnp.arange(len(labels)), labels])
+    teacher = fakes.teacher()
+    taught = teacher.model.apply(teacher.variables, clips["rgb"], train=False)
+    own = {"params": params["distillers"][name], "batch_stats": statistics["distillers"][name]}
+    made = distillers.get(name)(**METHODS[name])
+    terms, _ = made.apply(own, student, taught, labels, mutable=True)
+    return sum(terms.values())
+
+
 @functools.cache
 def taken_apart():
     """Gradients of every loss at the first step, by name: {"model": ..., "distillers": ...}."""
-    _, state, variables = setting(METHODS, model=SMOOTH)
-    teacher, batch = fakes.teacher(), batch_of()
+    _, state, _ = setting(METHODS, model=SMOOTH)
+    batch = batch_of()
     clips = quick(jax.tree.map(jnp.asarray, batch["clips"]), None)
-    taught = teacher.model.apply(variables, clips["rgb"], train=False)
-
-    def loss(name, params):
-        student = SMOOTH.apply({"params": params["model"]}, clips["infrared"], train=True)
-        if name == "ce":
-            return -jnp.mean(jax.nn.log_softmax(student.logits)[jnp.arange(8), batch["label"]])
-        own = {
-            "params": params["distillers"][name],
-            "batch_stats": state.batch_stats["distillers"][name],
-        }
-        made = distillers.get(name)(**METHODS[name])
-        terms, _ = made.apply(own, student, taught, jnp.asarray(batch["label"]), mutable=True)
-        return sum(terms.values())
-
-    gradient = jax.jit(jax.grad(loss, argnums=1), static_argnums=0)
-    return {name: gradient(name, state.params) for name in ("ce", *METHODS)}
+    gradient = jax.jit(jax.grad(lose, argnums=1), static_argnums=0)
+    given = state.params, state.batch_stats, clips, jnp.asarray(batch["label"])
+    return {name: gradient(name, *given) for name in ("ce", *METHODS)}
 
 
 @functools.cache
@@ -140,6 +142,64 @@ def test_an_accumulated_batch_is_balanced_as_a_whole():
     big = on_devices(whole, 1)(state, teacher, batch_of())
     small = on_devices(cut, 1)(state, teacher, batch_of())
     assert_close(small, big, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_runs_log_from_gradients_taken_by_themselves(tmp_path):
+    """45 steps of the loop on two devices; from every step's parameters and clips all gradients in
+    one, their lengths and running means in float64 NumPy."""
+    held = {"at": 0.3, "fitnet": 2.0}
+    config = fakes.config(num_epochs=15, learning_rate=0.01, eval_every=15.0)
+    config.num_devices, config.checkpoints.every = 2, 100
+    phase = fakes.phase(
+        config,
+        model=SMOOTH,
+        distillers=setup.make_distillers(METHODS),
+        shares=held,
+        teacher=fakes.teacher(),
+    )
+    made = Trainer(phase, config, fakes.dataset(), tmp_path)
+    bind, seen = made.make_update, []
+
+    def recorded(teacher, measure=False):
+        update = bind(teacher, measure)
+
+        def watched(state, variables, batch, asked):
+            kept = jax.device_get((state.params, state.batch_stats, batch))  # it is given away
+            seen.append(kept)
+            return update(state, variables, batch, asked)
+
+        return watched
+
+    made.make_update = recorded
+    made.run()
+    lines = [line for line in read_log(tmp_path) if line["kind"] == "train"]
+    assert len(seen) == len(lines) == 45
+    prepare = jax.jit(setup.make_augmentation(config.input))
+    taken = jax.jit(lambda *given: [jax.grad(lose, 1)(name, *given) for name in ("ce", *METHODS)])
+    means, measured = np.zeros(3), 0
+    for line, (params, statistics, batch) in zip(lines, seen, strict=True):
+        if line["step"] in (1, 4, 10, 40):
+            batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+            keys = steps.clip_keys(config.seed, jnp.asarray(batch["seed"]))
+            clips = prepare(batch["clips"], keys)
+            found = taken(params, statistics, clips, batch["label"])
+            own = [flat(tree["model"]) for tree in found]
+            sizes, measured = np.array([np.sqrt(g @ g) for g in own]), measured + 1
+            # The first counts whole, the second half; a new one never less than 40 steps are worth.
+            new = max(1 / measured, 1 - np.exp(-40 / 60))
+            means += new * (sizes - means)
+        for place, name in enumerate(METHODS, 1):
+            factor = held[name] * means[0] / means[place]
+            weight = factor * distillers.get(name)().weight
+            np.testing.assert_allclose(line[f"{name}/weight"], weight, rtol=1e-4)
+            if line["step"] not in (1, 4, 10, 40):
+                assert f"{name}/pull" not in line
+                continue
+            pull, cosine = factor * sizes[place] / sizes[0], own[place] @ own[0]
+            np.testing.assert_allclose(line[f"{name}/pull"], pull, rtol=1e-4)
+            cosine /= sizes[place] * sizes[0]
+            np.testing.assert_allclose(line[f"{name}/cosine"], cosine, rtol=1e-3, atol=1e-5)
 
 
 def test_running_means_by_hand():

@@ -1,5 +1,6 @@
 """`method=NAME` to an update by the path of the main command: every method, all joined."""
 
+import contextlib
 import os
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from jax_irkd import distillers
+from jax_irkd.errors import UserError
 from jax_irkd.models import resnet
 from jax_irkd.models.folding import without_norms
 from jax_irkd.training import parallel, programs, setup
@@ -90,3 +92,13 @@ def test_every_method_is_reached_by_its_name(name):
     assert key == name and type(made) is distillers.get(name)
     alone = type(made)()
     assert made == (alone.clone(axis_name="batch") if hasattr(alone, "axis_name") else alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "refused"), [("fitnet", True), ("rkd", True), ("dkd", False)])
+def test_a_share_of_what_is_frozen_is_refused_before_a_teacher_is_trained(name, refused):
+    config = small(name)
+    config.distillers[name].share, config.student_model.frozen = 0.5, "stage4"
+    expected = pytest.raises(UserError, match=rf"{name} gives the student no gradient.*share=0\.5")
+    with expected if refused else contextlib.nullcontext():
+        setup.check_fit(config, setup.make_distillers(config.distillers), 3)
