@@ -145,7 +145,8 @@ def train_step(
 ) -> tuple[TrainState, Terms]:
     """One update by the loss of `training.objective`, terms averaged over the axis.
 
-    A loss or gradient that is not finite leaves the state as it was but for `step` and `rejected`.
+    A loss, gradient or measured length that is not finite leaves the state as it was but for `step`
+    and `rejected`.
     With `accumulation` > 1 the batch is cut into that many parts, whose gradients are averaged;
     relational distillers then compare the clips of one part only.
 
@@ -172,7 +173,7 @@ def train_step(
         label_smoothing=label_smoothing,
         class_weights=class_weights,
     )
-    shares, balance, pulls = shares or {}, state.balance, {}
+    shares, balance, pulls, lengths = shares or {}, state.balance, {}, {}
     weights = balances.multipliers(balance, shares)
     grad_fn = _apart(loss_fn) if measure else jax.grad(_sum(loss_fn, weights), has_aux=True)
     found = _accumulate(grad_fn, state, (batch, keys), accumulation)
@@ -191,7 +192,9 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     ema = optax.incremental_update(params["model"], state.ema, 1 - ema_decay) if state.ema else {}
     terms["gradient_norm"] = optax.tree.norm(gradients)
-    finite = jnp.isfinite(terms["loss"]) & jnp.isfinite(terms["gradient_norm"])
+    # A length beyond float32 of finite numbers would stay in its mean for ever.
+    sizes = [terms["loss"], terms["gradient_norm"], *lengths.values()]
+    finite = jnp.all(jnp.isfinite(jnp.stack(sizes)))
     changed = TrainState(
         state.step, params, batch_stats, opt_state, ema, jnp.zeros_like(state.rejected), balance
     )

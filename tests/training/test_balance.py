@@ -235,6 +235,16 @@ def test_a_measurement_that_is_not_finite_is_forgotten():
     assert_close(first(after).balance, good.balance, rtol=0, atol=0)
 
 
+@pytest.mark.slow
+def test_a_length_beyond_float32_is_forgotten_too():
+    """Every number of the gradient fits float32, its square does not: a mean of inf, and with it a
+    multiplier of 0, would stay for ever."""
+    step, state, teacher = setting({"dkd": {"weight": 1e25}}, measure=True, shares={"dkd": 0.3})
+    after, terms = first(on_devices(step, 1)(state, teacher, batch_of()))
+    assert terms["rejected"] == 1 and np.isfinite(terms["dkd"])
+    assert_close(after.balance, state.balance, rtol=0, atol=0)
+
+
 def test_when_gradients_are_taken_apart():
     due = [step for step in range(1, 101) if balance.is_due(step, 1)]
     assert due == [1, 4, 10, 20, 40, 60, 80, 100]
