@@ -71,6 +71,24 @@ def test_updates_for_cuda_convolve_in_bfloat16_and_give_the_state_away():
 
 
 @pytest.mark.slow
+def test_what_is_rarely_asked_for_lowers_at_odd_sizes(monkeypatch):
+    monkeypatch.setitem(resnet.BLOCKS, 10, (resnet.Bottleneck, (1, 1, 1, 1)))
+    config = small(batch_size=6, extra_clips=12, class_weights="balanced", label_smoothing=0.1)
+    config.distillers = {"dkd": {}}
+    config.student_training.update(optimizer="adamw", clip_norm=1.0)
+    config.student_model.update(frozen="stage1", temporal="causal")
+    config.input.update(num_segments=3, resolution=72, mixup=0.2, cutmix=1.0, erasing=0.25)
+    config.input.update(colour_jitter=0.4, hue_jitter=0.1, grey_share=0.2, eval_batch_size=9)
+    config.eval.update(clips=2, crops=10)
+    measuring = programs.update_program(config, "student", 3, measure=True)
+    for made in (measuring, programs.evaluation_program(config, "teacher", 3)):
+        traced = gpu_cases.split_over(jax.devices()[:3], made)
+        for platform in ("cuda", "tpu"):
+            text = traced.lower(lowering_platforms=(platform,)).as_text()
+            assert set(convolved_types(text)) == {"bf16"}, platform
+
+
+@pytest.mark.slow
 def test_a_network_alone_gathers_nothing():
     text = for_cuda(programs.update_program(small(), "teacher", 3))
     assert "stablehlo.all_reduce" in text and "stablehlo.all_gather" not in text
