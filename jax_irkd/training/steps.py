@@ -173,7 +173,9 @@ def train_step(
         label_smoothing=label_smoothing,
         class_weights=class_weights,
     )
-    shares, balance, pulls, lengths = shares or {}, state.balance, {}, {}
+    shares, balance = shares or {}, state.balance
+    pulls: Terms = {}
+    lengths: Terms = {}
     weights = balances.multipliers(balance, shares)
     grad_fn = _apart(loss_fn) if measure else jax.grad(_sum(loss_fn, weights), has_aux=True)
     found = _accumulate(grad_fn, state, (batch, keys), accumulation)
