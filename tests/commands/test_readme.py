@@ -38,6 +38,7 @@ def test_the_figures_are_those_of_the_study():
         (INDEX, "shift", ("76.6 ± 2.4 %", "80.7 ± 1.2 %", "80.0 ± 1.5 %")),
         (INDEX, "make_demo", ("91.0 ± 1.4 %", "59.0 ± 2.3 %", "68.0 ± 2.1 %", "[+4.2, +14.1]")),
         ("docs/mgcam.md", "mgcam/identity", ("71.6 ± 2.7 %", "+7.7 [+3.6, +12.0]", "0.44")),
+        ("docs/mgcam.md", "mgcam/dkd_identity", ("72.1 ± 1.7 %", "+8.2 [+4.7, +12.0]")),
         ("docs/mgcam.md", "mgcam/uniform", ("62.1 ± 3.6 %", "-1.9 [-6.3, +2.4]", "0.04")),
         ("docs/mgcam.md", "mgcam/sharp", ("55.9 ± 1.7 %", "-8.1 [-13.1, -3.5]", "-0.03")),
         (INDEX, "hint", ("71.0 ± 1.5 %", "[+4.0, +9.6]")),
