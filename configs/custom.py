@@ -33,8 +33,8 @@ def get_config(arg: str = ""):
     if networks == "small":
         small(config)
         config.weights.teacher = "shipped:demo_resnet18"
-        # The teacher learns as long as the student: its weights know other actions than yours.
         config.dataset.infrared_size = config.dataset.rgb_size
+        # The teacher learns as long as the student: its weights know other actions than yours.
         for training in (config.teacher_training, config.student_training):
             training.min_steps = 600  # as the studies' students had, of 600 clips
         config.checkpoints.every = 100

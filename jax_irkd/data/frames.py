@@ -4,15 +4,6 @@ import cv2
 import numpy as np
 
 
-def shape_of(encoded: bytes) -> tuple[int, int]:
-    """Height and width of a JPEG frame. Raises ValueError for one that cannot be read."""
-    buffer = np.frombuffer(encoded, np.uint8)
-    frame = cv2.imdecode(buffer, cv2.IMREAD_GRAYSCALE) if buffer.size else None
-    if frame is None:
-        raise ValueError(f"a frame of {buffer.size} bytes is no readable image")
-    return frame.shape
-
-
 def fit(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """`frame` scaled to cover `size` (height, width), keeping its aspect, and centre-cropped."""
     scale = max(size[0] / frame.shape[0], size[1] / frame.shape[1])

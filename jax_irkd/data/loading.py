@@ -269,12 +269,17 @@ class ClipReader:
 
 def decode_frame(encoded: bytes, size: tuple[int, int], modality: str) -> np.ndarray:
     """A JPEG frame as uint8 (height, width, channels), fitted to `size`."""
+    return fit(decode(encoded, modality), size).reshape(*size, CHANNELS[modality])
+
+
+def decode(encoded: bytes, modality: str) -> np.ndarray:
+    """A JPEG frame as it was stored. Raises ValueError for one that cannot be read."""
     flag = cv2.IMREAD_GRAYSCALE if modality == "infrared" else cv2.IMREAD_COLOR_RGB
     buffer = np.frombuffer(encoded, np.uint8)
     frame = cv2.imdecode(buffer, flag) if buffer.size else None
     if frame is None:
         raise ValueError(f"a {modality} frame of {buffer.size} bytes is no readable image")
-    return fit(frame, size).reshape(*size, CHANNELS[modality])
+    return frame
 
 
 def training_batches(

@@ -6,7 +6,6 @@ their last ReLU, as in the authors' code for ImageNet, where mdistiller warms up
 CIFAR-100 it has weights from 0.6 to 8 and a warm-up of 20 epochs.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -133,8 +132,9 @@ def nearest(maps: Float[Array, "n h w c"], size: tuple[int, int]) -> Float[Array
         if length % before:  # not every place as often: each copy at most once
             origins = (2 * np.arange(length) + 1) * before // (2 * length)
             places = copies * origins + np.arange(length) - np.searchsorted(origins, origins)
-            once = functools.partial(jnp.take, unique_indices=True, indices_are_sorted=True)
-            maps = once(maps, places, axis, mode="clip")
+            maps = jnp.take(
+                maps, places, axis, mode="clip", unique_indices=True, indices_are_sorted=True
+            )
     return maps
 
 

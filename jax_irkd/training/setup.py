@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 
 from jax_irkd import fields
 from jax_irkd.data import augment, loading, mixing
-from jax_irkd.data.frames import shape_of
 from jax_irkd.data.records import UNREADABLE
 from jax_irkd.data.spec import CHANNELS, SEES
 from jax_irkd.errors import UserError
@@ -130,9 +129,10 @@ def cut_words(reader: loading.ClipReader) -> list[str]:
     said = []
     for name in reader.modalities:
         try:
-            size, film = reader.sizes[name], shape_of(reader.records[0][name][0])
+            film = loading.decode(reader.records[0][name][0], name).shape[:2]
         except UNREADABLE:  # it is named when it is read to learn from
             continue
+        size = reader.sizes[name]
         scale = max(size[0] / film[0], size[1] / film[1])
         lost = 1 - math.prod(size) / (math.prod(film) * scale**2)
         if lost >= 1 / 3:
@@ -222,46 +222,42 @@ def check_fit(config: ConfigDict, made: Mapping[str, nn.Module], num_classes: in
     labels = jax.ShapeDtypeStruct((2,), jnp.int32)
     if make_mixing(inputs):
         labels = jax.ShapeDtypeStruct((2, num_classes), jnp.float32)
-    for distiller in made.values():
+    learned = {}
+    for name, distiller in made.items():
         try:
-            jax.eval_shape(steps.alone(distiller).init, key, *outputs, labels)
+            learned[name] = jax.eval_shape(steps.alone(distiller).init, key, *outputs, labels)
         except ValueError as error:
             raise UserError(str(error).splitlines()[0]) from error
     shares = fields.make_shares(config.distillers)
     for name in shares if config.student_model.frozen != "none" else ():
-        if not _reaches_student(config, made[name], num_classes, outputs[1], labels):
+        given = learned[name], outputs[1], labels
+        if not _reaches_student(config, made[name], num_classes, *given):
             raise UserError(balance.no_gradient(name, shares[name]))
 
 
 def _reaches_student(
-    config: ConfigDict, distiller: nn.Module, num_classes: int, teacher: PyTree, labels: PyTree
+    config: ConfigDict, distiller: nn.Module, num_classes: int, *given: PyTree
 ) -> bool:
     """Whether a distiller's gradient to the student's parameters is more than zeros.
 
-    Its program is traced and not run: zeros that a frozen part sends back depend on no argument.
+    `given` are the distiller's variables, the teacher's outputs and the labels. Its program is
+    traced and not run: zeros that a frozen part sends back depend on no argument.
     """
     inputs, key, distiller = config.input, jax.random.key(0), steps.alone(distiller)
     model = steps.alone(make_model(config.student_model, num_classes, config.dtype))
     size = (2, inputs.num_segments, inputs.resolution, inputs.resolution, CHANNELS[SEES["student"]])
 
-    def student_of(params, statistics, clips):
-        variables, keys = {"params": params, "batch_stats": statistics}, jax.random.split(key, 2)
-        changes = ["batch_stats"]
-        return model.apply(variables, clips, train=True, dropout_keys=keys, mutable=changes)[0]
-
     def loss(params, statistics, clips, learned, teacher, labels):
-        student = student_of(params, statistics, clips)
+        variables, keys = {"params": params, "batch_stats": statistics}, jax.random.split(key, 2)
         changes = ["batch_stats", "diagnostics"]
+        student, _ = model.apply(variables, clips, train=True, dropout_keys=keys, mutable=changes)
         terms, _ = distiller.apply(learned, student, teacher, labels, epoch=1.0, mutable=changes)
         return objective.added(terms.values())
 
     clips = jax.ShapeDtypeStruct(size, jnp.float32)
     own = jax.eval_shape(functools.partial(model.init, train=False), key, clips)
-    given = own["params"], own["batch_stats"], clips
-    learned = jax.eval_shape(
-        distiller.init, key, jax.eval_shape(student_of, *given), teacher, labels
-    )
-    program = jax.make_jaxpr(jax.grad(loss))(*given, learned, teacher, labels).jaxpr
+    gradient = jax.make_jaxpr(jax.grad(loss))
+    program = gradient(own["params"], own["batch_stats"], clips, *given).jaxpr
     reached = set(program.invars)
     for equation in program.eqns:
         if any(x in reached for x in equation.invars if not isinstance(x, Literal)):
