@@ -29,29 +29,30 @@ class Finding(NamedTuple):
 
 def compile_programs(config: ConfigDict) -> Iterator[Finding]:
     """Every program of a run with `config`, compiled for its devices and not run."""
-    made = {}
+    clips = {role: config[f"{role}_training"].batch_size for role in SEES}
+    made = {}  # each with what to do where it does not fit
     for role in SEES:
-        made[f"update of the {role}"] = role, programs.update_program
-        made[f"evaluation of the {role}"] = role, programs.evaluation_program
+        less = failures.of_updates(role, clips[role])
+        made[f"update of the {role}"] = role, programs.update_program, less
+        less = failures.OF_AN_EVALUATION
+        made[f"evaluation of the {role}"] = role, programs.evaluation_program, less
     if config.distillers:  # the first step of all, and one in twenty
         measuring = functools.partial(programs.update_program, measure=True)
-        made["update of the student, measuring"] = "student", measuring
-    for name, (role, make) in made.items():
-        clips = config[f"{role}_training"].batch_size
-        updates = failures.of_updates(role, clips)
-        memory = updates if name.startswith("update") else failures.OF_AN_EVALUATION
+        less = failures.of_updates("student", clips["student"])
+        made["update of the student, measuring"] = "student", measuring, less
+    for name, (role, make, less) in made.items():
         try:
-            here, begin = devices_of(config, clips), time.monotonic()
+            here, begin = devices_of(config, clips[role]), time.monotonic()
             needed = programs.memory_of(make(config, role, CLASSES), here)
         except Exception as error:  # XLA's errors are of many kinds.
             said = f"{type(error).__name__}: {failures.first_line(error)}"
-            yield Finding(False, name, said, failures.remedy(str(error), memory) or REPORT)
+            yield Finding(False, name, said, failures.remedy(str(error), less) or REPORT)
             continue
         limit = (here[0].memory_stats() or {}).get("bytes_limit", 0)
         text = f"compiled in {time.monotonic() - begin:.0f} s, needs {needed / 1e9:.2f} GB"
         if limit and needed > limit:
             text = f"{text} of the {limit / 1e9:.2f} GB there are"
-            yield Finding(False, name, text, memory)
+            yield Finding(False, name, text, less)
         else:
             yield Finding(True, name, text)
 
