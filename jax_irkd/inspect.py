@@ -8,8 +8,9 @@ python -m jax_irkd.inspect run RUN [RUN ...] [--out=curves.png]
 python -m jax_irkd.inspect rates --config=configs/custom.py:method=baseline [--out=rates.png]
     [--low=1e-6] [--high=1] [--steps=100]
 python -m jax_irkd.inspect strangers RUN [FILM ...]
+python -m jax_irkd.inspect answers STUDY/answers.csv [MORE.csv ...] [--against=baseline]
 
-strangers: does a network know what it does not know.
+strangers: does a network know what it does not know. answers: any two methods of finished studies.
 """
 
 import sys
@@ -22,7 +23,7 @@ if __name__ == "inspect":  # a file beside this one was started, and a library a
 from jax_irkd.errors import UserError, nearest
 from jax_irkd.host import commands
 
-SUBJECTS = ("data", "config", "run", "rates", "strangers")
+SUBJECTS = ("data", "config", "run", "rates", "strangers", "answers")
 
 
 def define(values) -> None:
@@ -38,6 +39,7 @@ def define(values) -> None:
     flags.DEFINE_float("low", 1e-6, "the first learning rate", **text)
     flags.DEFINE_float("high", 1.0, "the last learning rate", **text)
     flags.DEFINE_integer("steps", 100, "from one to the other", lower_bound=20, **text)
+    flags.DEFINE_string("against", "baseline", "the method that others are compared with", **text)
     flags.DEFINE_integer("train_clips", 0, "without the dataset: how many", lower_bound=0, **text)
     flags.DEFINE_integer("classes", 10, "without the dataset: how many", lower_bound=2, **text)
 
@@ -53,7 +55,7 @@ def look(argv: list[str]) -> None:
         subject, *more = asked.words
         if subject not in SUBJECTS:
             raise UserError(f"unknown subject {subject!r}{nearest(subject, SUBJECTS)}")
-        if subject not in ("run", "strangers") and more:
+        if subject not in ("run", "strangers", "answers") and more:
             raise UserError(f"{more[0]!r} is one word too many after {subject}")
 
         from jax_irkd.host.terminal import make_console

@@ -4,8 +4,9 @@ python -m jax_irkd.study --config=configs/demo.py --workdir=runs/study --seeds=3
     --methods=baseline,st,at,sp,cc,rkd,ccskd,dkd,mgcam,ours [--jobs=1] [--dry_run] [--report_only]
     [--launcher=local|slurm|submitit-local|dask --needs=partition=gpu,gpus_per_node=1]
 
-Run the same command again to continue. Writes study.md, study.json and study.png into the workdir,
-the tables into the report.html of every seed, and the page of every run for all its seeds.
+Run the same command again to continue. Writes study.md, study.json, study.png and answers.csv into
+the workdir, the tables into the report.html of every seed, and the page of every run for all its
+seeds.
 Exit code: 1 when a run failed, 75 when one was stopped.
 """
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from jax_irkd.command_line import Arguments, need_config
@@ -16,7 +17,7 @@ from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.host.files import expanded
 from jax_irkd.inspection.sparkline import sparkline
-from jax_irkd.reporting.wording import flatten
+from jax_irkd.reporting.wording import flatten, percent
 
 # What draws is imported where it is used: `inspect run` needs no JAX.
 
@@ -200,6 +201,40 @@ def inspect_strangers(arguments: Arguments, console: Console) -> None:
     console.print(table)
     write.add_section(expanded(folder), strangers.section(found))
     console.print(f"on the page of {folder}", highlight=False, soft_wrap=True)
+
+
+def inspect_answers(arguments: Arguments, console: Console) -> None:
+    """Every method of finished studies beside one of them, clip by clip."""
+    from jax_irkd.metrics import significance
+    from jax_irkd.runs import answers
+
+    paths, against = [expanded(name) for name in arguments.words[1:]], arguments.flags.against
+    if not paths:
+        raise UserError("which answers? python -m jax_irkd.inspect answers STUDY/answers.csv")
+    found = answers.joined(paths)
+    table = Table("method", box=box.SIMPLE)
+    for header in (
+        "seeds",
+        "top-1",
+        f"over {escape(against)}",
+        "by seed",
+        "p\n(Holm)",
+        "could\nsee",
+    ):
+        table.add_column(header, justify="right", no_wrap=header != "by seed")
+    for one in answers.compare(found, against):
+        gain = one.difference
+        ends = f"{100 * gain.difference:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+        by_seed = " ".join(f"{100 * value:+.1f}" for value in one.by_seed)
+        sees = f"{100 * significance.detectable(gain.standard_error):.1f}"
+        row = one.method, str(len(one.seeds)), percent(one.top1), escape(ends), by_seed
+        table.add_row(*row, f"{one.p_holm:.2g}", sees)
+    console.print(table)
+    console.print(
+        f"{len(found.clip_ids)} test clips; paired differences in points, 95 % intervals of draws "
+        "of clips and seeds; could see: the smallest true difference found four times in five",
+        highlight=False,
+    )
 
 
 def _out(name: str) -> Path:

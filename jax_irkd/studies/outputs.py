@@ -1,4 +1,4 @@
-"""What a study leaves behind: study.md, study.json, the tables in the reports."""
+"""What a study leaves behind: study.md, study.json, answers.csv, the tables in the reports."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from typing import Any
 from jax_irkd.errors import UserError
 from jax_irkd.host.files import write_whole
 from jax_irkd.reporting import charts, pictures, write
-from jax_irkd.runs import results
+from jax_irkd.runs import answers, results
 from jax_irkd.runs.results import Run, data_of, is_finished
 from jax_irkd.studies import analysis, tables
 from jax_irkd.studies import attempts as record
@@ -17,7 +17,7 @@ from jax_irkd.studies.attempts import DONE, FAILED, WAITING, Key, Status
 
 
 def write_outputs(workdir: Path, plan: Mapping[str, Any], status: Mapping[Key, Status]) -> dict:
-    """Write study.md, study.json and the sections of the reports; the content of study.json.
+    """Write study.md, study.json, answers.csv and the reports' sections; what study.json holds.
 
     `plan` holds `command`, `methods` and `seeds`; `status` the state of every run of the study.
     """
@@ -40,6 +40,8 @@ def write_outputs(workdir: Path, plan: Mapping[str, Any], status: Mapping[Key, S
     }
     write_whole(workdir / "study.json", json.dumps(summary, indent=1))
     write_whole(workdir / "study.md", tables.markdown(summary))
+    if table := answers.write(runs):
+        write_whole(workdir / answers.ANSWERS, table)
     drawn = tables.chart(summary)
     if drawn is not None:
         title = data_of(summary)
