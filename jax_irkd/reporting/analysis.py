@@ -12,7 +12,7 @@ from jax_irkd.metrics.significance import Interval
 from jax_irkd.reporting import charts
 from jax_irkd.reporting.comparison import Cast, colour_of, pooled
 from jax_irkd.reporting.wording import percent
-from jax_irkd.runs.results import TITLES, Run, paired
+from jax_irkd.runs.results import Run, paired, title_of
 
 # What a scalar is called and its unit; shares are drawn in percent.
 _CURVES = {
@@ -75,7 +75,7 @@ def _named(kind: str, key: str, terms: Set[str]) -> tuple[str, str]:
     title, unit = _CURVES.get(bare, (bare.replace("_", " ").replace("/", ": "), ""))
     method, _, part = bare.partition("_")
     if bare not in _CURVES and "/" not in bare and method in terms:
-        name = TITLES.get(method, method.upper())
+        name = title_of(method)
         title = f"{' '.join([name, *part.split('_')]).strip()} term, weighted"
     if key != bare:
         title = f"{title}, of the running mean"

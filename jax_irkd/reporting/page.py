@@ -15,7 +15,7 @@ from jax_irkd.reporting import analysis, calibrated, charts, pulls, verdict
 from jax_irkd.reporting.comparison import Cast, cast_of, colour_of, figures
 from jax_irkd.reporting.paper import paper_rows
 from jax_irkd.reporting.wording import duration, flatten, metric_name, percent
-from jax_irkd.runs.results import TITLES, Run, data_of, number
+from jax_irkd.runs.results import Run, data_of, number, title_of
 
 COLUMNS = ("seeds", "top-1", "top-5", "class acc.", "mAP", "NLL", "ECE", "gap closed", "steps")
 _KEYS = {"top-1": "top1", "top-5": "top5", "class acc.": "mean_class_accuracy"}
@@ -55,7 +55,7 @@ def _page(cast: Cast, shown: Sequence[Run], title: str, sections: Sequence, made
         "notes": _notes(cast),
         "paper": paper_rows(cast.focus, shown, cast.mean),
         "curves": analysis.curves(cast, shown),
-        "titles": TITLES,
+        "title_of": title_of,
         "shown": lambda value: percent(value, 2),
         "roles": [(run.title, run.colour) for run in cast.networks if run.logits is not None],
         "legend": [(run.title, colour_of(run, shown)) for run in shown],

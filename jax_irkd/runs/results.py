@@ -118,6 +118,14 @@ TITLES = {
 }
 
 
+def title_of(method: str) -> str:
+    """What tables and pages call a method: `FitNet + DKD`; a dotted path stays as it is."""
+    parts = method.split("+")
+    if len(parts) > 1:
+        return " + ".join(map(title_of, parts))
+    return TITLES.get(method, method if "." in method else method.upper())
+
+
 class Run(NamedTuple):
     """A finished run: its folder, results.json, metrics.jsonl and, where saved, its scores."""
 
@@ -135,7 +143,7 @@ class Run(NamedTuple):
 
     @property
     def title(self) -> str:
-        title = TITLES.get(self.method, self.method.upper())
+        title = title_of(self.method)
         return title if self.name == self.method else f"{title}, {self.name}"
 
     @property

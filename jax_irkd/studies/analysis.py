@@ -16,7 +16,7 @@ from jax_irkd.reporting import verdict
 from jax_irkd.reporting.analysis import class_gains
 from jax_irkd.reporting.paper import paper_rows
 from jax_irkd.reporting.pulls import pulls_of
-from jax_irkd.runs.results import TITLES, Run, paired, right_or_wrong
+from jax_irkd.runs.results import Run, paired, right_or_wrong, title_of
 
 METRICS = ("top1", "mean_class_accuracy", "mAP")
 Runs = Mapping[tuple[int, str], Run]
@@ -76,7 +76,7 @@ def _row(
 ) -> dict[str, Any]:
     own = {seed: run for (seed, name), run in sorted(runs.items()) if name == method}
     row = {
-        "title": TITLES.get(method, method.upper()),
+        "title": title_of(method),
         "seeds": list(own),
         "metrics": {key: spread({s: r.figure(key) for s, r in own.items()}) for key in METRICS},
         "steps": next(iter(own.values())).results.get("steps"),

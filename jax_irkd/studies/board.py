@@ -11,7 +11,7 @@ from rich.table import Table
 
 from jax_irkd.errors import UserError
 from jax_irkd.reporting.wording import percent
-from jax_irkd.runs.results import TITLES, finished, number
+from jax_irkd.runs.results import finished, number, title_of
 from jax_irkd.studies.attempts import DONE, FAILED, QUEUED, RUNNING, STOPPED, Key, Status
 from jax_irkd.studies.planning import PlannedRun
 from jax_irkd.training.logs import read_log
@@ -71,7 +71,7 @@ def table(tasks: Sequence[PlannedRun], status: Mapping[Key, Status]) -> Table:
                 continue
             style = _STYLES.get(status[task.key].state, "dim")
             cells.append(f"[{style}]{describe(task, status[task.key], brief=True)}[/{style}]")
-        made.add_row(TITLES.get(method, method.upper()), *cells)
+        made.add_row(title_of(method), *cells)
     return made
 
 

@@ -14,7 +14,7 @@ from jax_irkd.reporting import pulls, verdict
 from jax_irkd.reporting.intervals import Estimate, interval_chart
 from jax_irkd.reporting.sections import Section, table, table_section
 from jax_irkd.reporting.wording import duration, metric_name, percent
-from jax_irkd.runs.results import TITLES, data_of
+from jax_irkd.runs.results import data_of, title_of
 
 PICTURE = "study.png"
 Rows = list[list[str]]
@@ -221,7 +221,7 @@ def beside_paper(summary: Mapping[str, Any]) -> Table | None:
     for row in paper["rows"]:
         metric, quoted = row["metric"], ", quoted there" if row["quoted"] else ""
         ours = _percent({"mean": row["ours"], "std": row["std"]})
-        title = TITLES.get(row["method"], row["method"].upper())
+        title = title_of(row["method"])
         rows.append([title, metric_name(metric), _figure(row["paper"]) + quoted, ours])
     other = summary.get("generated") or "another dataset"
     ours = "ours" if paper["same"] else f"ours, {other}"
