@@ -42,6 +42,7 @@ def test_the_figures_are_those_of_the_study():
         ("docs/mgcam.md", "mgcam/dkd_identity", ("72.1 ± 1.7 %", "+8.2 [+4.7, +12.0]")),
         ("docs/mgcam.md", "mgcam/uniform", ("62.1 ± 3.6 %", "-1.9 [-6.3, +2.4]", "0.04")),
         ("docs/mgcam.md", "mgcam/sharp", ("55.9 ± 1.7 %", "-8.1 [-13.1, -3.5]", "-0.03")),
+        ("docs/custom.md", "custom", ("87.8", "79.5", "+8.3", "[+4.4, +12.5]")),
         (INDEX, "hint", ("71.0 ± 1.5 %", "[+4.0, +9.6]")),
     ):
         said = (ROOT / page).read_text("utf-8").replace("−", "-")
@@ -55,6 +56,7 @@ def test_the_figures_are_those_of_the_study():
     [
         ("Every method", "methods", 14),
         ("Clips of another kind", "gestures", 7),
+        ("The recipe for your own films", "custom", 3),
         ("From another view", "view", 4),
     ],
 )
