@@ -8,6 +8,7 @@ from markupsafe import Markup
 from jax_irkd.reporting import charts
 
 LEFT, RIGHT, ROW, TOP, BOTTOM = 136, 22, 20, 6, 34
+LETTER = 7  # of a name in capitals, on average
 
 
 class Estimate(NamedTuple):
@@ -30,8 +31,11 @@ def interval_chart(rows: Sequence[Estimate], *, unit: str, label: str) -> Markup
     low, high = low - pad, high + pad
     height = TOP + ROW * len(rows) + BOTTOM
 
+    names = [charts.clip_text(row.name, 20) for row in rows]
+    left = max(LEFT, LETTER * max(map(len, names)) + 8)
+
     def place(value: float) -> float:
-        return LEFT + (value - low) / (high - low) * (charts.WIDTH - LEFT - RIGHT)
+        return left + (value - low) / (high - low) * (charts.WIDTH - left - RIGHT)
 
     parts = [charts.draw_frame(charts.WIDTH, height, label)]
     bottom = height - BOTTOM
@@ -41,14 +45,13 @@ def interval_chart(rows: Sequence[Estimate], *, unit: str, label: str) -> Markup
         parts.append(charts.draw_text(x, bottom + 14, points, "tick middle"))
     parts.append(charts.draw_line(place(0.0), TOP, place(0.0), bottom, "ideal"))
     parts.append(charts.draw_text(charts.WIDTH / 2, height - 4, unit, "tick middle"))
-    for index, row in enumerate(rows):
+    for index, (row, name) in enumerate(zip(rows, names, strict=True)):
         y = TOP + ROW * (index + 0.5)
         unsure = row.low <= 0 <= row.high
         sure = "baseline" if unsure else "student" if row.value > 0 else "worse"
         said = f"{row.name}: {row.value:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
-        name = charts.clip_text(row.name, 20)
-        parts.append(charts.draw_text(LEFT - 8, y + 3.5, name, "tick end"))
-        left, width = place(row.low), place(row.high) - place(row.low)
-        parts.append(charts.draw_bar(left, y - 1.25, width, 2.5, sure, said))
+        parts.append(charts.draw_text(left - 8, y + 3.5, name, "tick end"))
+        width = place(row.high) - place(row.low)
+        parts.append(charts.draw_bar(place(row.low), y - 1.25, width, 2.5, sure, said))
         parts.append(charts.draw_dot(place(row.value), y, sure, said))
     return Markup("").join([*parts, Markup("</svg>")])

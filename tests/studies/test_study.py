@@ -137,6 +137,18 @@ def test_the_picture_shows_every_interval(tmp_path):
     assert (float(dot) - float(x)) / float(width) == pytest.approx(share, abs=0.01)
 
 
+def test_the_picture_has_room_for_the_names_of_joined_methods(tmp_path):
+    """A name in capitals was cut at the edge of the picture."""
+    joined = "fitnet+dkd+mgcam"
+    predictions = PREDICTIONS | {(s, joined): PREDICTIONS[s, "teacher"] for s in (0, 1)}
+    generated(tmp_path, predictions, LABELS)
+    methods = ("baseline", "ours", joined)
+    found = outputs.write_outputs(tmp_path, plan(tmp_path, methods), done(predictions))
+    ends = re.findall(r'<text x="(\d+)" [^>]*end">([^<]*)<', str(tables.chart(found)))
+    assert ("FitNet + DKD + MGCAM" in dict(map(reversed, ends))) and len(ends) == 2
+    assert all(int(x) >= 7 * len(name) for x, name in ends)
+
+
 def test_the_picture_says_how_many_seeds_its_methods_have(tmp_path):
     predictions = PREDICTIONS | {(0, "at"): PREDICTIONS[0, "teacher"]}
     generated(tmp_path, predictions, LABELS)
