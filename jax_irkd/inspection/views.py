@@ -17,7 +17,7 @@ from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.host.files import expanded
 from jax_irkd.inspection.sparkline import sparkline
-from jax_irkd.reporting.wording import flatten, percent
+from jax_irkd.reporting.wording import flatten, percent, signed
 
 # What draws is imported where it is used: `inspect run` needs no JAX.
 
@@ -224,8 +224,8 @@ def inspect_answers(arguments: Arguments, console: Console) -> None:
         table.add_column(header, justify="right", no_wrap=header != "by seed")
     for one in answers.compare(found, against):
         gain = one.difference
-        ends = f"{100 * gain.difference:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-        by_seed = " ".join(f"{100 * value:+.1f}" for value in one.by_seed)
+        ends = f"{signed(gain.difference)} [{signed(gain.low)}, {signed(gain.high)}]"
+        by_seed = " ".join(map(signed, one.by_seed))
         sees = f"{100 * significance.detectable(gain.standard_error):.1f}"
         row = one.method, str(len(one.seeds)), percent(one.top1), escape(ends), by_seed
         table.add_row(*row, f"{one.p_holm:.2g}", sees)

@@ -14,7 +14,7 @@ from jax_irkd.errors import plural
 from jax_irkd.metrics import precision_gap, significance
 from jax_irkd.metrics.significance import Interval, McNemar, PairedInterval
 from jax_irkd.reporting.comparison import Cast, figures
-from jax_irkd.reporting.wording import metric_name, percent
+from jax_irkd.reporting.wording import metric_name, percent, signed
 from jax_irkd.runs.results import Run, aligned, paired, right_or_wrong
 
 REPLICATES = 4000
@@ -166,12 +166,12 @@ def _difference(evidence: Evidence) -> str:
     (difference, low, high, *_), test = evidence.difference, evidence.test
     inside = " The interval includes no difference at all." if low <= 0 <= high else ""
     said = (
-        f"Top-1 difference {100 * difference:+.1f} points, 95 % interval {100 * low:+.1f} to "
-        f"{100 * high:+.1f} over "
+        f"Top-1 difference {signed(difference)} points, 95 % interval {signed(low)} to "
+        f"{signed(high)} over "
     )
     clips = plural(evidence.clips, "test clip")
     if test is None:
-        each = ", ".join(f"{100 * gain:+.1f}" for gain in evidence.by_seed)
+        each = ", ".join(map(signed, evidence.by_seed))
         return (
             f"{said}{len(evidence.by_seed)} seeds and {clips}, both drawn again; seed by seed "
             f"{each}.{inside}"

@@ -31,3 +31,8 @@ def metric_name(metric: str) -> str:
 
 def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def signed(share: float) -> str:
+    """A difference of shares in points, with its sign, but no minus before a zero."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"

@@ -13,7 +13,7 @@ from jax_irkd.metrics.significance import Interval
 from jax_irkd.reporting import pulls, verdict
 from jax_irkd.reporting.intervals import Estimate, interval_chart
 from jax_irkd.reporting.sections import Section, table, table_section
-from jax_irkd.reporting.wording import duration, metric_name, percent
+from jax_irkd.reporting.wording import duration, metric_name, percent, signed
 from jax_irkd.runs.results import data_of, title_of
 
 PICTURE = "study.png"
@@ -199,8 +199,8 @@ def _class_gain(row: Mapping[str, Any], index: int) -> str:
     if gain is None:
         return "–"
     known = ends[index] if ends else None
-    shown = f" [{', '.join(_signed(100 * end) for end in known)}]" if known else ""
-    return _signed(100 * gain) + shown
+    shown = f" [{', '.join(signed(end) for end in known)}]" if known else ""
+    return signed(gain) + shown
 
 
 def pull_rows(summary: Mapping[str, Any]) -> Table | None:
@@ -278,13 +278,8 @@ def _figure(value: float | None) -> str:
 def _difference(found: Mapping[str, Any] | None) -> str:
     if not found:
         return "–"
-    low, high, middle = (_signed(100 * found[key]) for key in ("low", "high", "difference"))
+    low, high, middle = (signed(found[key]) for key in ("low", "high", "difference"))
     return f"{middle} [{low}, {high}]"
-
-
-def _signed(value: float) -> str:
-    """With its sign, but no minus before a zero."""
-    return f"{round(value, 1) + 0.0:+.1f}"
 
 
 def _gap(row: Mapping[str, Any]) -> str:
@@ -295,10 +290,10 @@ def _gap(row: Mapping[str, Any]) -> str:
 def _paired_t(found: Mapping[str, Any] | None) -> str:
     if not found:
         return "–"
-    text = _signed(100 * found["mean"])
+    text = signed(found["mean"])
     if found["p_value"] is None:
         return text
-    low, high = (_signed(100 * found[key]) for key in ("low", "high"))
+    low, high = (signed(found[key]) for key in ("low", "high"))
     return f"{text} [{low}, {high}], p = {found['p_value']:.2g}"
 
 

@@ -14,6 +14,7 @@ from jax_irkd import study
 from jax_irkd.errors import UserError
 from jax_irkd.host import room
 from jax_irkd.metrics import classification
+from jax_irkd.reporting.wording import signed
 from jax_irkd.runs.results import Run
 from jax_irkd.studies import analysis, attempts, board, outputs, planning, processes, tables
 from jax_irkd.studies.attempts import DONE, FAILED, STOPPED, WAITING, Status
@@ -526,4 +527,5 @@ def test_the_command_from_plan_to_tables(tmp_path, monkeypatch, capsys):
 
 def test_tables_escape_what_would_break_them():
     assert tables._markdown_table(["a|b"], [["c\nd"]]) == "| a\\|b |\n| --- |\n| c d |"
-    assert [tables._signed(value) for value in (-1e-9, -0.04, 0.06)] == ["+0.0", "+0.0", "+0.1"]
+    points = (-1e-9, -0.04, 0.06)
+    assert [signed(value / 100) for value in points] == ["+0.0", "+0.0", "+0.1"]
