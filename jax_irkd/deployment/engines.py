@@ -137,6 +137,8 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = processor.cores()
         options.log_severity_level = 3  # errors
+        # Without VNNI the quick products of 8-bit numbers saturate at 16 bits, in silence.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         providers = [(name, _provider_options(name, precision)) for name in _gpu_providers()]
         self._session = onnxruntime.InferenceSession(
             model, options, providers=[*providers, "CPUExecutionProvider"]

@@ -66,7 +66,9 @@ _WITH_ONNX = """\
 ```python
 import json, numpy as np, onnxruntime
 
-session = onnxruntime.InferenceSession("student.onnx")
+options = onnxruntime.SessionOptions()  # integers that do not saturate on older processors
+options.add_session_config_entry("session.x64quantprecision", "1")
+session = onnxruntime.InferenceSession("student.onnx", options)
 manifest = json.loads(session.get_modelmeta().custom_metadata_map["jax_irkd"])
 clips = np.zeros((1, {segments}, {height}, {width}, {channels}), np.uint8)  # your frames here
 (probabilities,) = session.run(["probabilities"], {{"clips": clips}})
