@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_irkd.models import convolutions
+from jax_irkd.models.pooling import max_pool
 
 EPSILON = 1e-5  # of every batch norm
 STAGES = ("stage1", "stage2", "stage3", "stage4")
@@ -134,41 +135,6 @@ def _mean(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
     return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
-def _max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-    """3x3 stride-2 max pool, padding 1, of a map that is nowhere negative.
-
-    Equal to `nn.max_pool`, which takes longer in XLA on CPUs, its gradient six times. Padding
-    with 0 is as good as -inf, because every window holds a pixel of the map.
-    """
-    for axis in (1, 2):
-        even, odd = (jax.lax.slice_in_dim(x, start, x.shape[axis], 2, axis) for start in (0, 1))
-        size = even.shape[axis]
-        widths = [(0, 0)] * x.ndim
-        widths[axis] = (1, size - odd.shape[axis])
-        odd = jnp.pad(odd, widths)
-        before, after = (jax.lax.slice_in_dim(odd, i, i + size, 1, axis) for i in (0, 1))
-        x = jnp.maximum(even, jnp.maximum(before, after))
-    return x
-
-
-def _max_of_windows(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-    return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-
-
-def _quick_max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-    """Without a gradient a GPU reads the map once for its windows, and three times for slices."""
-    return jax.lax.platform_dependent(x, cpu=_max_pool, default=_max_of_windows)
-
-
-def _learning_max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-    """With a gradient. TPUs have windows, forwards and backwards, and slice slowly.
-
-    Of equal largest pixels the first has the whole gradient there, as in PyTorch; elsewhere they
-    share it.
-    """
-    return jax.lax.platform_dependent(x, tpu=_max_of_windows, default=_max_pool)
-
-
 BLOCKS = {
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
@@ -276,7 +242,7 @@ class ResNet(nn.Module):
         x = Stem(self.width, conv, norm, self.input_offset, name="stem")(frames)
         x = jax.lax.stop_gradient(x) if still >= 1 else x
         features = {"stem": x}
-        x = _learning_max_pool(x) if train else _quick_max_pool(x) if quick else _max_of_windows(x)
+        x = max_pool(x, train=train, plain=not quick)
 
         block, counts = BLOCKS[self.depth]
         block = nn.remat(block) if self.remat else block

@@ -203,36 +203,6 @@ def test_axis_name_averages_the_statistics_over_devices():
         )
 
 
-def test_where_windows_are_pooled_and_where_slices():
-    x = networks.normal(1, 8, 8, 4)
-
-    def learn(x):
-        return jax.grad(lambda x: resnet._learning_max_pool(x).sum())(x)
-
-    platforms = ("cpu", "cuda", "tpu")
-    tested = networks.lowered(resnet._quick_max_pool, x, platforms=platforms)
-    learned = networks.lowered(learn, x, platforms=platforms)
-    assert ["reduce_window" in text for text in tested] == [False, True, True]
-    assert ["select_and_scatter" in text for text in learned] == [False, False, True]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [(8, 7), (1, 3)])
-def test_max_pool_and_its_gradient_are_those_of_the_window_reduction(size):
-    x = jax.nn.relu(networks.normal(2, *size, 3)) + 0.0
-
-    def window(x):
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-
-    np.testing.assert_array_equal(resnet._max_pool(x), window(x))
-    weight = networks.normal(*window(x).shape)
-    result, expected = (
-        jax.grad(lambda x, pool=pool: jnp.sum(weight * pool(jax.nn.relu(x))))(x)
-        for pool in (resnet._max_pool, window)
-    )
-    np.testing.assert_allclose(result, expected, rtol=1e-6)
-
-
 def test_input_offset_is_absent_unless_asked_for_and_zero_at_first():
     frames = networks.normal(1, 20, 20, 1)
 

@@ -98,8 +98,8 @@ def losses(batch: dict, devices: int, sync: bool = False, mix=None):
     """The gradient to the student (with `sync`) and the terms of a batch on emulated devices."""
     axis = steps.AXIS if sync else None
     model = fakes.TinyModel(norm=sync, dropout=0.0, axis_name=axis)
-    # Terms of one size: the gradient of a bias before a batch norm is 0, what is left of it the last
-    # digits of the largest term, which processors round differently.
+    # Terms of one size: the gradient of a bias before a batch norm is 0, what is left of it the
+    # last digits of the largest term, which processors round differently.
     teacher, made = fakes.teacher(), setup.make_distillers({"dkd": {}, "sp": {"weight": 100.0}})
     variables = networks.draw(model, 1, 2, 32, 32, 1)
     params = {"model": variables["params"], "distillers": {name: {} for name in made}}
