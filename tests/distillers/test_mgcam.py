@@ -11,6 +11,7 @@ from jax_irkd import distillers, mgcam_loss
 from jax_irkd.distillers._graph import clip_graph, squared_distances
 from jax_irkd.distillers.mgcam import attention_contrast, attention_matrices
 from jax_irkd.models.outputs import Outputs
+from tests.helpers import networks
 from tests.helpers import reference_losses as reference
 from tests.helpers.quick_compile import quick_compile  # noqa: F401
 
@@ -347,3 +348,19 @@ def test_messages():
         distillers.get("mgcam")(distance="max")
     with pytest.raises(ValueError, match="leave normalisation at 'none', got 'l2'"):
         distillers.get("mgcam")(activation="conv1x1", normalisation="l2")
+
+
+@pytest.mark.parametrize("clips", [4, 20])
+def test_gpus_take_care_without_deciding(clips, monkeypatch):
+    x = networks.normal(clips, 6, 6, 3)
+
+    def learn(x):
+        return jax.value_and_grad(lambda x: (clip_graph(x) ** 2).sum())(x)
+
+    asked = ["5.000000e-02" in text for text in networks.lowered(learn, x)]  # of the total
+    assert asked == [False, True]
+    wanted, slope = learn(x)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *x, cuda, **others: cuda(*x))
+    value, gradient = learn(x)
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-6)
