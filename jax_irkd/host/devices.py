@@ -33,7 +33,8 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
     NUM_PROCESSES and PROCESS_ID are set), on (join or fail) or off. Raises UserError when joining
     fails or JAX finds no device. A note says when an NVIDIA GPU is there and not used.
     """
-    keep_freed_memory()
+    if not _expects_gpu():
+        keep_freed_memory()
     if deterministic:
         options = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{options} --xla_gpu_deterministic_ops=true".strip()
@@ -96,6 +97,15 @@ def local() -> list[jax.Device]:
     ) as error:  # JAX asserts that one of its searches finds one
         said = one_line(error)[:200]
         raise UserError(f"JAX finds no device ({said}); {NO_DEVICE}") from error
+
+
+def _expects_gpu() -> bool:
+    """Known before JAX looks at the devices, which starts threads.
+
+    The memory of a step lies on the GPU then, and a compiler's threads, one a core, would wait for
+    the one arena that `keep_freed_memory` leaves them.
+    """
+    return has_nvidia() and "cpu" not in (jax.config.jax_platforms or "").split(",")[:1]
 
 
 def has_nvidia() -> bool:

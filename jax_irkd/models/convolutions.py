@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -135,13 +136,13 @@ def conv7x7_of_frames(
     There every 2x2 pixels become 4c channels, over which an 8x8 kernel (one row and column of
     zeros) is a 4x4 one with stride 1: the same function. Its gradients are the library's.
 
-    On TPUs that is so at any width, and for the gradients too: XLA unrolls the 7x7 kernel's, which
-    takes minutes to compile, and the 4x4 one's takes seconds. By its own estimate the step is no
+    On TPUs that is so at any width, and for the kernel's gradient: of 7x7 pixels XLA unrolls it,
+    which takes minutes to compile, and of 4x4 blocks seconds. By its own estimate the step is no
     slower for it; Google's MLPerf ResNets read frames so (`conv0_space_to_depth`).
 
     On NVIDIA's GPUs the four blocks that the kernel reads in a row are channels, too: 16c of them,
     and a 4x1 kernel. cuDNN is slow with few: of 32 x 8 frames of 224 pixels the forward pass takes
-    an H100 1.4 ms with one and 2.1 with three channels, and so 0.4 and 0.7, layouts included.
+    an H100 1.4 ms with one and 2.1 with three channels, and so 0.4 and 0.6, layouts included.
     """
     packed = {"cpu": _packed_stem} if narrow else {}
 
@@ -152,11 +153,15 @@ def conv7x7_of_frames(
         )
 
     def backward(kept: tuple[Array, Array], change: Array) -> tuple[Array, Array]:
-        pulls = {
-            name: lambda change, *kept, way=way: jax.vjp(way, *kept)[1](change)
+        frames, kernel = kept
+        to_frames = jax.vjp(lambda x: _stem(x, kernel), frames)[1](change)[0]
+        ways = {
+            name: lambda change, frames, kernel, way=way: jax.vjp(
+                functools.partial(way, frames), kernel
+            )[1](change)[0]
             for name, way in (("tpu", _sliced_stem), ("cuda", _wide_stem), ("default", _stem))
         }
-        return lax.platform_dependent(change, *kept, **pulls)
+        return to_frames, lax.platform_dependent(change, frames, kernel, **ways)
 
     convolve.defvjp(lambda *kept: (convolve(*kept), kept), backward)
     return convolve
@@ -168,22 +173,23 @@ def _stem(frames: Array, kernel: Array) -> Array:
 
 
 def _packed_stem(frames: Array, kernel: Array) -> Array:
-    return _convolve(_packed(frames), _kernel_of_blocks(kernel))
-
-
-def _wide_stem(frames: Array, kernel: Array) -> Array:
-    blocks, kernel = _packed(frames), _kernel_of_blocks(kernel)
-    columns = blocks.shape[2] - 3
-    rows = [blocks[:, :, start : start + columns] for start in range(4)]
-    return _convolve(jnp.concatenate(rows, axis=-1), kernel.reshape(4, 1, -1, kernel.shape[-1]))
-
-
-def _packed(frames: Array) -> Array:
-    """Blocks of 2x2 pixels as channels."""
     frames = _framed(frames)
     n, height, width, channels = frames.shape
     blocks = frames.reshape(n, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)
-    return blocks.reshape(n, height // 2, width // 2, 4 * channels)
+    blocks = blocks.reshape(n, height // 2, width // 2, 4 * channels)
+    return _convolve(blocks, _kernel_of_blocks(kernel))
+
+
+def _wide_stem(frames: Array, kernel: Array) -> Array:
+    """Gathered: one kernel of a GPU, which makes the frames out of bytes on its way."""
+    frames = _framed(frames)
+    n, height, width, channels = frames.shape
+    places = width // 2 - 3
+    # Of every place four blocks of two columns.
+    columns = 2 * np.arange(places)[:, None, None] + np.arange(8).reshape(4, 2)
+    pixels = frames.reshape(n, height // 2, 2, width, channels)[:, :, :, columns]
+    rows = pixels.transpose(0, 1, 3, 4, 2, 5, 6).reshape(n, height // 2, places, 16 * channels)
+    return _convolve(rows, _kernel_of_blocks(kernel).reshape(4, 1, 16 * channels, -1))
 
 
 def _sliced_stem(frames: Array, kernel: Array) -> Array:

@@ -1,0 +1,32 @@
+"""What is settled before JAX is first used."""
+
+import jax
+import pytest
+
+from jax_irkd.host import devices
+
+
+@pytest.mark.parametrize(
+    ("nvidia", "asked", "kept"),
+    [
+        (False, None, True),
+        (True, "cpu", True),
+        (True, None, False),
+        (True, "cuda,cpu", False),
+        (False, "tpu,cpu", True),
+    ],
+)
+def test_memory_is_kept_where_the_step_lies_in_it(nvidia, asked, kept, monkeypatch):
+    """A GPU's compiler has a thread a core, which one arena would let through one by one."""
+    called = []
+    monkeypatch.setattr(devices, "has_nvidia", lambda: nvidia)
+    monkeypatch.setattr(devices, "keep_freed_memory", lambda: called.append(1))
+    monkeypatch.setattr(devices, "_join", lambda distributed: None)
+    monkeypatch.setattr(devices, "once", lambda text: None)
+    before = jax.config.jax_platforms
+    try:
+        jax.config.update("jax_platforms", asked)
+        devices.start("off")
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert bool(called) == kept
