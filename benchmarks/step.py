@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -128,6 +129,13 @@ def compare(
         return call
 
     calls = {name: times(step) for name, step in steps.items()}
+    for name, call in calls.items():  # minutes on a GPU
+        begin = time.perf_counter()
+        call()
+        print(
+            f"{name}: the first {inner} updates took {time.perf_counter() - begin:.0f} s",
+            flush=True,
+        )
     return alternate(calls, repeats, WARM), needs
 
 
