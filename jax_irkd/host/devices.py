@@ -105,7 +105,7 @@ def _expects_gpu() -> bool:
     The memory of a step lies on the GPU then, and a compiler's threads, one a core, would wait for
     the one arena that `keep_freed_memory` leaves them.
     """
-    return has_nvidia() and "cpu" not in (jax.config.jax_platforms or "").split(",")[:1]
+    return has_nvidia() and not (jax.config.jax_platforms or "").startswith("cpu")
 
 
 def has_nvidia() -> bool:
