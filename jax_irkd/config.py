@@ -277,6 +277,7 @@ def paper_setup(
     config.input.eval_scale = 0.875
     config.input.eval_batch_size = 16
     config.input.threads = 0  # that read clips; 0: one for each core, at most 16
+    config.input.readers = "auto"  # threads, or as many processes: auto for training on GPUs, TPUs
     config.input.max_broken = 0.01
     config.input.unpaired = True  # a network that reads one modality takes clips of it alone, too
     # The share of the training subjects that is kept aside: for the best checkpoint, patience and

@@ -18,7 +18,7 @@ import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jax_irkd.data import built
+from jax_irkd.data import built, workers
 from jax_irkd.data.frames import fit
 from jax_irkd.data.records import UNREADABLE, Catalogue, Chosen, Concatenated, catalogue, text
 from jax_irkd.data.sampling import BalancedOrder, frame_indices, segment_positions
@@ -203,7 +203,7 @@ class ClipReader:
     modalities: tuple[str, ...]
     num_segments: int
     sizes: dict[str, tuple[int, int]]
-    faults: Faults
+    faults: Faults | workers.Notes
     num_classes: int = 0  # of the labels; 0: not checked
 
     def of(self, records: Sequence) -> "ClipReader":
@@ -290,6 +290,7 @@ def training_batches(
     first_step: int,
     process: tuple[int, int] = (0, 1),
     threads: int = 0,
+    processes: int = 0,
     balanced: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Batches from `first_step` on, for ever; each epoch is a new permutation of the clips.
@@ -298,14 +299,20 @@ def training_batches(
 
     `batch_size` is this process's share, `process` its (index, count). Together the processes read
     exactly the clips a single one would have read at each step. `threads` read clips ahead, as
-    `processor.threads` counts them; one more puts the next batch together.
+    `processor.threads` counts them, or so many `processes`; one more thread puts the next batch
+    together.
     """
     index, count = process
+    faults, notes = reader.faults, workers.Notes()
+    if processes:
+        reader = dataclasses.replace(reader, faults=notes)
     if balanced is None:
         order = grain.MapDataset.source(range(len(reader.records))).seed(seed).shuffle().repeat()
     else:
         order = grain.MapDataset.source(BalancedOrder(balanced, seed)).seed(seed)
     clips = order.random_map(reader)[first_step * batch_size * count + index :: count]
+    if processes:
+        return ahead(workers.batches(clips, notes, faults.count, batch_size, processes), depth=1)
     return _batched(clips, batch_size, threads)
 
 

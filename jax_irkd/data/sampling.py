@@ -57,12 +57,15 @@ class BalancedOrder(Sequence):
     """
 
     def __init__(self, labels: Sequence[int], seed: int):
-        labels = np.asarray(labels)
+        labels = self._labels = np.asarray(labels)
         self._seed = seed
         self._clips = [np.flatnonzero(labels == label) for label in np.unique(labels[labels >= 0])]
         if not self._clips:
             raise ValueError("no clips to choose from")
         self._shuffled = functools.lru_cache(maxsize=4 * len(self._clips))(self._draw)
+
+    def __reduce__(self):  # a cache cannot go to another process
+        return BalancedOrder, (self._labels, self._seed)
 
     def __len__(self) -> int:
         return ENDLESS

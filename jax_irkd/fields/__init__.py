@@ -59,6 +59,7 @@ RULES = {
     "input.eval_scale": PART,
     "input.eval_batch_size": _whole(1, 65536),
     "input.threads": _whole(0, 1024),
+    "input.readers": Choice(("auto", "threads", "processes")),
     "input.max_broken": SHARE,
     "input.validation": Number(0, 0.5),
     "input.unpaired": Flag(),

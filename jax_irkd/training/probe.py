@@ -41,6 +41,7 @@ def make_trainer(folder: Path) -> Trainer:
     config.dataset.infrared_size = (SIDE, SIDE)
     config.input.num_segments, config.input.resolution = 2, SIDE
     config.input.eval_batch_size, config.input.threads = batch, 2
+    config.input.readers = "threads"  # of two clips
     config.log_every = 1
     training = config.student_training
     training.batch_size, training.num_epochs, training.eval_every = batch, 2.0, 2.0

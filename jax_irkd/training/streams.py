@@ -6,7 +6,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jax_irkd.data import loading
+from jax_irkd.data import loading, workers
+from jax_irkd.host import processor
+
+FEW = 4  # cores: with fewer, threads read as many clips
 
 
 def batches(
@@ -30,6 +33,7 @@ def batches(
         seed=config.seed,
         batch_size=training.batch_size // count,
         balanced=balanced,
+        processes=processes(config),
         **options,
     )
     if single is None:
@@ -44,3 +48,15 @@ def batches(
     for batch, extra in zip(own, others):
         names = np.concatenate([batch.pop("clip_id"), extra.pop("clip_id")])
         yield batch | {"extra": extra, "clip_id": names}
+
+
+def processes(config: ConfigDict) -> int:
+    """How many processes read the clips of a step; 0: threads of this one do.
+
+    With `input.readers` auto they do on CPUs, where the network is slower than any of them.
+    """
+    wanted = config.input.readers
+    if wanted == "auto":
+        quick = jax.default_backend() != "cpu" and processor.cores() >= FEW
+        wanted = "processes" if quick and workers.can_start() else "threads"
+    return processor.threads(config.input.threads) if wanted == "processes" else 0

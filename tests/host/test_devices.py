@@ -7,7 +7,7 @@ from jax_irkd.host import devices
 
 
 @pytest.mark.parametrize(
-    ("nvidia", "asked", "kept"),
+    ("nvidia", "asked", "shared"),
     [
         (False, None, True),
         (True, "cpu", True),
@@ -16,11 +16,11 @@ from jax_irkd.host import devices
         (False, "tpu,cpu", True),
     ],
 )
-def test_memory_is_kept_where_the_step_lies_in_it(nvidia, asked, kept, monkeypatch):
+def test_threads_share_one_arena_where_the_step_lies_in_it(nvidia, asked, shared, monkeypatch):
     """A GPU's compiler has a thread a core, which one arena would let through one by one."""
     called = []
     monkeypatch.setattr(devices, "has_nvidia", lambda: nvidia)
-    monkeypatch.setattr(devices, "keep_freed_memory", lambda: called.append(1))
+    monkeypatch.setattr(devices, "keep_freed_memory", lambda share: called.append(share))
     monkeypatch.setattr(devices, "_join", lambda distributed: None)
     monkeypatch.setattr(devices, "once", lambda text: None)
     before = jax.config.jax_platforms
@@ -29,4 +29,4 @@ def test_memory_is_kept_where_the_step_lies_in_it(nvidia, asked, kept, monkeypat
         devices.start("off")
     finally:
         jax.config.update("jax_platforms", before)
-    assert bool(called) == kept
+    assert called == [shared]
