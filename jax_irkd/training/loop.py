@@ -30,7 +30,7 @@ from jax_irkd.training.evaluation import Scores, Stopped, evaluate
 from jax_irkd.training.examining import Examiner
 from jax_irkd.training.logs import CHECKPOINTS, RunLog
 from jax_irkd.training.optimizers import make_optimizer
-from jax_irkd.training.parallel import devices_of, on_devices, replicate, split
+from jax_irkd.training.parallel import devices_of, on_devices, placed, replicate
 from jax_irkd.training.phase import Network, Phase
 from jax_irkd.training.profiling import Clock, StepTrace
 from jax_irkd.training.programs import bind_update, fresh_state
@@ -164,9 +164,10 @@ class Trainer:
         )
         return on_devices(update, self.devices, in_axes=(None, None, 0, 0), donate=(0,))
 
-    def _batches(self, first: int) -> Iterator[loading.Batch]:
+    def _batches(self, first: int) -> Iterator[tuple[list[str], loading.Batch]]:
         training, labels = self.phase.training, self._against.labels
-        return streams.batches(self.reader, self._single, self.config, training, first, labels)
+        read = streams.batches(self.reader, self._single, self.config, training, first, labels)
+        return placed(read, self.devices)
 
     def _train(self, state: steps.TrainState, first: int) -> steps.TrainState:
         teacher, variables = without_norms(*(self.phase.teacher or (None, None)))
@@ -191,7 +192,8 @@ class Trainer:
         title = f"train {self.phase.name} ({self.phase.modality})"
         bar = Progress(title, self.num_steps, first, quiet=not writes)
         closing = contextlib.closing(self.log) if self.log else contextlib.nullcontext()
-        with closing, self._stop as stop, bar as self.progress, trace:
+        reading = contextlib.closing(batches)  # in other threads or processes
+        with closing, reading, self._stop as stop, bar as self.progress, trace:
             if unexamined:
                 self._save_and_evaluate(first, state)
             for step in range(first + 1, self.num_steps + 1):
@@ -231,12 +233,14 @@ class Trainer:
                 console.print(f"training ends early: {self.examiner}", highlight=False)
         return state
 
-    def _next(self, batches: Iterator[loading.Batch], step: int) -> loading.Batch:
+    def _next(
+        self, batches: Iterator[tuple[list[str], loading.Batch]], step: int
+    ) -> loading.Batch:
         """The clips of `step`, cut for the devices; their names stay here."""
         with self.clock.timed("data"):
-            batch = next(batches)
-        self._recent.append((step, batch.pop("clip_id").tolist()))
-        return split(batch, len(self.devices))
+            names, batch = next(batches)
+        self._recent.append((step, names))
+        return batch
 
     def _observe(self, pending: tuple[int, steps.Terms] | None) -> bool:
         """Log the terms of an earlier step. True when a process was asked to stop."""

@@ -1,5 +1,7 @@
 """State whole on every device, the batch split: the only file that calls `jax.pmap`."""
 
+from collections.abc import Iterable, Iterator, Sequence
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -8,6 +10,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from jax_irkd.errors import UserError
+from jax_irkd.host.prefetch import ahead
 from jax_irkd.training import steps
 
 
@@ -52,6 +55,31 @@ def replicate(tree: PyTree, devices: list[jax.Device]) -> PyTree:
 def split(batch: PyTree, devices: int) -> PyTree:
     """The leading axis of every array cut into one part a device."""
     return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
+
+
+def placed(
+    batches: Iterable[dict], devices: Sequence[jax.Device]
+) -> Iterator[tuple[list[str], PyTree]]:
+    """The names of a batch's clips, and the batch cut for `devices`.
+
+    Where a GPU or TPU computes it lies there already, two steps before its turn: copies wait for
+    what has been started on the device, so that one made for the next step alone would hold it up.
+    """
+
+    def cut() -> Iterator[tuple[list[str], PyTree]]:
+        for batch in batches:
+            names = batch.pop("clip_id").tolist()
+            yield names, split(batch, len(devices))
+
+    if _share_memory(devices) or jax.process_count() > 1:
+        return cut()
+    whole = NamedSharding(Mesh(np.asarray(devices), (steps.AXIS,)), PartitionSpec(steps.AXIS))
+    return ahead(((names, jax.device_put(batch, whole)) for names, batch in cut()), depth=1)
+
+
+def _share_memory(devices: Sequence[jax.Device]) -> bool:
+    """Whether the devices compute where the batches are."""
+    return devices[0].platform == "cpu"
 
 
 def any_process(flag: bool) -> bool:
