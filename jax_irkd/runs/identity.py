@@ -11,7 +11,9 @@ from jax_irkd.data.loading import Dataset
 from jax_irkd.fields import leaves
 
 # Fields that change where or how fast a run computes, not what.
-_CIRCUMSTANCES = ("data_dir", "cache_dir", "threads", "eval_batch_size", "eval_every", "remat")
+_CIRCUMSTANCES = (
+    "data_dir", "cache_dir", "threads", "readers", "eval_batch_size", "eval_every", "remat"
+)  # fmt: skip
 # Fields that came later, with the value at which a run is the same as before they were there.
 _LATER = {
     "dataset.leave_out": [],

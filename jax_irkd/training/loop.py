@@ -233,9 +233,7 @@ class Trainer:
                 console.print(f"training ends early: {self.examiner}", highlight=False)
         return state
 
-    def _next(
-        self, batches: Iterator[tuple[list[str], loading.Batch]], step: int
-    ) -> loading.Batch:
+    def _next(self, batches: Iterator[tuple[list[str], loading.Batch]], step: int) -> loading.Batch:
         """The clips of `step`, cut for the devices; their names stay here."""
         with self.clock.timed("data"):
             names, batch = next(batches)

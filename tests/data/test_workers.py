@@ -12,6 +12,7 @@ import pytest
 from jax_irkd.data import loading, workers
 from jax_irkd.errors import UserError
 from jax_irkd.host import processor
+from jax_irkd.runs.identity import identity_of
 from jax_irkd.training import streams
 from tests.data.test_loading import assert_same, reader, take
 from tests.helpers import fakes
@@ -141,6 +142,13 @@ def test_processes_read_where_a_gpu_learns(readers, backend, cores, safe, expect
     config = fakes.config()
     config.input.threads, config.input.readers = 12, readers
     assert streams.processes(config) == expected
+
+
+def test_who_reads_does_not_make_another_run():
+    made = fakes.config()
+    before = identity_of(made, "baseline")  # of a run that knew no readers, too
+    made.input.readers = "processes"
+    assert identity_of(made, "baseline") == before and "input.readers" not in before
 
 
 def test_only_a_main_program_that_bears_it_is_run_again_unasked(monkeypatch):
