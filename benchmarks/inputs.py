@@ -3,9 +3,10 @@
     python -m benchmarks.inputs [--clips=8] [--frames=90]
 
 Films generated clips as NTU RGB+D stores them (1080p H.264 and 512x424 infrared), builds them with
-the library's builder and reads 8 + 8 frames a clip: the share of every stage, Grain's threads and
-processes, what glibc's malloc costs, what smaller JPEG decoding would save, and the same frames
-decoded from the AVI files. "Per core" is one over the processor time of a clip. Needs the package.
+the library's builder and reads 8 + 8 frames a clip: the share of every stage, whole batches by
+threads and by processes, what glibc's malloc costs, what smaller JPEG decoding would save, and the
+same frames decoded from the AVI files. "Per core" is one over the processor time of a clip. Needs
+the package.
 """
 
 import argparse
@@ -23,10 +24,8 @@ from pathlib import Path
 
 import av
 import cv2
-import grain
 import jax
 import numpy as np
-from absl import flags
 
 from benchmarks._measure import Result, Timing, alternate, make_parser, ratio, run, show, spread
 from benchmarks.build import clip_key, make_clips
@@ -176,51 +175,19 @@ def _processor_time(stream: Iterator, batches: int) -> float:
     return (time.process_time() - begin) / (batches * BATCH)
 
 
-class Read:
-    """A `ClipReader` that can be sent to a process: it opens its files there."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __call__(self, index: int, rng: np.random.Generator) -> loading.Clip:
-        return _reader_of(self.folder)(index, rng)
-
-
-@functools.lru_cache(maxsize=1)
-def _reader_of(folder: Path) -> loading.ClipReader:
-    return make_reader(folder)
-
-
-def through_processes(folder: Path, workers: int, clips: int) -> Iterator:
-    """Like `loading.training_batches`, in processes instead of threads."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    order = grain.MapDataset.source(range(clips)).seed(0).shuffle().repeat()
-    read = order.random_map(Read(folder)).batch(BATCH)
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    workers = grain.MultiprocessingOptions(num_workers=workers)
-    return iter(read.to_iter_dataset(options).mp_prefetch(workers))
-
-
 def pipelines(
     folder: Path, threads: list[int], processes: list[int], batches: int, repeats: int
 ) -> list[Result]:
     """Clips a second of whole pipelines on all cores, and of one core's processor time."""
-    reader = make_reader(folder)
-    count = len(reader.records)
-    makers: dict[str, Callable[[], Iterator]] = {}
-    for number in threads:
-        makers[f"{number} threads"] = functools.partial(
-            loading.training_batches,
-            reader,
-            seed=0,
-            batch_size=BATCH,
-            first_step=0,
-            threads=number,
-        )
+    read = functools.partial(
+        loading.training_batches, make_reader(folder), seed=0, batch_size=BATCH, first_step=0
+    )
+    makers: dict[str, Callable[[], Iterator]] = {
+        f"{number} threads": functools.partial(read, threads=number) for number in threads
+    }
     threads_of = list(makers)
     for number in processes:
-        makers[f"{number} processes"] = functools.partial(through_processes, folder, number, count)
+        makers[f"{number} processes"] = functools.partial(read, processes=number)
     walls, cores = {name: [] for name in makers}, {name: [] for name in threads_of}
     for _ in range(repeats):
         for name, maker in makers.items():
@@ -231,14 +198,12 @@ def pipelines(
             walls[name].append(batches * BATCH / (time.perf_counter() - wall))
             if name in threads_of:
                 cores[name].append(1 / _processor_time(stream, batches))
-            if hasattr(stream, "close"):
-                stream.close()
-            del stream
-    made = [spread(walls[name]).result(f"Grain, {name}", "clips/s") for name in makers]
+            stream.close()
+    made = [spread(walls[name]).result(f"whole batches, {name}", "clips/s") for name in makers]
     best = max(cores, key=lambda name: np.median(cores[name]))
     return [
         *made,
-        spread(cores[best]).result("input path, per core", "clips/s", "≥ 120", f"Grain, {best}"),
+        spread(cores[best]).result("input path, per core", "clips/s", "≥ 120", best),
     ]
 
 
