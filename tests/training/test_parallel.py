@@ -1,0 +1,50 @@
+"""Batches on their devices before their turn."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_irkd.training import parallel, steps
+from tests.training.test_loop import assert_identical, final_leaves, trainer
+
+
+def batches():
+    for start in range(0, 24, 4):
+        numbers = np.arange(start, start + 4, dtype=np.float32)
+        yield {"x": numbers, "extra": {"y": numbers * 2}, "clip_id": np.array(["a", "b", "c", "d"])}
+
+
+@pytest.fixture
+def apart(monkeypatch):
+    """Devices with memory of their own, as a GPU has."""
+    monkeypatch.setattr(parallel, "_share_memory", lambda devices: False)
+
+
+def test_a_batch_lies_in_parts_on_the_devices_and_none_is_copied_again(apart):
+    devices = jax.local_devices()[:2]
+    total = jax.pmap(
+        lambda batch: jax.lax.psum(jnp.sum(batch["x"] + batch["extra"]["y"]), steps.AXIS),
+        axis_name=steps.AXIS,
+        out_axes=None,
+        devices=devices,
+    )
+    placed = parallel.placed(batches(), devices)
+    for names, batch in placed:
+        assert names == ["a", "b", "c", "d"]
+        assert batch["x"].shape == (2, 2) and batch["x"].devices() == set(devices)
+        with jax.transfer_guard("disallow"):
+            made = total(batch)
+        assert float(made) == 3 * float(np.sum(batch["x"]))
+
+
+def test_on_cpus_batches_stay_where_they_are():
+    for _, batch in parallel.placed(batches(), jax.local_devices()[:2]):
+        assert isinstance(batch["x"], np.ndarray) and batch["x"].shape == (2, 2)
+
+
+def test_training_is_the_same_to_the_last_bit(tmp_path, monkeypatch):
+    trainer(tmp_path / "here").run()
+    monkeypatch.setattr(parallel, "_share_memory", lambda devices: False)
+    trainer(tmp_path / "apart").run()
+    assert_identical(final_leaves(tmp_path / "here"), final_leaves(tmp_path / "apart"))
