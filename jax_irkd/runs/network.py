@@ -92,6 +92,11 @@ def describe_network(folder: str | Path) -> tuple[dict, str]:
 
 def _checkpoints(folder: Path) -> Checkpoints:
     if not (folder / CHECKPOINTS).is_dir():
+        if (finished(folder) or {}).get("method") == "tstdd":
+            raise UserError(
+                f"{folder} holds TSTDDs, three networks on optical flow and support vector "
+                "machines, of which no single network can be taken; train another method"
+            )
         raise UserError(
             f"{folder} holds no run (no {CHECKPOINTS} folder); train one, or check the path"
         )

@@ -181,6 +181,9 @@ def test_files_that_cannot_be_used(student, tmp_path):
         open_classifier(tmp_path / "nothing.irkd")
     with pytest.raises(UserError, match=r"holds no run \(no checkpoints folder\)"):
         open_classifier(tmp_path)
+    tmp_path.joinpath("results.json").write_text('{"method": "tstdd"}')
+    with pytest.raises(UserError, match=r"holds TSTDDs, .* train another method"):
+        open_classifier(tmp_path)
 
 
 def test_commands_say_what_is_wrong(run, tmp_path, capsys):
