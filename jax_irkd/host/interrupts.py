@@ -7,11 +7,12 @@ delivers no signals, nothing is listened to.
 """
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 INTERRUPTED = 75  # exit code: the state is saved, the same command continues (EX_TEMPFAIL)
 _MOMENT = 0.05  # seconds
@@ -166,6 +167,21 @@ def hear_again() -> None:
         for number in ENDING:
             if (handler := signal.getsignal(number)) is not None:
                 signal.signal(number, handler)
+
+
+def end_with_parent(told: Callable[[], bool] = lambda: False) -> None:
+    """This process ends with the one that started it, however that ends, or when it is `told` to.
+
+    A pool alone would leave its workers waiting for ever.
+    """
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        while parent.is_alive() and not told():
+            parent.join(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -48,8 +48,12 @@ def on_devices(step, devices, *, in_axes, donate=()):
 
 def replicate(tree: PyTree, devices: list[jax.Device]) -> PyTree:
     """`tree` whole on every device: given as it is, pmap would copy it there at every call."""
-    mesh = Mesh(np.asarray(devices), (steps.AXIS,))
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(tree, _sharding(devices))
+
+
+def _sharding(devices: Sequence[jax.Device], *axes: str) -> NamedSharding:
+    """How an array lies on `devices`: cut along its first axis, or without one whole on each."""
+    return NamedSharding(Mesh(np.asarray(devices), (steps.AXIS,)), PartitionSpec(*axes))
 
 
 def split(batch: PyTree, devices: int) -> PyTree:
@@ -73,8 +77,8 @@ def placed(
 
     if _share_memory(devices) or jax.process_count() > 1:
         return cut()
-    whole = NamedSharding(Mesh(np.asarray(devices), (steps.AXIS,)), PartitionSpec(steps.AXIS))
-    return ahead(((names, jax.device_put(batch, whole)) for names, batch in cut()), depth=1)
+    parts = _sharding(devices, steps.AXIS)
+    return ahead(((names, jax.device_put(batch, parts)) for names, batch in cut()), depth=1)
 
 
 def _share_memory(devices: Sequence[jax.Device]) -> bool:

@@ -53,7 +53,7 @@ def batches(
 def processes(config: ConfigDict) -> int:
     """How many processes read the clips of a step; 0: threads of this one do.
 
-    With `input.readers` auto they do on CPUs, where the network is slower than any of them.
+    With `input.readers` auto threads do on CPUs, where the network is slower than they are.
     """
     wanted = config.input.readers
     if wanted == "auto":

@@ -93,7 +93,7 @@ SCRIPT = """
             reader(), seed=0, batch_size=4, first_step=0, processes=2
         )
         next(batches)
-        children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+        children = []
         for task in os.listdir("/proc/self/task"):
             children += open(f"/proc/self/task/{task}/children").read().split()
         readers = [
@@ -101,7 +101,8 @@ SCRIPT = """
             if b"spawn_main" in open(f"/proc/{pid}/cmdline", "rb").read()
         ]
         for pid in readers:
-            os.kill(int(pid), signal.SIGTERM)  # a cluster sends it to all
+            for name in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+                os.kill(int(pid), name)  # a cluster or a terminal sends it to all
         for _ in range(12):
             next(batches)
         print(*readers, flush=True)

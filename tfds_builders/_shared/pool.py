@@ -4,7 +4,6 @@ import collections
 import contextlib
 import functools
 import multiprocessing
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +14,7 @@ import cv2
 import pebble
 from rich import progress as rich_progress
 
-from jax_irkd.host.interrupts import deaf_children
+from jax_irkd.host.interrupts import deaf_children, end_with_parent
 from jax_irkd.host.memory import keep_freed_memory
 from jax_irkd.tfds_builders._shared.cache import (
     Cache,
@@ -125,16 +124,10 @@ def in_workers(
 
 
 def _start_worker() -> None:
-    """One core per worker, and an end with the build: the pool alone would leave it waiting."""
+    """One core per worker, and an end with the build."""
     cv2.setNumThreads(1)
     keep_freed_memory()
-    parent = multiprocessing.parent_process()
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+    end_with_parent()
 
 
 @contextlib.contextmanager
