@@ -26,6 +26,10 @@ import jax
 import jaxtyping
 import pytest
 
+# The `&` of a script has a program ignore Ctrl-C, which tests send to themselves and others.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 CHECKED = [
     "distillers",
     "models",

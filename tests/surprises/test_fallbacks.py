@@ -118,6 +118,15 @@ def in_a_thread(action):
     return found[0]
 
 
+@pytest.fixture
+def heard(number):
+    """The signal as Python hears it by itself; nohup, or a shell's &, would have it ignored."""
+    by_itself = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, by_itself)
+    yield
+    signal.signal(number, before)
+
+
 def test_outside_the_main_thread():
     def body(argv):
         with interrupts.StopRequest() as stop, interrupts.listening(), commands.importing():
@@ -127,7 +136,7 @@ def test_outside_the_main_thread():
 
 
 @pytest.mark.parametrize("number", interrupts.ENDING)
-def test_a_signal_anywhere_ends_with_75(capsys, number):
+def test_a_signal_anywhere_ends_with_75(capsys, number, heard):
     def body(argv):
         os.kill(os.getpid(), number)
         raise AssertionError("not reached")
@@ -140,7 +149,7 @@ def test_a_signal_anywhere_ends_with_75(capsys, number):
 
 
 @pytest.mark.parametrize("number", interrupts.ENDING)
-def test_no_library_holds_a_signal_up(number):
+def test_no_library_holds_a_signal_up(number, heard):
     def body(argv):
         try:
             os.kill(os.getpid(), number)
@@ -168,7 +177,7 @@ def test_an_ignored_signal_stays_ignored(number):
 
 
 @pytest.mark.parametrize("number", interrupts.StopRequest.SIGNALS)
-def test_in_the_loop_a_signal_is_remembered(number):
+def test_in_the_loop_a_signal_is_remembered(number, heard):
     def body(argv):
         with interrupts.StopRequest() as stop:
             os.kill(os.getpid(), number)
