@@ -55,12 +55,20 @@ def identity_of(
     if phase == "tstdd":
         chosen["tstdd"] = full["tstdd"]
     flat = dict(leaves(chosen))
-    if flat.get("model.temporal") == "none":
+    if "training.patience" in decisive(flat):  # then how often it is evaluated decides its end
+        flat["training.evaluated"] = flat["training.eval_every"]
+    return decisive(flat)
+
+
+def decisive(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Without circumstances, and without what stands at the value at which nothing changes.
+
+    An older version may have written either down.
+    """
+    kept = {k: v for k, v in fields.items() if k not in _LATER or v != _LATER[k]}
+    if kept.get("model.temporal") == "none":
         # Nothing is shifted: the same run as before these two fields were there.
-        flat = {k: v for k, v in flat.items() if not k.startswith("model.temporal")}
-    kept = {k: v for k, v in flat.items() if k not in _LATER or v != _LATER[k]}
-    if "training.patience" in kept:  # then how often it is evaluated decides where it ends
-        kept["training.evaluated"] = kept["training.eval_every"]
+        kept = {k: v for k, v in kept.items() if not k.startswith("model.temporal")}
     return {k: v for k, v in kept.items() if k.rsplit(".", 1)[-1] not in _CIRCUMSTANCES}
 
 

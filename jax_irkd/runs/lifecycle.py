@@ -12,7 +12,7 @@ import jax
 from jax_irkd.errors import UserError, plural
 from jax_irkd.host import devices, locks
 from jax_irkd.host.files import read_json, write_whole
-from jax_irkd.runs.identity import digest
+from jax_irkd.runs.identity import decisive, digest
 from jax_irkd.runs.results import IDENTITY, PAGE, finished, has_begun, write_results
 from jax_irkd.training.evaluation import Scores
 
@@ -91,6 +91,7 @@ def differences(
         if not has_begun(folder):
             return []  # a process ended while it wrote its first file
         raise UserError(f"{error}; {_anew(folder)}") from error
+    held = decisive(held)
     if "data" in wanted and "data" not in held and (results := finished(folder)):
         held["data"] = results.get("fingerprint")  # of before the data was part of it
     named = [

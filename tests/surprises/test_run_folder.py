@@ -323,6 +323,23 @@ def test_results_are_of_the_run_that_wrote_them(tmp_path):
     assert not re.search("partial", str(list((tmp_path / "run").iterdir())))
 
 
+def test_what_changes_nothing_does_not_make_another_run(tmp_path):
+    """An older version wrote down what reads the clips; another one a field at its default."""
+
+    def trained():
+        return scores(), {"class_names": ["a", "b", "c"]}
+
+    wrote = {"a": 1, "input.readers": "auto", "input.mixup": 0.0, "model.temporal": "none"}
+    first = lifecycle.carry_out(tmp_path / "run", wrote, trained, lambda found: None)
+    held = json.loads((tmp_path / "run" / results.IDENTITY).read_text())
+    assert held == wrote
+    assert lifecycle.differences(tmp_path / "run", {"a": 1}) == []
+    assert lifecycle.carry_out(tmp_path / "run", {"a": 1}, trained, lambda found: None) == first
+    wanted = {"a": 1, "input.mixup": 0.2}
+    found = lifecycle.differences(tmp_path / "run", wanted)
+    assert found == ["input.mixup is None, asked for 0.2"]
+
+
 def test_a_workdir_deleted_while_it_is_used(tmp_path):
     def trained():
         shutil.rmtree(tmp_path / "run")
