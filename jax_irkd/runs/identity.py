@@ -55,7 +55,7 @@ def identity_of(
     if phase == "tstdd":
         chosen["tstdd"] = full["tstdd"]
     flat = dict(leaves(chosen))
-    if "training.patience" in decisive(flat):  # then how often it is evaluated decides its end
+    if flat.get("training.patience"):  # then how often it is evaluated decides its end
         flat["training.evaluated"] = flat["training.eval_every"]
     return decisive(flat)
 
