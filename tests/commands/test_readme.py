@@ -1,17 +1,19 @@
 """The README's snippets run exactly as printed."""
 
-import csv
 import re
 import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jax_irkd import command_line, distillers
 from jax_irkd.config import fields_of
 from jax_irkd.errors import UserError
 from jax_irkd.fields import make_shares
+from jax_irkd.metrics import significance
+from jax_irkd.runs import answers
 from jax_irkd.training import setup
 from tests.helpers import ROOT
 
@@ -84,17 +86,16 @@ def test_the_tables_of_methods_are_those_of_the_studies(heading, study, count):
 
 def test_what_longer_training_brings_is_in_the_answers():
     """Infrared only on the same clips, seeds and films, three times the epochs against one."""
-
-    def top1(study):
-        with (ROOT / f"docs/results/{study}/answers.csv").open(encoding="utf-8") as file:
-            rows = {row["clip"]: row for row in csv.DictReader(file)}
-        columns = [f"seed{seed}/baseline" for seed in range(5)]
-        right = [row[c] == row["label"] for row in rows.values() for c in columns]
-        return set(rows), 100 * sum(right) / len(right)
-
-    (clips, long), (same, short) = top1("long"), top1("tstdd")
+    long, short = (
+        answers.read(ROOT / f"docs/results/{name}/answers.csv") for name in ("long", "tstdd")
+    )
+    assert long.clip_ids == short.clip_ids and np.array_equal(long.labels, short.labels)
+    seeds = [(seed, "baseline") for seed in range(5)]
+    gain = significance.paired_bootstrap(long.right(seeds), short.right(seeds))
+    brought, low, high = (100 * x for x in (gain.difference, gain.low, gain.high))
     said = (ROOT / INDEX).read_text("utf-8")
-    assert clips == same and f"+{long - short:.1f} points [+13.3, +19.4]" in said
+    assert f"{brought:+.1f} points [{low:+.1f}, {high:+.1f}]" in said
+    assert "+16.3 points [+13.3, +19.4]" in said
 
 
 @pytest.mark.slow
