@@ -1,8 +1,11 @@
-"""Who is to be seen in which clips, by their names, and which of these people are kept aside."""
+"""Who and what is to be seen in which clips, by their names, and which people are kept aside."""
 
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Int
 
 # What clips have in common that must not be on both sides of a cut, by clip id.
 _GROUPS = {
@@ -10,6 +13,18 @@ _GROUPS = {
     "recordings": re.compile(r"(?P<group>\d{4})-[LMR]\b"),
     "named subjects": re.compile(r"(?:.*/)?(?P<group>[^/]+?)__"),
 }
+# What several cameras filmed at once: the id without the camera.
+_CAMERAS = re.compile(r"(?<=^S\d{3})C\d{3}(?=P\d{3}R\d{3}A\d{3}$)|(?<=^\d{4})-[LMR](?=-\d+$)")
+
+
+def performances_of(clip_ids: Sequence[str]) -> Int[np.ndarray, " n"]:
+    """A number for what each clip shows: the same for clips of one performance.
+
+    NTU RGB+D and PKU-MMD film every performance with three cameras at once, so that these clips are
+    right or wrong together. Clips of other names are a performance each.
+    """
+    names = [_CAMERAS.sub("", str(clip)) for clip in clip_ids]
+    return np.unique(names, return_inverse=True)[1].reshape(-1)
 
 
 def grouped(clip_ids: Sequence[str]) -> tuple[str, list[str]]:

@@ -232,7 +232,8 @@ def inspect_answers(arguments: Arguments, console: Console) -> None:
     console.print(table)
     console.print(
         f"{len(found.clip_ids)} test clips; paired differences in points, 95 % intervals of draws "
-        "of clips and seeds; could see: the smallest true difference found four times in five",
+        "of performances and seeds; could see: the smallest true difference found four times in "
+        "five",
         highlight=False,
     )
 

@@ -1,4 +1,5 @@
-"""The share of a gap in mean average precision, with its interval: clips and seeds drawn again.
+"""The share of a gap in mean average precision, with its interval: clips (those of a performance
+together) and seeds drawn again.
 
 What `significance.gap_interval` is for shares of right clips. Average precision is no mean over
 clips, so that every draw ranks them anew.
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jax_irkd.metrics.classification import average_precisions
-from jax_irkd.metrics.significance import Interval, gap_closed
+from jax_irkd.metrics.significance import Interval, Performances, gap_closed
 
 LabelledLogits = tuple[Float[np.ndarray, "n k"], Int[np.ndarray, " n"]]
 REPLICATES = 500
@@ -21,11 +22,13 @@ def gap_interval(
     teachers: Sequence[LabelledLogits],
     baselines: Sequence[LabelledLogits],
     students: Sequence[LabelledLogits],
+    performances: Performances = None,
 ) -> Interval:
     """`gap_closed` of the mean mAP of all seeds with its 95 % percentile interval.
 
     Logits and labels of one run a seed, the same clips in the same order everywhere. A draw takes
-    as many clips and as many seeds as there are, with replacement, the same for all three. The ends
+    as many performances (None: clips) and as many seeds as there are, with replacement, the same
+    for all three. The ends
     are nan where the teacher does not lead in every draw, all is where it does not lead.
     """
     groups = (teachers, baselines, students)
@@ -33,8 +36,10 @@ def gap_interval(
     share = gap_closed(*map(float, plain))
     seeds = len(students)
     counts = np.random.default_rng(1).multinomial(seeds, np.full(seeds, 1 / seeds), REPLICATES)
+    shown = np.arange(len(teachers[0][1])) if performances is None else performances
     above, before, after = (
-        np.sum(counts.T * [_draws(*one) for one in group], axis=0) / seeds for group in groups
+        np.sum(counts.T * [_draws(*one, shown) for one in group], axis=0) / seeds
+        for group in groups
     )
     if np.isnan(share) or (above - before).min() <= 0:
         return Interval(share, np.nan, np.nan)
@@ -42,16 +47,21 @@ def gap_interval(
     return Interval(share, float(low), float(high))
 
 
-def _draws(logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"]) -> np.ndarray:
+def _draws(
+    logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], shown: Int[np.ndarray, " n"]
+) -> np.ndarray:
     kept = np.ascontiguousarray(logits, np.float64)
-    return _cached(kept.tobytes(), np.asarray(labels, np.int64).tobytes(), kept.shape[1])
+    numbers = [np.asarray(x, np.int64).tobytes() for x in (labels, shown)]
+    return _cached(kept.tobytes(), *numbers, kept.shape[1])
 
 
 @functools.lru_cache(maxsize=64)  # a page asks for the same baseline and teacher with every row
-def _cached(logits: bytes, labels: bytes, classes: int) -> Float[np.ndarray, " r"]:
-    known = np.frombuffer(labels, np.int64)
-    even = np.full(len(known), 1 / len(known))
-    counts = np.random.default_rng(0).multinomial(len(known), even, REPLICATES)
+def _cached(logits: bytes, labels: bytes, shown: bytes, classes: int) -> Float[np.ndarray, " r"]:
+    known, numbers = (np.frombuffer(x, np.int64) for x in (labels, shown))
+    there, performance = np.unique(numbers, return_inverse=True)
+    even = np.full(len(there), 1 / len(there))
+    drawn = np.random.default_rng(0).multinomial(len(there), even, REPLICATES)
+    counts = drawn[:, performance.reshape(-1)]
     return mean_precisions(np.frombuffer(logits).reshape(-1, classes), known, counts)
 
 

@@ -2,6 +2,8 @@
 
 Scores are arrays `s n`: one row per seed, one column per clip, the clips in the same order
 everywhere (1 for right and 0 for wrong, or any other figure per clip). A single run is one row.
+`performances` numbers what clips show (`data.groups`): what several cameras filmed at once is no
+two pieces of evidence, so that clips of one number are drawn together. None: each is its own.
 """
 
 from collections.abc import Sequence
@@ -11,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 ClipScores = Num[np.ndarray, "s n"] | Bool[np.ndarray, "s n"]
+Performances = Int[np.ndarray, " n"] | None
 
 
 class Interval(NamedTuple):
@@ -53,19 +56,24 @@ def paired_bootstrap(
     method: ClipScores,
     baseline: ClipScores,
     *,
+    performances: Performances = None,
     confidence: float = 0.95,
     replicates: int = 10_000,
     seed: int = 0,
 ) -> PairedInterval:
-    """Percentile interval of mean(method - baseline), resampling clips and seeds together.
+    """Percentile interval of mean(method - baseline), resampling performances and seeds together.
 
-    A replicate draws as many clips as there are and as many seeds as there are, each with
-    replacement, and the same draw serves both methods. With one seed only clips are drawn: the
-    interval then says nothing about what another seed would give. The p-value is twice the share
-    of draws on the rarer side of zero, (1 + draws) / (1 + replicates), so at least 2 / replicates.
+    A replicate draws as many performances as there are and as many seeds as there are, each with
+    replacement, and the same draw serves both methods. With one seed only performances are drawn:
+    the interval then says nothing about what another seed would give. With two to five seeds that
+    lie far apart it is too narrow: where they spread by 4 points over 1,200 clips it holds the
+    truth in 84 to 88 cases of 100, and `paired_difference` in 92 to 98.
+
+    The p-value is twice the share of draws on the rarer side of zero,
+    (1 + draws) / (1 + replicates), so at least 2 / replicates.
     """
     difference = _difference(method, baseline)
-    (draws,) = _means([difference], replicates, seed)
+    (draws,) = _means([difference], replicates, seed, performances)
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     rarer = min(np.sum(draws <= 0), np.sum(draws >= 0))
@@ -81,6 +89,7 @@ def gap_interval(
     baseline: ClipScores,
     student: ClipScores,
     *,
+    performances: Performances = None,
     confidence: float = 0.95,
     replicates: int = 10_000,
     seed: int = 0,
@@ -91,7 +100,7 @@ def gap_interval(
     """
     gains, leads = _difference(student, baseline), _difference(teacher, baseline)
     share = gap_closed(float(leads.mean()), 0.0, float(gains.mean()))
-    gain, lead = _means([gains, leads], replicates, seed)
+    gain, lead = _means([gains, leads], replicates, seed, performances)
     if np.isnan(share) or lead.min() <= 0:
         return Interval(share, np.nan, np.nan)
     tail = (1 - confidence) / 2
@@ -99,22 +108,28 @@ def gap_interval(
     return Interval(share, float(low), float(high))
 
 
-def _means(scores: Sequence[np.ndarray], replicates: int, seed: int) -> Float[np.ndarray, "k r"]:
-    """Means of every `s n` array over the same draws of seeds and clips.
+def _means(
+    scores: Sequence[np.ndarray], replicates: int, seed: int, performances: Performances
+) -> Float[np.ndarray, "k r"]:
+    """Means of every `s n` array over the same draws of seeds and performances.
 
-    Clips with the same scores everywhere are drawn together, by their number.
+    Performances with the same sums of scores everywhere are drawn together, by their number.
     """
     seeds, clips = scores[0].shape
-    columns, counts = np.unique(np.concatenate(scores), axis=1, return_counts=True)
-    kinds = columns.reshape(len(scores), seeds, -1)
-    key = np.random.default_rng(seed)
+    table = np.concatenate([*scores, np.ones((1, clips))])  # the last row counts clips
+    if performances is not None:
+        numbers = np.unique(performances, return_inverse=True)[1].reshape(-1)
+        table = np.stack([np.bincount(numbers, row) for row in table])
+    columns, counts = np.unique(table, axis=1, return_counts=True)
+    kinds, sizes = columns[:-1].reshape(len(scores), seeds, -1), columns[-1]
+    there, key = counts.sum(), np.random.default_rng(seed)
     draws = []
     for first in range(0, replicates, 500):  # in slices: drawn are replicates x kinds numbers
         size = min(500, replicates - first)
         seed_counts = key.multinomial(seeds, np.full(seeds, 1 / seeds), size=size)
-        clip_counts = key.multinomial(clips, counts / clips, size=size)
-        sums = [np.sum(seed_counts * (clip_counts @ part.T), axis=1) for part in kinds]
-        draws.append(np.stack(sums) / (seeds * clips))
+        drawn = key.multinomial(there, counts / there, size=size)
+        sums = [np.sum(seed_counts * (drawn @ part.T), axis=1) for part in kinds]
+        draws.append(np.stack(sums) / (seeds * (drawn @ sizes)))
     return np.concatenate(draws, axis=1)
 
 
@@ -184,7 +199,8 @@ def mcnemar_exact(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"])
 
     Of the clips on which exactly one run is right, each run should win half: p is the binomial
     probability of a split at least as uneven. 1 where they never disagree. Clips repeated over
-    seeds are not independent, so test one pair of runs at a time.
+    seeds are not independent, so test one pair of runs at a time; those of one performance, seen
+    by several cameras, are taken as if they were.
     """
     _same_shape(first, second)
     only_first, only_second = int(np.sum(first & ~second)), int(np.sum(~first & second))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from jax_irkd.data.groups import performances_of
 from jax_irkd.metrics import classification, significance
 from jax_irkd.metrics.significance import Interval
 from jax_irkd.reporting import charts
@@ -216,21 +217,25 @@ def class_gains(students: Sequence[Run], baselines: Sequence[Run]) -> list[Inter
     """Each class's gain of students over baselines of the same seeds, with its 95 % interval.
 
     Of one seed after Agresti and Min; of several the wider of that, for the clips won and lost in
-    the mean of the seeds, and of a bootstrap that draws clips and seeds. Of the pairs tested on the
-    same clips; empty where there is none, or their clips differ.
+    the mean of the seeds, and of a bootstrap that draws performances and seeds. Of the pairs tested
+    on the same clips; empty where there is none, or their clips differ.
     """
-    pairs = [p for run, other in zip(students, baselines) if (p := paired(run, other)) is not None]
+    both = [(run, p) for run, other in zip(students, baselines) if (p := paired(run, other))]
+    pairs = [pair for _, pair in both]
     if not pairs or any(not np.array_equal(pair[0][1], pairs[0][0][1]) for pair in pairs):
         return []
     labels = pairs[0][0][1]
     right, before = (
         np.array([pair[side][0].argmax(1) == labels for pair in pairs]) for side in (0, 1)
     )
-    classes = range(len(students[0].class_names))
-    return [_gain(right[:, labels == index], before[:, labels == index]) for index in classes]
+    shown, gains = performances_of(np.sort(both[0][0].clip_ids)), []
+    for index in range(len(students[0].class_names)):
+        own = labels == index
+        gains.append(_gain(right[:, own], before[:, own], shown[own]))
+    return gains
 
 
-def _gain(right: np.ndarray, before: np.ndarray) -> Interval:
+def _gain(right: np.ndarray, before: np.ndarray, shown: np.ndarray) -> Interval:
     seeds, clips = right.shape
     if not clips:
         return Interval(np.nan, np.nan, np.nan)
@@ -238,7 +243,7 @@ def _gain(right: np.ndarray, before: np.ndarray) -> Interval:
     found = significance.matched_interval(won, lost, clips)
     if seeds == 1:
         return found
-    drawn = significance.paired_bootstrap(right, before, replicates=500)
+    drawn = significance.paired_bootstrap(right, before, performances=shown, replicates=500)
     return Interval(found.value, min(found.low, drawn.low), max(found.high, drawn.high))
 
 

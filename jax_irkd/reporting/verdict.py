@@ -1,7 +1,8 @@
 """The first lines of a page: what a student gains over infrared only, and how sure that is.
 
 No sentence names a cause. The interval decides which words the headline may use: over the test
-clips where there is one run of each, over clips and seeds where there are several.
+clips where there is one run of each, over clips and seeds where there are several; clips of one
+performance (`data.groups`) are drawn together.
 """
 
 import math
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jax_irkd.data.groups import performances_of
 from jax_irkd.errors import plural
 from jax_irkd.metrics import precision_gap, significance
 from jax_irkd.metrics.significance import Interval, McNemar, PairedInterval
@@ -41,8 +43,10 @@ def evidence_of(cast: Cast) -> Evidence | None:
     scores = right_or_wrong(list(zip(*pairs))) if pairs else None
     if scores is None:
         return None
-    right, before = scores
-    difference = significance.paired_bootstrap(right, before, replicates=REPLICATES)
+    (right, before), performances = scores
+    difference = significance.paired_bootstrap(
+        right, before, performances=performances, replicates=REPLICATES
+    )
     alone = len(right) == 1
     test = significance.mcnemar_exact(before[0], right[0]) if alone else None
     by_seed = (right.mean(1) - before.mean(1)).tolist()
@@ -98,9 +102,14 @@ def gap_interval(
     groups = [teachers, baselines, students]
     if metric == "mAP":
         scores = aligned(groups)
-        return None if scores is None else precision_gap.gap_interval(*scores)
-    right = right_or_wrong(groups)
-    return None if right is None else significance.gap_interval(*right, replicates=replicates)
+        together = performances_of(np.sort(teachers[0].clip_ids)) if scores else None
+        return None if scores is None else precision_gap.gap_interval(*scores, together)
+    common = right_or_wrong(groups)
+    if common is None:
+        return None
+    return significance.gap_interval(
+        *common.right, performances=common.performances, replicates=replicates
+    )
 
 
 def gap_text(gap: Interval | None) -> str:

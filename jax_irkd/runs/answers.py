@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from jax_irkd.data.groups import performances_of
 from jax_irkd.errors import UserError, nearest, one_line
 from jax_irkd.metrics import significance
 from jax_irkd.runs.results import Run
@@ -31,8 +32,19 @@ class Answers(NamedTuple):
     runs: dict[Key, Int[np.ndarray, " n"]]
 
     def right(self, keys: list[Key]) -> Bool[np.ndarray, "s n"]:
-        """Which clips each of the runs got right."""
+        """Which clips each of the runs got right. Raises ValueError where one could not read some:
+        `of` leaves these out."""
+        for key in keys:
+            unread = np.flatnonzero(self.runs[key] == NONE)
+            if unread.size:
+                raise ValueError(f"{key} has no answer to {self.clip_ids[unread[0]]}")
         return np.stack([self.runs[key] == self.labels for key in keys])
+
+    def of(self, keys: list[Key]) -> "Answers":
+        """The clips that all of these runs could read: what a comparison of them is about."""
+        kept = np.all([self.runs[key] != NONE for key in keys], axis=0)
+        clips = [clip for clip, there in zip(self.clip_ids, kept) if there]
+        return Answers(clips, self.labels[kept], {key: self.runs[key][kept] for key in keys})
 
 
 def write(runs: Mapping[Key, Run]) -> str:
@@ -110,9 +122,14 @@ def compare(answers: Answers, against: str) -> list[Compared]:
         seeds = [s for s, name in answers.runs if name == method and (s, against) in answers.runs]
         if method in (against, "teacher") or not seeds:
             continue
-        right, theirs = (answers.right([(s, name) for s in seeds]) for name in (method, against))
+        pairs = [[(s, name) for s in seeds] for name in (method, against)]
+        shared = answers.of(pairs[0] + pairs[1])
+        if not shared.clip_ids:
+            raise UserError(f"{method} and {against} could read no clip that the other could, too")
+        right, theirs = map(shared.right, pairs)
         gains = right.mean(axis=1) - theirs.mean(axis=1)
-        difference = significance.paired_bootstrap(right, theirs)
+        shown = performances_of(shared.clip_ids)
+        difference = significance.paired_bootstrap(right, theirs, performances=shown)
         found.append(Compared(method, seeds, right.mean(), difference, gains.tolist(), np.nan))
     corrected = significance.holm([one.difference.p_value for one in found])
     found = [one._replace(p_holm=p) for one, p in zip(found, corrected, strict=True)]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jax_irkd.data.groups import performances_of
 from jax_irkd.errors import UserError, once, one_line
 from jax_irkd.host.files import read_json, write_whole
 from jax_irkd.metrics import classification
@@ -195,7 +196,14 @@ def aligned(groups: Sequence[Sequence[Run]]) -> list[list[tuple]] | None:
     return [[second for _, second in runs] for runs in pairs]
 
 
-def right_or_wrong(groups: Sequence[Sequence[Run]]) -> list[Bool[np.ndarray, "s n"]] | None:
+class Common(NamedTuple):
+    """Groups of runs on the clips that all have: which each got right, and what clips show."""
+
+    right: list[Bool[np.ndarray, "s n"]]
+    performances: Int[np.ndarray, " n"]
+
+
+def right_or_wrong(groups: Sequence[Sequence[Run]]) -> Common | None:
     """For every group of runs, one a seed: which clips each got right, of those that all have.
 
     None where scores are missing or no clip is common.
@@ -206,7 +214,8 @@ def right_or_wrong(groups: Sequence[Sequence[Run]]) -> list[Bool[np.ndarray, "s 
     ids = sorted(set.intersection(*(set(table) for runs in tables for table in runs)))
     if not ids:
         return None
-    return [np.array([[table[i] for i in ids] for table in runs]) for runs in tables]
+    right = [np.array([[table[i] for i in ids] for table in runs]) for runs in tables]
+    return Common(right, performances_of(ids))
 
 
 def _right(run: Run) -> dict[str, bool]:

@@ -16,7 +16,7 @@ from jax_irkd.reporting import verdict
 from jax_irkd.reporting.analysis import class_gains
 from jax_irkd.reporting.paper import paper_rows
 from jax_irkd.reporting.pulls import pulls_of
-from jax_irkd.runs.results import Run, paired, right_or_wrong, title_of
+from jax_irkd.runs.results import Common, Run, paired, right_or_wrong, title_of
 
 METRICS = ("top1", "mean_class_accuracy", "mAP")
 Runs = Mapping[tuple[int, str], Run]
@@ -170,15 +170,18 @@ def _against_baseline(
     scores = _right([own, baselines], seeds)
     if scores is None:
         return found
-    right, baseline = scores
+    (right, baseline), performances = scores
     clips = right.shape[1]
-    interval = significance.paired_bootstrap(right, baseline, replicates=replicates)
+    interval = significance.paired_bootstrap(
+        right, baseline, performances=performances, replicates=replicates
+    )
     found["difference"] = interval._asdict() | {
         "detectable": significance.detectable(interval.standard_error),
         "metric": "top1",
         "confidence": 0.95,
         "seeds": seeds,
         "clips": clips,
+        "performances": len(set(performances.tolist())),
     }
     found["mcnemar"] = {
         str(seed): {"lost": test.only_first, "won": test.only_second, "p_value": test.p_value}
@@ -196,8 +199,8 @@ def _against_baseline(
     return found
 
 
-def _right(groups: Sequence[Mapping[int, Run]], seeds: Sequence[int]) -> list[np.ndarray] | None:
-    """Right or wrong, `s n` for every group of runs, over the clips that all of them have."""
+def _right(groups: Sequence[Mapping[int, Run]], seeds: Sequence[int]) -> Common | None:
+    """Right or wrong for every group of runs, over the clips that all of them have."""
     return right_or_wrong([[group[seed] for seed in seeds] for group in groups])
 
 

@@ -23,13 +23,15 @@ Table = tuple[list[str], Rows]
 _CLASSES_LEAD = (
     "Accuracy of the infrared-only baseline and each method's difference to it, in points, means "
     "over the seeds that both have, with 95 % intervals (Agresti and Min 2005, for few clips; of "
-    "several seeds not narrower than a bootstrap over clips and seeds). One interval in twenty "
-    "misses, and the table shows many."
+    "several seeds not narrower than a bootstrap over performances and seeds). One interval in "
+    "twenty misses, and the table shows many."
 )
 _READING = (
     "Means ± sample standard deviations over seeds. Δ: paired difference of top-1 to the "
     "infrared-only baseline of the same seed, in points, with the 95 % percentile interval of a "
-    "bootstrap that draws test clips and seeds together (with one seed only clips are drawn). "
+    "bootstrap that draws performances and seeds together (with one seed no seeds are drawn); what "
+    "several cameras filmed at once is one performance. With few seeds that lie far apart it is "
+    "too narrow; Student's t over the seeds stands below. "
     "McNemar: exact two-sided test of one run against the baseline's run of the same seed, over "
     "the test clips only one of them got right; it speaks of these two runs, not of other seeds. "
     "p (Holm): of that bootstrap, corrected for all methods of this table together. Could see: the "

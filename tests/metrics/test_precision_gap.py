@@ -54,3 +54,11 @@ def test_the_same_baseline_is_drawn_once(monkeypatch):
     first = precision_gap.gap_interval(*runs)
     monkeypatch.setattr(precision_gap, "mean_precisions", lambda *given: pytest.fail("again"))
     assert precision_gap.gap_interval(*runs) == first
+
+
+@pytest.mark.slow
+def test_clips_of_a_performance_are_drawn_together():
+    runs = [[_scores(skill, 0)] for skill in (4.0, 0.5, 1.5)]
+    twice = [[tuple(np.repeat(a, 2, axis=0) for a in run) for run in group] for group in runs]
+    found = precision_gap.gap_interval(*twice, np.repeat(np.arange(60), 2))
+    np.testing.assert_allclose(found, precision_gap.gap_interval(*runs), rtol=1e-9)

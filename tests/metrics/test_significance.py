@@ -72,6 +72,40 @@ def test_bootstrap_of_two_by_two_by_enumeration():
     assert got.high == pytest.approx(np.quantile(exact, 0.75, method="inverted_cdf"), abs=0.02)
 
 
+def test_performances_are_drawn_whole():
+    """What three cameras saw alike is one piece of evidence, however its clips lie."""
+    rng = np.random.default_rng(8)
+    scores = rng.integers(-1, 2, (2, 50))
+    whole, zeros = np.repeat(scores, 3, axis=1), np.zeros((2, 150))
+    order = rng.permutation(150)
+    numbers = np.repeat(np.arange(50) * 7, 3)[order]
+    once = significance.paired_bootstrap(scores, zeros[:, :50])
+    got = significance.paired_bootstrap(whole[:, order], zeros, performances=numbers)
+    np.testing.assert_allclose(got, once, rtol=1e-12)
+    by_clip = significance.paired_bootstrap(whole, zeros)
+    assert by_clip.standard_error < 0.9 * got.standard_error
+    teacher = np.ones((2, 50))
+    shares = [
+        significance.gap_interval(np.repeat(teacher, n, 1), np.repeat(0 * scores, n, 1), x, **named)
+        for n, x, named in (
+            (1, scores, {}),
+            (3, whole, {"performances": np.repeat(np.arange(50), 3)}),
+        )
+    ]
+    np.testing.assert_allclose(*shares, rtol=1e-12)
+
+
+def test_performances_of_different_numbers_of_clips_by_enumeration():
+    # Two performances, of one clip and of two: four draws, a mean over the clips that they have.
+    difference, numbers = np.array([[1.0, 0.0, -1.0]]), np.array([0, 1, 1])
+    exact = [1.0, 0.0, 0.0, -0.5]
+    got = significance.paired_bootstrap(
+        difference, np.zeros((1, 3)), performances=numbers, replicates=8000
+    )
+    assert (got.low, got.high) == (-0.5, 1.0) and got.difference == 0
+    assert got.standard_error == pytest.approx(np.std(exact), rel=0.03)
+
+
 def test_seeds_widen_the_interval():
     rng = np.random.default_rng(3)
     per_seed = np.array([[-0.3], [0.0], [0.3]])

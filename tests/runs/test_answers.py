@@ -5,6 +5,7 @@ import pytest
 
 from jax_irkd import inspect
 from jax_irkd.errors import UserError
+from jax_irkd.metrics import significance
 from jax_irkd.runs import answers
 from jax_irkd.runs.results import read_run
 from jax_irkd.studies import outputs
@@ -33,7 +34,7 @@ def test_every_answer_of_every_run_is_kept(tmp_path):
         np.testing.assert_array_equal(found.runs[key], predicted)
 
 
-def test_a_clip_that_a_run_could_not_read_is_no_right_answer(tmp_path):
+def test_a_clip_that_a_run_could_not_read_is_left_out_of_its_comparisons(tmp_path):
     generated(tmp_path, PREDICTIONS, LABELS)
     runs = {key: read_run(tmp_path / f"seed{key[0]}" / key[1]) for key in PREDICTIONS}
     short = runs[0, "ours"]
@@ -43,7 +44,12 @@ def test_a_clip_that_a_run_could_not_read_is_no_right_answer(tmp_path):
     )
     found = answers.read(tmp_path / "answers.csv")
     assert found.runs[0, "ours"][0] == answers.NONE
-    np.testing.assert_array_equal(found.right([(0, "ours")])[0, :2], [False, True])
+    (one,) = answers.compare(found, "baseline")  # as in a study
+    pairs = [[(seed, method) for seed in (0, 1)] for method in ("ours", "baseline")]
+    scores = [[np.equal(PREDICTIONS[key], LABELS)[1:] for key in keys] for keys in pairs]
+    assert one.difference == significance.paired_bootstrap(*map(np.array, scores))
+    with pytest.raises(ValueError, match="clip0"):
+        found.right([(0, "ours")])
     assert answers.write({}) == ""
 
 

@@ -1,0 +1,26 @@
+"""What the names of clips say: who and what is to be seen."""
+
+from jax_irkd.data.groups import performances_of
+
+
+def test_clips_of_cameras_side_by_side_are_one_performance():
+    clips = [
+        "S001C001P003R001A010",
+        "S001C003P003R001A010",
+        "S001C001P003R002A010",  # done again
+        "S002C001P003R001A010",  # in another setup
+        "S001C001P003R001A011",
+        "0002-L-003",
+        "0002-R-003",
+        "0002-R-004",
+        "0003-R-003",
+    ]
+    names = ["a", "a", "b", "c", "d", "e", "e", "f", "g"]
+    numbers = performances_of(clips).tolist()
+    assert len(set(numbers)) == len(set(names)) == len(set(zip(names, numbers)))
+
+
+def test_clips_of_other_names_are_a_performance_each():
+    clips = ["test/wave/P002__T1", "test/wave/P002__T2", "xS001C001P003R001A010", "0002-L"]
+    assert len(set(performances_of(clips).tolist())) == 4
+    assert performances_of([]).shape == (0,)
