@@ -66,6 +66,21 @@ def check_positive(name: str, value: object) -> Number:
     return value
 
 
+def between(smallest: float, largest: float) -> Callable[[str, object], Number]:
+    """A check that a number lies in a range in which the loss is accurate."""
+
+    def check(name: str, value: object) -> Number:
+        value = check_positive(name, value)
+        if not isinstance(value, jax.core.Tracer) and not smallest <= value <= largest:
+            raise ValueError(f"{name} must be from {smallest:g} to {largest:g}, got {value!r}")
+        return value
+
+    return check
+
+
+check_temperature = between(1e-30, 1e30)
+
+
 def check_not_negative(name: str, value: object) -> Number:
     """The value. Raises ValueError unless it is a finite number of at least 0."""
     value = check_number(name, value)

@@ -2,10 +2,12 @@
 
 A loss writes its equation, the `Args` that are its own and an `Example`. `help(loss)` shows the
 arguments that it shares with others too, every default (from the signature, so it is the true
-one), and what all return and raise.
+one), what all return and raise, the range of the arrays and, from the first paragraph of the
+loss's module, the source.
 """
 
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -34,8 +36,16 @@ RAISES = """Raises:
 """
 
 
-def complete(loss: Callable[..., Any], returns: bool) -> str | None:
-    """The docstring of a loss with every section; None where Python strips docstrings."""
+RELATIONS = "Features from 1e-30 to 1e38; value and gradients are finite there."
+
+
+def complete(
+    loss: Callable[..., Any], returns: bool, largest: Callable[..., float] | None
+) -> str | None:
+    """The docstring of a loss with every section; None where Python strips docstrings.
+
+    `largest` is the bound of the arrays (`_inputs.takes`), whose docstring says it.
+    """
     if loss.__doc__ is None:
         return None
     text = inspect.cleandoc(loss.__doc__)
@@ -47,10 +57,22 @@ def complete(loss: Callable[..., Any], returns: bool) -> str | None:
     sections = [about.rstrip() + "\n", "Args:\n" + "".join(lines)]
     if returns:
         sections.append(RETURNS.format(what=EACH if "reduction" in parameters else ONE))
+    if largest and largest.__doc__:
+        limit = " ".join(largest.__doc__.split())
+        sections.append(_section("Range", f"{limit} Beyond, calls outside jit and grad raise."))
+    elif not next(iter(parameters)).endswith("logits"):
+        sections.append(_section("Range", RELATIONS))
     sections.append(RAISES)
+    if source := sys.modules[loss.__module__].__doc__:
+        sections.append(_section("Source", source.strip().split("\n\n")[0]))
     if example:
         sections.append("Example:\n" + example)
     return "\n".join(sections)
+
+
+def _section(title: str, words: str) -> str:
+    lines = textwrap.fill(" ".join(words.split()), 92)
+    return f"{title}:\n{textwrap.indent(lines, '    ')}\n"
 
 
 def _entries(written: str) -> dict[str, str]:

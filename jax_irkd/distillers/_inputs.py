@@ -43,7 +43,8 @@ from jax_irkd.distillers._documentation import complete
 from jax_irkd.distillers._reduction import REDUCTIONS
 
 Bound = Callable[[dict[str, Any], float], float]
-"""(arguments, largest finite number) -> the largest size that an array may have."""
+"""(arguments, largest finite number) -> the largest size that an array may have; its docstring
+says so to users."""
 Option = Number | Sequence[Number] | str | None
 Check = Callable[[str, object], Option]
 Loss = TypeVar("Loss", bound=Callable[..., Any])
@@ -81,22 +82,23 @@ def takes_maps(
 
 
 def squared(values: dict[str, Any], most: float) -> float:
-    """The range of features whose squares are added up: 2e15 in float32, 4e123 in float64."""
+    """Features up to 2e15 in float32 and 4e123 in float64, as their squares are added up."""
     return most**0.4
 
 
 def squared_twice(values: dict[str, Any], most: float) -> float:
-    """The range of features whose products are squared: 5e7 in float32, 1e61 in float64."""
+    """Features up to 5e7 in float32 and 1e61 in float64, as their products are squared."""
     return most**0.2
 
 
 def over_temperature(values: dict[str, Any], most: float) -> float:
-    """The range of logits: temperature^2 KL reaches the temperature times their differences."""
-    temperature = values.get("temperature", values.get("temperatures", 4.0))
+    """Logits up to 3e35 in float32 and 1e305 in float64, times the temperature or over it,
+    whichever is less."""
+    temperature = values.get("temperature", values.get("temperatures", 1.0))
     temperature = temperature if isinstance(temperature, Sequence) else [temperature]
     if values.get("standardise") or any(isinstance(t, jax.core.Tracer) for t in temperature):
         return math.inf
-    return most / 1e3 / max(1.0, *map(float, temperature))
+    return most / 1e3 * min(min(t, 1 / t) for t in map(float, temperature))
 
 
 class _Rule(NamedTuple):
@@ -120,6 +122,7 @@ def _decorate(loss: Loss, *, rule: _Rule, maps: bool) -> Loss:
     @functools.wraps(loss)
     def checked(*args: Any, **options: Any) -> Any:
         arguments = signature.bind(*args, **options)
+        arguments.apply_defaults()
         values = arguments.arguments
         for key, parameter in signature.parameters.items():
             if parameter.default is None and values.get(key, ...) is None:
@@ -142,7 +145,9 @@ def _decorate(loss: Loss, *, rule: _Rule, maps: bool) -> Loss:
         return loss(*arguments.args, **arguments.kwargs)
 
     one = not str(signature.return_annotation).startswith("tuple")
-    checked.__doc__ = complete(loss, returns=one and loss.__name__.endswith("_loss"))
+    checked.__doc__ = complete(
+        loss, returns=one and loss.__name__.endswith("_loss"), largest=rule.largest
+    )
     return cast(Loss, checked)
 
 

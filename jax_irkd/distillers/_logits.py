@@ -27,12 +27,18 @@ from jax_irkd.distillers._checks import Labels, Number, check_labels, one_hot
 ORDER = {"float32": 8, "float64": 16}
 TINY = {"float32": 1e-2, "float64": 1e-5}
 
-LARGEST = 1e33
-"""Bound of logits below their top, before and after the division by the temperature."""
-LOWEST = -3e38
-
 Rows = Float[Array, "*b k"]
 PerRow = Float[Array, "*b 1"]
+
+
+def largest(x: Array) -> float:
+    """Bound of logits below their top, before and after the division by the temperature: 1e37 in
+    float32. Whoever checks the range of logits (`over_temperature`) never gets there."""
+    return float(jnp.finfo(x.dtype).max) / 32
+
+
+def clipped(x: Array) -> Array:
+    return jnp.clip(x, -largest(x), largest(x))
 
 
 def series(r: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -76,10 +82,10 @@ def predict(logits: Rows, temperature: Number, kept: Bool[Array, "*b k"] | None)
 
     The difference to the top comes before the division, which keeps the digits at |z| = 1e4.
     """
-    logits = logits if kept is None else jnp.where(kept, logits, LOWEST)
+    logits = logits if kept is None else jnp.where(kept, logits, -30 * largest(logits))
     top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-    below = jnp.maximum(logits - top, -LARGEST)
-    scaled = jnp.maximum(below / temperature, -LARGEST)
+    below = jnp.maximum(logits - top, -largest(logits))
+    scaled = clipped(below / temperature)
     return Softmax(below, scaled, top, _log_sum(scaled), _energy(below, temperature))
 
 
@@ -102,13 +108,13 @@ def _log_sum_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 @jax.custom_jvp
 def _energy(below: Rows, temperature: Number) -> PerRow:
     """t log sum exp(below / t), whose gradient is p at every temperature."""
-    return temperature * _log_sum(jnp.maximum(below / temperature, -LARGEST))
+    return temperature * _log_sum(clipped(below / temperature))
 
 
 @_energy.defjvp
 def _energy_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (below, temperature), (change, change_of_t) = primals, tangents
-    scaled = jnp.maximum(below / temperature, -LARGEST)
+    scaled = clipped(below / temperature)
     log_sum = _log_sum(scaled)
     p = jnp.exp(scaled - log_sum)
     by_t = log_sum - jnp.sum(p * scaled, axis=-1, keepdims=True)
@@ -183,7 +189,7 @@ def difference(teacher: Array, student: Array, logits: Array, tops: Array) -> Ar
     by_network, by_class = teacher - student, logits - tops
     closer = jnp.abs(teacher) + jnp.abs(student) <= jnp.abs(logits) + jnp.abs(tops)
     nearest = jnp.where(closer, by_network, by_class)
-    return jax.lax.stop_gradient(jnp.clip(nearest, -LARGEST, LARGEST))
+    return jax.lax.stop_gradient(clipped(nearest))
 
 
 @jax.custom_jvp
@@ -235,7 +241,7 @@ def binary_divergence(odds: Odds, temperature: Number) -> Float[Array, "*b"]:
     With v = q (1 - q) and d = gap / temperature, where |d| is small it is
     v gap^2 (1/2 - (1 - 2q) d / 6 + (1 - 6v) d^2 / 24).
     """
-    teacher, student, d = (_over(x, temperature) for x in odds)
+    teacher, student, d = (clipped(x / temperature) for x in odds)
     gap = odds.gap
     q, other = jax.nn.sigmoid(teacher), jax.nn.sigmoid(-teacher)
     near, tiny = jnp.abs(d) < 1, jnp.abs(d) < TINY[d.dtype.name]
@@ -257,7 +263,7 @@ def binary_divergence(odds: Odds, temperature: Number) -> Float[Array, "*b"]:
 def _binary_divergence_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     odds, temperature = primals
     value = binary_divergence(odds, temperature)
-    teacher, student, d = (_over(x, temperature) for x in odds)
+    teacher, student, d = (clipped(x / temperature) for x in odds)
     to_teacher = jax.nn.sigmoid(teacher) * jax.nn.sigmoid(-teacher) * odds.gap
     # p - q, as a product: -sigmoid(student) sigmoid(-teacher) (e^d - 1), or its mirror image.
     up = d > 0
@@ -273,10 +279,6 @@ def _binary_divergence_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Arra
         moved = to_teacher * odds.teacher + to_student * odds.student
         change += (2 * value - moved) * (tangents[1] / temperature)
     return value, change
-
-
-def _over(x: Array, temperature: Number) -> Array:
-    return jnp.clip(x / temperature, -LARGEST, LARGEST)
 
 
 def _binary_terms(log_q: Array, log_p: Array, ratio: Array, temperature: Number) -> Array:

@@ -123,7 +123,7 @@ def cc_embedding_loss(
     1/(b-1) sum over n < b of sum_d e_nd e_(n+1)d with e = |student - teacher|. Depends on the
     order of the batch; 0 for a single clip, which has no neighbour.
 
-    Gradients flow to both arguments. Beyond 2e15 products may leave float32.
+    Gradients flow to both arguments.
 
     Args:
         student_embedding: `(b, d)`.

@@ -30,7 +30,7 @@ from jax_irkd.distillers._common import (
     pooled_features,
     stage_maps,
 )
-from jax_irkd.distillers._inputs import squared, takes
+from jax_irkd.distillers._inputs import over_temperature, squared, takes
 from jax_irkd.distillers._logits import cross_entropy, divergence, is_first_largest, predict
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
@@ -54,7 +54,7 @@ def ccskd_channel_loss(
 ) -> Float[Array, "..."]:
     """Mean over clips and channels of (s - t)^2, globally averaged maps of one stage.
 
-    Gradients flow to both arguments. Beyond 2e15 squares may leave float32.
+    Gradients flow to both arguments.
 
     Args:
         student_pooled: `(..., c)`, after a learned connector to the teacher's channels.
@@ -70,7 +70,7 @@ def ccskd_channel_loss(
     return reduce(losses, reduction, where, weights)
 
 
-@takes("*b k", equal=True, decay=check_not_negative)
+@takes("*b k", equal=True, largest=over_temperature, decay=check_not_negative)
 def selective_st_loss(
     student_logits: Float[Array, "*b k"],
     teacher_logits: Float[Array, "*b k"],

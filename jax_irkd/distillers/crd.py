@@ -20,7 +20,7 @@ from jax_irkd.distillers._checks import (
     Mask,
     Number,
     Weights,
-    check_positive,
+    check_temperature,
     check_whole,
 )
 from jax_irkd.distillers._common import pooled_features, unit_rows
@@ -34,7 +34,7 @@ NEVER = -1e30
 """The logit of a pair that is no negative."""
 
 
-@takes("b d", equal=True, relational=True, temperature=check_positive)
+@takes("b d", equal=True, relational=True, temperature=check_temperature)
 def crd_loss(
     student_embedding: Float[Array, "b d"],
     teacher_embedding: Float[Array, "b d"],
@@ -120,7 +120,7 @@ class Distiller(Method):
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"negatives": ("other_classes", "all")}
 
     def __post_init__(self) -> None:
-        check_positive("temperature", self.temperature)
+        check_temperature("temperature", self.temperature)
         super().__post_init__()
 
     def terms(

@@ -9,20 +9,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Labels, Mask, Number, check_positive
+from jax_irkd.distillers._checks import Labels, Mask, Number, between
 from jax_irkd.distillers._common import unit_rows
 from jax_irkd.distillers._inputs import takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import mean
 from jax_irkd.models.outputs import Outputs
 
-
-def check_temperature(name: str, value: object) -> Number:
-    """The value. Raises ValueError unless it is positive and has a square."""
-    value = check_positive(name, value)
-    if not isinstance(value, jax.core.Tracer) and value > 1e15:
-        raise ValueError(f"{name} must be at most 1e15, got {value!r}; its square is a factor")
-    return value
+check_temperature = between(1e-30, 1e15)
+"""Its square is a factor."""
 
 
 @takes("*b k", equal=True, relational=True, temperature=check_temperature)
@@ -54,7 +49,7 @@ def dist_loss(
             whose code has 1 here and 2 outside.
         intra_weight: of the relation between clips within a class, the paper's gamma; may be
             traced. As the other.
-        temperature: positive, up to 1e15; may be traced. The paper's on ImageNet, 4 on CIFAR-100.
+        temperature: from 1e-30 to 1e15; may be traced. The paper's on ImageNet, 4 on CIFAR-100.
 
     Example:
         >>> import jax.numpy as jnp
@@ -84,7 +79,7 @@ def dist_terms(
     Args:
         student_logits: `(..., k)`; all leading axes are the batch.
         teacher_logits: the same shape.
-        temperature: positive, up to 1e15; may be traced.
+        temperature: from 1e-30 to 1e15; may be traced.
     """
     student, teacher = (predictions(z, temperature) for z in (student_logits, teacher_logits))
     counts = None if where is None else where.reshape(-1)

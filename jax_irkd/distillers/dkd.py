@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_positive, one_hot
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_temperature, one_hot
 from jax_irkd.distillers._common import current_epoch
 from jax_irkd.distillers._inputs import over_temperature, takes
 from jax_irkd.distillers._logits import (
-    LARGEST,
     Odds,
     binary_divergence,
+    clipped,
     compare,
     difference,
     divergence,
@@ -32,7 +32,7 @@ from jax_irkd.distillers._standardise import standardised
 from jax_irkd.models.outputs import Outputs
 
 
-@takes("*b k", equal=True, largest=over_temperature, temperature=check_positive)
+@takes("*b k", equal=True, largest=over_temperature, temperature=check_temperature)
 def dkd_loss(
     student_logits: Float[Array, "*b k"],
     teacher_logits: Float[Array, "*b k"],
@@ -117,9 +117,7 @@ def _odds(
     both = compare(teacher, student, temperature, rest)
     networks = both.teacher, both.student
     targets = [jnp.sum(jnp.where(rest, 0.0, z), axis=-1, keepdims=True) for z in (teacher, student)]
-    leads = [
-        jnp.clip(target - own.top, -LARGEST, LARGEST) for target, own in zip(targets, networks)
-    ]
+    leads = [clipped(target - own.top) for target, own in zip(targets, networks)]
     odds = [lead - own.energy for lead, own in zip(leads, networks)]
     tops = both.teacher.top - both.student.top
     gap = difference(leads[0], leads[1], targets[0] - targets[1], tops) + both.rounding

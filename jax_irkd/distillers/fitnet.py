@@ -42,11 +42,12 @@ def fitnet_loss(
     paper writes half the squared norm; the mean, as in the public codes, does not depend on the
     size of the maps.
 
-    Gradients flow to both arguments. Beyond 2e15 squares may leave float32.
+    Gradients flow to both arguments.
 
     Args:
         student_features: `(b, ...)`, after the regressor.
-        teacher_features: the same shape; `standardise` takes its channels to one scale.
+        teacher_features: the same shape; `jax_irkd.distillers.fitnet.standardise` takes its
+            channels to one scale.
 
     Example:
         >>> import jax.numpy as jnp

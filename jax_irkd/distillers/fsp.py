@@ -41,7 +41,7 @@ def fsp_loss(
     earlier and F_j one of the later stage (equations 1 and 2 of the paper, with means for its
     sums). The earlier map is average-pooled to the later one's size.
 
-    Gradients flow to both arguments. Beyond 5e7 the squares of products may leave float32.
+    Gradients flow to both arguments.
 
     Args:
         student_maps: one map `(b, h, w, c)` per stage, at least two.

@@ -1,6 +1,7 @@
-"""Modality-guided cross-attention on graphs of the batch (MGCAM), the infrared paper's own part.
+"""Multi-scale graph cross-attention (MGCAM), equations (1) to (6) of "An Approach for
+RGB-to-Infrared Video Action Recognition".
 
-Equations (1) to (6) leave much open; the defaults are one consistent reading, every other
+They leave much open; the defaults are one consistent reading, every other
 one is a field. For every reading with E in [0, 1] and temperature sqrt(b) the attention
 is nearly uniform: at b = 8 two weights of a row differ by at most a factor 1.42. Compare a
 run with `attention="uniform"` and `attention="identity"`.
@@ -15,13 +16,19 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jax_irkd.distillers._activation import (
+    ACTIVATIONS,
+    NORMALISATIONS,
+    activation_map,
+    check_activation,
+)
 from jax_irkd.distillers._checks import (
     Labels,
     Mask,
     Number,
     Weights,
     check_choice,
-    check_positive,
+    check_temperature,
     choice,
     optional,
 )
@@ -32,14 +39,12 @@ from jax_irkd.distillers._common import (
     gather,
     smaller_size,
     stage_maps,
-    unit_rows,
 )
 from jax_irkd.distillers._gram import multiply
 from jax_irkd.distillers._graph import DISTANCES, check_sigma, clip_graph, same_clip
 from jax_irkd.distillers._inputs import squared, takes_maps
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers._reduction import reduce
-from jax_irkd.distillers.at import attention_vector
 from jax_irkd.models.outputs import Outputs
 
 Maps = Sequence[Float[Array, "b _ _ _"]]
@@ -48,12 +53,10 @@ Attention = Float[Array, "k k b b"]
 
 ATTENTIONS = ("graph", "uniform", "identity")
 PAIRS = ("all", "same")
-ACTIVATIONS = ("mean", "mean_sq", "l2", "minmax", "conv1x1")
-NORMALISATIONS = ("none", "l2", "minmax")
 CHOICES = {"distance": DISTANCES, "pairs": PAIRS, "attention": ATTENTIONS}
 GRAPH = {
     "sigma": check_sigma,
-    "temperature": optional(check_positive),
+    "temperature": optional(check_temperature),
     "attention": choice(ATTENTIONS),
     "distance": choice(DISTANCES),
 }
@@ -90,10 +93,11 @@ def mgcam_loss(
         L = 1/k sum_ij mean((A_ij a_i^S - A_ij a_j^T)^2)
 
     with x a flattened map and a its mean over channels, pooled to the smaller of the two:
-    equations (1) to (6) of the infrared paper, in the readings of docs/mgcam.md.
+    equations (1) to (6) of the infrared paper. Of what they leave open the defaults are our
+    reading, the nearest to the equations as printed (docs/paper.md, docs/mgcam.md).
 
     Zero for equal maps with `pairs="same"`. Defined for one clip (A = 1). Gradients flow to
-    both arguments and stay finite for equal clips. Beyond 2e15 squares may leave float32.
+    both arguments and stay finite for equal clips.
 
     Args:
         student_maps: k maps `(b, h, w, c)`, one per stage; sizes and channels may all differ.
@@ -105,7 +109,7 @@ def mgcam_loss(
         attention: graph, uniform (1/b) or identity.
         distance: mean or sum over the dimensions of x.
         activation: mean, mean_sq (mean of squares), l2 (mean_sq, each clip's map divided by
-            its norm) or minmax (mean, scaled to 0..1 over the batch).
+            its norm) or minmax (mean, scaled to 0..1 over the batch). The Distiller can learn one.
         normalisation: none, l2 or minmax, after mean and mean_sq. Maps are normalised at their
             own size, then pooled.
         detach: whether to stop the gradient through A.
@@ -172,47 +176,6 @@ def attention_matrices(
     scores = jnp.einsum("inp,jmp->ijnm", student, teacher, precision="highest")
     scores /= jnp.sqrt(count) if temperature is None else temperature
     return jax.nn.softmax(jnp.where(counted, scores, -1e30), axis=-1)
-
-
-def activation_map(
-    maps: Float[Array, "b h w c"],
-    activation: str = "mean",
-    normalisation: str = "none",
-    where: Mask = None,
-) -> Float[Array, "b h w 1"]:
-    """One channel per position: the A_i of equations (4) and (5)."""
-    _check_activation(activation, normalisation)
-    if activation == "conv1x1":
-        raise ValueError("activation 'conv1x1' is learned; use the Distiller, not the pure loss")
-    if activation == "l2":
-        return attention_vector(maps, 2).reshape(*maps.shape[:3], 1)
-    values = maps**2 if activation == "mean_sq" else maps
-    values = jnp.mean(values, axis=-1, keepdims=True)
-    return _normalised(values, "minmax" if activation == "minmax" else normalisation, where)
-
-
-def _check_activation(activation: str, normalisation: str) -> None:
-    check_choice("activation", activation, ACTIVATIONS)
-    check_choice("normalisation", normalisation, NORMALISATIONS)
-    if activation in ("l2", "minmax", "conv1x1") and normalisation != "none":
-        raise ValueError(
-            f"activation {activation!r} takes no normalisation of its own; "
-            f"leave normalisation at 'none', got {normalisation!r}"
-        )
-
-
-def _normalised(
-    maps: Float[Array, "b h w 1"], normalisation: str, where: Mask
-) -> Float[Array, "b h w 1"]:
-    if normalisation == "l2":
-        return unit_rows(maps.reshape(maps.shape[0], -1)).reshape(maps.shape)
-    if normalisation == "minmax":
-        counted = True if where is None else where[:, None, None, None]
-        largest = float(jnp.finfo(maps.dtype).max)
-        low = jnp.min(maps, where=counted, initial=largest)
-        high = jnp.max(maps, where=counted, initial=-largest)
-        return jnp.where(high > low, maps - low, 0.0) / jnp.where(high > low, high - low, 1.0)
-    return maps
 
 
 def stage_pairs(stages: int, pairs: str) -> list[tuple[int, int]]:
@@ -291,8 +254,8 @@ class Distiller(Method):
     def __post_init__(self) -> None:
         check_sigma("sigma", self.sigma)
         if self.temperature is not None:
-            check_positive("temperature", self.temperature)
-        _check_activation(self.activation, self.normalisation)
+            check_temperature("temperature", self.temperature)
+        check_activation(self.activation, self.normalisation)
         super().__post_init__()
 
     def terms(

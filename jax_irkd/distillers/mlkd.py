@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Labels, Mask, Number, check_positive
+from jax_irkd.distillers._checks import Labels, Mask, Number, check_temperature
 from jax_irkd.distillers._inputs import over_temperature, takes
 from jax_irkd.distillers._method import Method
 from jax_irkd.distillers.dist import predictions
@@ -25,7 +25,7 @@ def check_temperatures(name: str, value: Any) -> Sequence[Number]:
     """The value. Raises ValueError unless it is a list of positive numbers."""
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise ValueError(f"{name} must be a list of positive numbers, got {value!r}")
-    return [check_positive(name, temperature) for temperature in value]
+    return [check_temperature(name, temperature) for temperature in value]
 
 
 @takes(

@@ -38,12 +38,13 @@ def ofd_loss(
     s <= t <= 0: a student that is further below zero than the teacher has nothing to learn there.
     Mean over the clips.
 
-    Gradients flow to both arguments. Beyond 2e15 squares may leave float32.
+    Gradients flow to both arguments.
 
     Args:
         student_features: `(b, ..., c)` before the ReLU, channels last, after a learned connector.
         teacher_features: the same shape, before the ReLU.
-        margin: not above 0, one number or one for each channel (`negative_means`, the paper's).
+        margin: not above 0, one number or one for each channel. 0 is a plain ReLU; the paper's are
+            the means of the teacher's negative responses, `jax_irkd.distillers.ofd.negative_means`.
 
     Example:
         >>> import jax.numpy as jnp

@@ -56,7 +56,7 @@ def reviewkd_loss(
     not below the map's shorter side are left out, and the next takes their weight, as in the
     authors' code.
 
-    Gradients flow to both arguments. Beyond 2e15 squares may leave float32.
+    Gradients flow to both arguments.
 
     Args:
         student_map: `(b, h, w, c)`, the student's fused map in the teacher's channels and size.

@@ -81,7 +81,11 @@ def rkd_distance_loss(
     reduction: str = "mean",
     axis_name: str | None = None,
 ) -> Float[Array, "..."]:
-    """The distances of `rkd_loss`, with weight 1.
+    """Difference of pairwise distances: the first part of `rkd_loss`, with weight 1.
+
+    mean_nm h(d_S / mu_S - d_T / mu_T) over b^2 entries, with the Huber function h (knee at 1), d
+    the distance of two clips and mu its mean over n != m. Zero for one clip; two equal rows have
+    distance 1e-6 and no gradient between them.
 
     Gradients flow to both arguments.
 
@@ -111,7 +115,11 @@ def rkd_angle_loss(
     reduction: str = "mean",
     axis_name: str | None = None,
 ) -> Float[Array, "..."]:
-    """The angles of `rkd_loss`, with weight 1.
+    """Difference of the angles in all triplets: the second part of `rkd_loss`, with weight 1.
+
+    mean_nmk h(psi_S - psi_T) over b^3 entries, with the Huber function h (knee at 1) and psi_nmk
+    the cosine of the angle at clip n between clips m and k. Zero for one or two clips; two equal
+    rows have angle 0 and no gradient between them.
 
     Gradients flow to both arguments.
 

@@ -33,8 +33,10 @@ def simkd_loss(
 ) -> Float[Array, "..."]:
     """Mean squared difference of the projected map of the student and the teacher's last map.
 
-    Gradients flow to both arguments. `simkd_logits` are the predictions.
-    Beyond 2e15 squares may leave float32.
+    mean (p(s) - t)^2 over clips, positions and channels, with p a learned projector. The teacher's
+    classifier on p(s) (`jax_irkd.distillers.simkd.simkd_logits`) gives the predictions.
+
+    Gradients flow to both arguments.
 
     Args:
         student_map: `(b, h, w, c)`, after the projector.

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
-from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_positive
+from jax_irkd.distillers._checks import Labels, Mask, Number, Weights, check_temperature
 from jax_irkd.distillers._inputs import over_temperature, takes
 from jax_irkd.distillers._logits import cross_entropy, divergence
 from jax_irkd.distillers._method import Method
@@ -18,7 +18,7 @@ from jax_irkd.distillers._standardise import standardised
 from jax_irkd.models.outputs import Outputs
 
 
-@takes("*b k", equal=True, largest=over_temperature, temperature=check_positive)
+@takes("*b k", equal=True, largest=over_temperature, temperature=check_temperature)
 def st_loss(
     student_logits: Float[Array, "*b k"],
     teacher_logits: Float[Array, "*b k"],
@@ -40,8 +40,7 @@ def st_loss(
     base temperature is 2, and their weights are 9 times larger).
 
     Gradients flow to both arguments: temperature (p - q) / b to the student. Stop the teacher's
-    with `jax.lax.stop_gradient` where it learns nothing. The value reaches the temperature times
-    the differences of the logits: beyond 1e35 of that float32 ends.
+    with `jax.lax.stop_gradient` where it learns nothing.
 
     Args:
         student_logits: `(..., k)`, scores of k classes before the softmax, any leading axes.

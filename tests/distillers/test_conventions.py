@@ -80,10 +80,18 @@ def test_messages_name_the_loss(title):
         scalar = f"{key} must be a number, got an array of shape"
         wrong += [({key: value}, scalar) for value in shapes]
         wrong += [({key: float("nan")}, rf"{key} must be a finite number, got nan \(float\)")]
+        if key == "temperature":
+            hottest = ROWS[title].hottest
+            out = rf"temperature must be from 1e-30 to {hottest:g}, got ".replace("+", r"\+")
+            wrong += [({key: value}, out) for value in (1e-38, 9e-31, 1.1 * hottest)]
+            wrong += [({key: 0.0}, r"temperature must be positive, got 0\.0")]
         with pytest.raises(ValueError, match=f"{title}: {scalar}"):
             jax.eval_shape(
                 lambda x, key=key: loss_of(title, **{key: x})(student, teacher), jnp.ones(1)
             )
+    if title == "mgcam_loss":
+        wrong += [({"activation": "conv1x1"}, "activation 'conv1x1' is learned")]
+        wrong += [({"activation": "l2", "normalisation": "l2"}, "activation 'l2' takes no ")]
     for options, message in wrong:
         with pytest.raises(ValueError, match=f"{title}: {message}"):
             jax.eval_shape(loss_of(title, **options), student, teacher)

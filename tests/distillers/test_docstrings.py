@@ -48,6 +48,9 @@ def test_every_argument_is_explained_with_its_default(name):
         assert words.endswith(ends) and ("Default" in words) == bool(ends)
     assert "scalar" in section(doc, "Returns") and "ValueError: " in section(doc, "Raises")
     assert re.search("gradients? flow", doc, re.IGNORECASE) and "Under jit" in doc
+    assert re.search(r"\d{4}|MGCAM|CCSKD", section(doc, "Source")), "whose method is it?"
+    logits = next(iter(parameters)).endswith("logits")
+    assert re.search(r"\de\d", section(doc, "Range") if not logits else doc), "no range"
     assert max(map(len, doc.splitlines())) <= 100
 
 

@@ -76,6 +76,27 @@ def test_every_value_and_gradient(name, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_to_the_end_of_the_range(name, dtype):
+    """Nothing is cut off up to the largest logits of each temperature; beyond, a call raises."""
+    rng = np.random.default_rng(3)
+    temperatures = (1.0,) if name == "selective_st" else (1e-30, 1e-3, 1.0, 1e3, 1e30)
+    with jax.enable_x64(dtype == "float64"):
+        for temperature, part in itertools.product(temperatures, (1e-6, 0.99)):
+            largest = float(np.finfo(dtype).max) / 1e3 * min(temperature, 1 / temperature)
+            pair = [jnp.asarray(x / abs(x).max(), dtype) for x in rng.standard_normal((2, CLASSES))]
+            pair = [x * (part * largest) for x in pair]
+            for label in (0, 3):
+                found = LOSSES[name](*pair, jnp.asarray(label), temperature)
+                case = [[x] for x in (*map(np.asarray, pair), label, temperature)]
+                exact, _ = exact_losses.evaluate(getattr(exact_losses, name), *case)
+                np.testing.assert_allclose(float(found), exact[0], rtol=1e-5)
+        with pytest.raises(ValueError, match="reaches"):
+            LOSSES[name](2 * pair[0], pair[1], jnp.asarray(0), temperature)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["st", "dkd"])
 def test_gradients_to_the_teacher_and_the_temperature(name, dtype):
     # By Euler's rule: loss / temperature^2 does not change when logits and temperature grow alike.
