@@ -50,7 +50,7 @@ def get_config(arg: str = ""):
     for training in (config.teacher_training, config.student_training):
         training.batch_size = 8
         training.num_epochs = 30.0
-        training.min_steps = 1000  # 40 clips would have 120
+        training.min_steps = 1000  # 40 clips would have 150
         training.optimizer = "adamw"
         training.learning_rate = 3e-4  # a tenth of the demo's, whose students start from nothing
         training.weight_decay = 1e-2
