@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_irkd.training import parallel, steps
+from jax_irkd.errors import UserError
+from jax_irkd.training import parallel, setup, steps
+from tests.helpers import fakes
 from tests.training.test_loop import assert_identical, final_leaves, trainer
 
 
@@ -48,3 +50,17 @@ def test_training_is_the_same_to_the_last_bit(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "_share_memory", lambda devices: False)
     trainer(tmp_path / "apart").run()
     assert_identical(final_leaves(tmp_path / "here"), final_leaves(tmp_path / "apart"))
+
+
+@pytest.mark.parametrize(
+    ("batch", "extra", "parts", "refused"),
+    [(8, 0, 1, ""), (16, 16, 4, ""), (8, 0, 4, "a batch of 8"), (16, 8, 4, "a batch of 8")],
+)
+def test_every_part_on_every_device_needs_a_clip(batch, extra, parts, refused):
+    """The update reshapes a device's share: what does not divide would end it, after the data."""
+    config = fakes.config("st", batch_size=batch, accumulation=parts)
+    config.student_training.extra_clips, config.num_devices = extra, 4
+    if not refused:
+        return setup.check_shares(config, "student")
+    with pytest.raises(UserError, match=f"{refused} .* 4 devices in 4 parts each.* multiple of 16"):
+        setup.check_shares(config, "student")
