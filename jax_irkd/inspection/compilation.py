@@ -66,7 +66,7 @@ def _update(config: ConfigDict, role: str, measure: bool = False) -> programs.St
 
 
 def _evaluation(config: ConfigDict, role: str) -> programs.StepProgram:
-    return programs.evaluation_program(config, role, CLASSES)
+    return programs.evaluation_program(config, role, CLASSES, len(devices_of(config)))
 
 
 def tell(config: ConfigDict) -> None:
