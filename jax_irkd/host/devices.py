@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jax_irkd.errors import UserError, once, one_line
-from jax_irkd.host import interrupts, peers
+from jax_irkd.host import gpus, interrupts, peers
 from jax_irkd.host.memory import keep_freed_memory
 
 # JAX's own end for a process that is gone, where `peers` cannot see it.
@@ -59,11 +59,12 @@ def _join(distributed: str) -> None:
     if distributed == "off" or (distributed == "auto" and not (plain or slurm)):
         return
     address, count, index = (os.environ.get(name) for name in _PLAIN)
+    options = {"local_device_ids": gpus.of_this_process(os.environ), **_LOST}
     try:
         if plain:
-            jax.distributed.initialize(address, int(count), int(index), **_LOST)
+            jax.distributed.initialize(address, int(count), int(index), **options)
         else:
-            jax.distributed.initialize(**_LOST)
+            jax.distributed.initialize(**options)
     except Exception as error:
         raise UserError(
             f"cannot join the other processes ({type(error).__name__}: {error}); set "
