@@ -18,11 +18,17 @@ def devices_of(config: ConfigDict, clips: int = 0, parts: int = 1) -> list[jax.D
     """This process's devices.
 
     Raises UserError when so many `clips` cannot be split over the devices of all processes, and
-    there into so many `parts` (`accumulation`).
+    there into so many `parts` (`accumulation`), or `num_devices` is a number that cannot be had.
     """
     local = jax.local_devices()
     if config.num_devices > len(local):
         raise UserError(f"num_devices={config.num_devices}, but {len(local)} devices are here")
+    if jax.process_count() > 1 and 0 < config.num_devices < len(local):
+        raise UserError(
+            f"num_devices={config.num_devices}, but each of {jax.process_count()} processes takes "
+            f"all {len(local)} devices it sees; show each fewer with CUDA_VISIBLE_DEVICES, or "
+            "leave num_devices at 0"
+        )
     local = local[: config.num_devices or None]
     total = len(local) * jax.process_count()
     if clips % (total * parts):

@@ -64,3 +64,16 @@ def test_every_part_on_every_device_needs_a_clip(batch, extra, parts, refused):
         return setup.check_shares(config, "student")
     with pytest.raises(UserError, match=f"{refused} .* 4 devices in 4 parts each.* multiple of 16"):
         setup.check_shares(config, "student")
+
+
+def test_of_several_processes_each_takes_all_its_devices(monkeypatch):
+    """pmap is given no devices there, and a batch cut for fewer of them would not fit it."""
+    config = fakes.config()
+    everything = jax.local_devices()
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    for count in (0, len(everything)):
+        config.num_devices = count
+        assert parallel.devices_of(config) == everything
+    config.num_devices = 2
+    with pytest.raises(UserError, match=r"num_devices=2, but each of 2 processes takes all 8 dev"):
+        parallel.devices_of(config)
