@@ -1,6 +1,77 @@
-"""NVIDIA's GPUs: which of them are this process's."""
+"""NVIDIA's GPUs: whether one is to be expected, and which of them are this process's."""
 
-from collections.abc import Mapping
+import contextlib
+import importlib.util
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+
+from jax_irkd.errors import one_line
+
+INSTALL = "pip install 'jax-irkd[cuda12]' (or cuda13)"
+
+
+def has_driver() -> bool:
+    """Whether a driver for NVIDIA GPUs is installed."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def has_wheels() -> bool:
+    """Whether JAX's wheels for NVIDIA GPUs are installed."""
+    return any(importlib.util.find_spec(f"jax_cuda{n}_plugin") is not None for n in (12, 13))
+
+
+def expected() -> tuple[str, str] | None:
+    """Why JAX should compute on a GPU, and what helps where it does not; None where it should not.
+
+    A driver tells of a GPU, and so do wheels, which somebody installed for one: a container that
+    was started without the GPU has no driver either.
+    """
+    if has_driver():
+        reason = f" ({said()})" if said() and has_wheels() else ""
+        return f"an NVIDIA GPU is there{reason}", f"{INSTALL}, or update the driver"
+    if has_wheels() and not jax.config.jax_platforms:
+        why = f"JAX's CUDA wheels are installed ({said() or 'no driver is there'})"
+        return why, "start the container with --gpus all, or install the GPU's driver"
+    return None
+
+
+class _Ear(logging.Filter):
+    """Keeps the last line of what JAX logs of its search, often pages, in `said`."""
+
+    said = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        cause = record.exc_info and record.exc_info[1]
+        if cause:
+            self.said = one_line(cause)[:200]
+        elif not self.said:  # a plugin's error says more than that its GPU is not used
+            self.said = " ".join(record.getMessage().split())[:200]
+        return False
+
+
+_ear = _Ear()
+
+
+def said() -> str:
+    """What JAX logged of its search for devices, in a line; empty where it had nothing to say."""
+    return _ear.said
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[None]:
+    """Keep for `said` what JAX logs inside the block, which looks for devices."""
+    logger = logging.getLogger("jax._src.xla_bridge")
+    logger.addFilter(_ear)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_ear)
 
 
 def of_this_process(environ: Mapping[str, str]) -> list[int] | None:

@@ -101,7 +101,7 @@ def check_devices(config: ConfigDict | None) -> list[Line]:
     """What JAX computes on, and whether the config's batches can be divided by it."""
     import jax
 
-    from jax_irkd.host import devices
+    from jax_irkd.host import devices, gpus
     from jax_irkd.training import setup
 
     try:
@@ -112,9 +112,10 @@ def check_devices(config: ConfigDict | None) -> list[Line]:
     kinds = sorted({device.device_kind for device in found})
     text = f"{len(found)} x {', '.join(kinds)} ({jax.default_backend()})"
     lines = [Line(GREEN, "devices", text)]
-    if jax.default_backend() == "cpu" and devices.has_nvidia():
-        remedy = f"{devices.INSTALL}, a newer driver, or unset JAX_PLATFORMS"
-        lines = [Line(YELLOW, "devices", f"{text}, though an NVIDIA GPU is there", remedy)]
+    if jax.default_backend() == "cpu" and (expected := gpus.expected()):
+        why, remedy = expected
+        remedy = f"{remedy}, or unset JAX_PLATFORMS" if jax.config.jax_platforms else remedy
+        lines = [Line(YELLOW, "devices", f"{text}, though {why}", remedy)]
     for role in ("teacher", "student") if config else ():
         try:
             setup.check_shares(config, role)

@@ -1,13 +1,18 @@
-"""Which GPUs a process takes, and that JAX takes them."""
+"""Whether a GPU is to be expected, which GPUs a process takes, and that JAX takes them."""
 
+import logging
 import os
 import socket
 import subprocess
 import sys
 
+import jax
 import pytest
 
+from jax_irkd import errors
+from jax_irkd.errors import UserError
 from jax_irkd.host import devices, gpus
+from jax_irkd.inspection import checkup
 from tests.helpers import ROOT
 
 FOUR = {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
@@ -47,6 +52,110 @@ def test_joining_takes_them(plain, monkeypatch):
         monkeypatch.setenv(name, value)
     devices._join("auto")
     assert given["local_device_ids"] == [0, 1, 2, 3]
+
+
+LOGGER = logging.getLogger("jax._src.xla_bridge")  # as JAX names it: the slow test below asks it
+
+
+def search_that_fails():
+    """JAX's search with a plugin that raises, on a machine that has a GPU."""
+    try:
+        raise RuntimeError("Unable to load cuDNN.\nIs it installed?")
+    except RuntimeError:
+        LOGGER.exception("Jax plugin configuration error: Exception when calling %s", "it")
+    LOGGER.warning("An NVIDIA GPU may be present on this machine, but")
+    return jax.devices("cpu")
+
+
+@pytest.fixture
+def nothing_said(monkeypatch):
+    monkeypatch.setattr(gpus._ear, "said", "")
+    errors.once.cache_clear()
+    before = jax.config.jax_platforms
+    yield
+    errors.once.cache_clear()
+    jax.config.update("jax_platforms", before)
+
+
+def none_found():
+    search_that_fails()
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("driver", "wheels", "note"),
+    [
+        (True, False, "an NVIDIA GPU is there: pip install"),
+        (True, True, "an NVIDIA GPU is there (Unable to load cuDNN. Is it installed?): pip"),
+        (False, True, "wheels are installed (Unable to load cuDNN. Is it installed?): start the c"),
+    ],
+)
+def test_a_page_of_jax_becomes_the_reason_of_a_line(
+    driver, wheels, note, nothing_said, monkeypatch, capfd
+):
+    monkeypatch.setattr("jax.local_devices", search_that_fails)
+    monkeypatch.setattr(gpus, "has_driver", lambda: driver)
+    monkeypatch.setattr(gpus, "has_wheels", lambda: wheels)
+    jax.config.update("jax_platforms", None)
+    devices.start("off")
+    told = capfd.readouterr().err
+    assert told.startswith("note: computing on the CPU, though ") and told.count("\n") == 1
+    assert note in told and "Traceback" not in told
+
+
+def test_where_no_device_is_found_the_error_says_why(nothing_said, monkeypatch, capfd):
+    monkeypatch.setattr("jax.local_devices", none_found)
+    with pytest.raises(UserError, match=r"finds no device \(Unable to load cuDNN. Is it inst.*\);"):
+        devices.local()
+    assert not capfd.readouterr().err
+
+
+def test_what_jax_says_of_other_devices_is_not_lost(nothing_said, monkeypatch, capfd):
+    def search():
+        LOGGER.warning("A Google TPU may be present\non this machine")
+        return jax.devices("cpu")
+
+    monkeypatch.setattr("jax.local_devices", search)
+    monkeypatch.setattr(gpus, "has_driver", lambda: False)
+    devices.start("off")
+    said = "note: JAX says of the devices: A Google TPU may be present on this machine\n"
+    assert capfd.readouterr().err == said
+
+
+def test_wheels_without_a_driver_are_worth_a_warning(nothing_said, monkeypatch):
+    """A container that was started without its GPU; not where the CPU is asked for."""
+    monkeypatch.setattr(gpus, "has_driver", lambda: False)
+    monkeypatch.setattr(gpus, "has_wheels", lambda: True)
+    jax.config.update("jax_platforms", None)
+    (line,) = checkup.check_devices(None)
+    assert line.colour == checkup.YELLOW and "CUDA wheels are installed (no driver" in line.text
+    assert "--gpus all" in line.remedy
+    jax.config.update("jax_platforms", "cpu")
+    (line,) = checkup.check_devices(None)
+    assert line.colour == checkup.GREEN
+
+
+@pytest.mark.slow
+def test_a_plugin_that_jax_cannot_use_ends_in_one_line(tmp_path):
+    """The real search, and a plugin for CUDA that raises as the real one does without cuDNN."""
+    plugin = tmp_path / "jax_plugins" / "xla_cuda12" / "__init__.py"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text("def initialize():\n    raise RuntimeError('no cuDNN')\n")
+    script = (
+        "import sys; from jax_irkd.host import commands, devices; "
+        "sys.exit(commands.run(lambda argv: devices.start('off'), []))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cuda", "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: JAX finds no device (")
 
 
 @pytest.mark.slow
