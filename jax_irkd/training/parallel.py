@@ -78,8 +78,9 @@ def placed(
 ) -> Iterator[tuple[list[str], PyTree]]:
     """The names of a batch's clips, and the batch cut for `devices`.
 
-    Where a GPU or TPU computes it lies there already, two steps before its turn: copies wait for
-    what has been started on the device, so that one made for the next step alone would hold it up.
+    Where the GPUs or TPUs of one process compute it lies there already, two steps before its turn:
+    copies wait for what has been started on the device, so that one made for the next step alone
+    would hold it up. With several processes, and on CPUs, it stays where it is until its step.
     """
 
     def cut() -> Iterator[tuple[list[str], PyTree]]:

@@ -45,6 +45,20 @@ def test_on_cpus_batches_stay_where_they_are():
         assert isinstance(batch["x"], np.ndarray) and batch["x"].shape == (2, 2)
 
 
+def test_with_several_processes_nothing_is_sent_ahead(apart, monkeypatch):
+    """As the page on speed says: there a step copies its own batch."""
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    taken = []
+
+    def read():
+        for batch in batches():
+            taken.append(batch)
+            yield batch
+
+    _, batch = next(parallel.placed(read(), jax.local_devices()[:2]))
+    assert isinstance(batch["x"], np.ndarray) and batch["x"].shape == (2, 2) and len(taken) == 1
+
+
 def test_training_is_the_same_to_the_last_bit(tmp_path, monkeypatch):
     trainer(tmp_path / "here").run()
     monkeypatch.setattr(parallel, "_share_memory", lambda devices: False)
