@@ -70,7 +70,10 @@ def _evaluation(config: ConfigDict, role: str) -> programs.StepProgram:
 
 
 def tell(config: ConfigDict) -> None:
-    """Print a line of JSON for each program. What is compiled is kept for the run."""
+    """Print a line of JSON for each program.
+
+    A run compiles its own again: its numbers of classes and of steps an epoch are part of them.
+    """
     devices.start(distributed="off")
     for finding in compile_programs(config):
         print(json.dumps(finding), flush=True)
