@@ -7,6 +7,7 @@ import pytest
 
 from jax_irkd.errors import UserError
 from jax_irkd.training import parallel, setup, steps
+from jax_irkd.training.loop import Trainer
 from tests.helpers import fakes
 from tests.training.test_loop import assert_identical, final_leaves, trainer
 
@@ -91,3 +92,14 @@ def test_of_several_processes_each_takes_all_its_devices(monkeypatch):
     config.num_devices = 2
     with pytest.raises(UserError, match=r"num_devices=2, but each of 2 processes takes all 8 dev"):
         parallel.devices_of(config)
+
+
+def test_a_run_asks_for_it_before_it_reads_and_a_trainer_too(tmp_path):
+    config = fakes.config(batch_size=8, accumulation=4)
+    config.num_devices = 4
+    for begin in (
+        lambda: setup.check_phase(config, fakes.dataset(), "student"),
+        lambda: Trainer(fakes.phase(config), config, fakes.dataset(), tmp_path),
+    ):
+        with pytest.raises(UserError, match=r"8 clips .* in 4 parts each; .*, a smaller accumul"):
+            begin()
