@@ -1,5 +1,6 @@
 """Whether a GPU is to be expected, which GPUs a process takes, and that JAX takes them."""
 
+import importlib
 import logging
 import os
 import socket
@@ -122,6 +123,15 @@ def test_what_jax_says_of_other_devices_is_not_lost(nothing_said, monkeypatch, c
     assert capfd.readouterr().err == said
 
 
+def test_wheels_are_known_by_their_plugin(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    assert not gpus.has_wheels()
+    (tmp_path / "jax_cuda13_plugin").mkdir()
+    (tmp_path / "jax_cuda13_plugin" / "__init__.py").touch()
+    importlib.invalidate_caches()
+    assert gpus.has_wheels()
+
+
 def test_wheels_without_a_driver_are_worth_a_warning(nothing_said, monkeypatch):
     """A container that was started without its GPU; not where the CPU is asked for."""
     monkeypatch.setattr(gpus, "has_driver", lambda: False)
@@ -155,7 +165,7 @@ def test_a_plugin_that_jax_cannot_use_ends_in_one_line(tmp_path):
         check=False,
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("error: JAX finds no device (")
+    assert done.stderr.startswith("error: JAX finds no device (no cuDNN); ")
 
 
 @pytest.mark.slow
