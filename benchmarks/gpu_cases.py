@@ -195,7 +195,8 @@ def lower(case: Case, devices: list) -> tuple[Any, int, int]:
         whole = NamedSharding(Mesh(np.asarray(devices), (steps.AXIS,)), PartitionSpec())
         return jax.jit(function, in_shardings=whole).lower(*arguments), 0, 0
     update = functools.partial(programs.update_program, measure=case.measure)
-    make = {"update": update, "evaluation": programs.evaluation_program}
+    evaluation = functools.partial(programs.evaluation_program, devices=len(devices))
+    make = {"update": update, "evaluation": evaluation}
     made = make[case.program](case.config(), case.role, CLASSES)
     given = [made.arguments[i] for i in made.donate]
     gradients = [state.params for state in given]

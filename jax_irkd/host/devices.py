@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,15 +11,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jax_irkd.errors import UserError, once, one_line
-from jax_irkd.host import interrupts, peers
+from jax_irkd.host import gpus, interrupts, peers
 from jax_irkd.host.memory import keep_freed_memory
 
 # JAX's own end for a process that is gone, where `peers` cannot see it.
 _LOST = {"heartbeat_timeout_seconds": 50, "shutdown_timeout_seconds": 60}
-INSTALL = "pip install 'jax-irkd[cuda12]' (or cuda13)"
 NO_DEVICE = (
-    f"check the driver with nvidia-smi and the wheels with {INSTALL}, or compute on the CPU with "
-    "JAX_PLATFORMS=cpu"
+    f"check the driver with nvidia-smi and the wheels with {gpus.INSTALL}, or compute on the CPU "
+    "with JAX_PLATFORMS=cpu"
 )
 _ROOM = 4096  # bytes of what the first process tells the others
 _PLAIN = ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
@@ -31,7 +29,7 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
 
     `distributed` is auto (join when SLURM started several tasks or all of COORDINATOR_ADDRESS,
     NUM_PROCESSES and PROCESS_ID are set), on (join or fail) or off. Raises UserError when joining
-    fails or JAX finds no device. A note says when an NVIDIA GPU is there and not used.
+    fails or JAX finds no device. A note says when an NVIDIA GPU is to be expected and not used.
     """
     keep_freed_memory(share=not _expects_gpu())
     if deterministic:
@@ -46,11 +44,15 @@ def start(distributed: str = "auto", deterministic: bool = False) -> None:
     _join(distributed)
     local()
     peers.watch(jax.process_index(), jax.process_count(), _of_the_first, _coordinator())
-    if jax.default_backend() == "cpu" and not jax.config.jax_platforms and has_nvidia():
+    left_out = jax.default_backend() == "cpu" and not jax.config.jax_platforms and gpus.expected()
+    if left_out:
+        why, remedy = left_out
         once(
-            f"computing on the CPU, though an NVIDIA GPU is there: {INSTALL}, or update the driver;"
-            " python -m jax_irkd.doctor says more"
+            f"computing on the CPU, though {why}: {remedy}; python -m jax_irkd.doctor says more, "
+            "JAX_PLATFORMS=cpu that the CPU is meant"
         )
+    elif gpus.said():
+        once(f"JAX says of the devices: {gpus.said()}")
 
 
 def _join(distributed: str) -> None:
@@ -59,11 +61,12 @@ def _join(distributed: str) -> None:
     if distributed == "off" or (distributed == "auto" and not (plain or slurm)):
         return
     address, count, index = (os.environ.get(name) for name in _PLAIN)
+    options = {"local_device_ids": gpus.of_this_process(os.environ), **_LOST}
     try:
         if plain:
-            jax.distributed.initialize(address, int(count), int(index), **_LOST)
+            jax.distributed.initialize(address, int(count), int(index), **options)
         else:
-            jax.distributed.initialize(**_LOST)
+            jax.distributed.initialize(**options)
     except Exception as error:
         raise UserError(
             f"cannot join the other processes ({type(error).__name__}: {error}); set "
@@ -88,14 +91,14 @@ def _of_the_first(given: bytes) -> bytes:
 
 def local() -> list[jax.Device]:
     """This process's devices. Raises UserError where JAX finds none."""
-    try:
-        return jax.local_devices()
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as error:  # JAX asserts that one of its searches finds one
-        said = one_line(error)[:200]
-        raise UserError(f"JAX finds no device ({said}); {NO_DEVICE}") from error
+    with gpus.heard():
+        try:
+            return jax.local_devices()
+        except (RuntimeError, AssertionError) as error:  # JAX asserts that a search finds one
+            said = (gpus.said() or one_line(error))[
+                :200
+            ]  # why a plugin failed, or that none is left
+            raise UserError(f"JAX finds no device ({said}); {NO_DEVICE}") from error
 
 
 def _expects_gpu() -> bool:
@@ -105,12 +108,7 @@ def _expects_gpu() -> bool:
     the one arena that `keep_freed_memory` lets them share. Clips are still read on the CPU: with
     blocks that the kernel clears at every use that took twice as long.
     """
-    return has_nvidia() and not (jax.config.jax_platforms or "").startswith("cpu")
-
-
-def has_nvidia() -> bool:
-    """Whether a driver for NVIDIA GPUs is installed."""
-    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+    return gpus.has_driver() and not (jax.config.jax_platforms or "").startswith("cpu")
 
 
 def cache_folder() -> Path | None:

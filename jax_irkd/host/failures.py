@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, plural
 from jax_irkd.host.terminal import console
 
 _MEMORY = r"RESOURCE_EXHAUSTED|[Oo]ut of memory|OUT_OF_MEMORY"
@@ -50,13 +50,16 @@ _NOTICE = (
 )
 
 
-def of_updates(role: str, clips: int) -> str:
-    """What helps where the updates of `role`, of so many clips each, need too much memory."""
+def of_updates(role: str, clips: int, parts: int | None = None) -> str:
+    """What helps where the updates of `role` need too much memory.
+
+    A device holds so many `clips` at once; `parts` is the accumulation to offer, None for none.
+    """
+    cut = f"cut the batch into parts with --config.{role}_training.accumulation={parts}, "
     return (
-        f"{_TOO_LITTLE} for {clips} clips at once; take fewer with "
-        f"--config.{role}_training.batch_size, cut the batch into parts with "
-        f"--config.{role}_training.accumulation=4, or compute the maps twice instead of keeping "
-        f"them with --config.{role}_model.remat=True"
+        f"{_TOO_LITTLE} for {plural(clips, 'clip')} at once; take fewer with "
+        f"--config.{role}_training.batch_size, {cut if parts else ''}or compute the maps twice "
+        f"instead of keeping them with --config.{role}_model.remat=True"
     )
 
 

@@ -101,8 +101,8 @@ def check_devices(config: ConfigDict | None) -> list[Line]:
     """What JAX computes on, and whether the config's batches can be divided by it."""
     import jax
 
-    from jax_irkd.host import devices
-    from jax_irkd.training.parallel import devices_of
+    from jax_irkd.host import devices, gpus
+    from jax_irkd.training import setup
 
     try:
         found = devices.local()
@@ -112,12 +112,13 @@ def check_devices(config: ConfigDict | None) -> list[Line]:
     kinds = sorted({device.device_kind for device in found})
     text = f"{len(found)} x {', '.join(kinds)} ({jax.default_backend()})"
     lines = [Line(GREEN, "devices", text)]
-    if jax.default_backend() == "cpu" and devices.has_nvidia():
-        remedy = f"{devices.INSTALL}, a newer driver, or unset JAX_PLATFORMS"
-        lines = [Line(YELLOW, "devices", f"{text}, though an NVIDIA GPU is there", remedy)]
+    if jax.default_backend() == "cpu" and (expected := gpus.expected()):
+        why, remedy = expected
+        remedy = f"{remedy}, or unset JAX_PLATFORMS" if jax.config.jax_platforms else remedy
+        lines = [Line(YELLOW, "devices", f"{text}, though {why}", remedy)]
     for role in ("teacher", "student") if config else ():
         try:
-            devices_of(config, config[f"{role}_training"].batch_size)
+            setup.check_shares(config, role)
         except UserError as error:
             lines.append(Line(RED, f"{role} batch", str(error)))
     return lines
@@ -146,13 +147,14 @@ def check_needs(config: ConfigDict) -> list[Line]:
     """What the config's phases hold, as `inspect config` reckons it, beside what there is."""
     import jax
 
-    from jax_irkd.host import failures
     from jax_irkd.inspection import cost
+    from jax_irkd.training import setup
 
     largest = max(cost.plan(config, None, classes=CLASSES), key=lambda part: part.needed)
     wanted, device = largest.needed, jax.local_devices()[0]
+    count = config.num_devices or jax.local_device_count()
     if device.platform == "cpu":  # all of them share the main memory
-        wanted, there = wanted * (config.num_devices or jax.local_device_count()), _free_memory()
+        wanted, there = wanted * count, _free_memory()
     else:
         there = (device.memory_stats() or {}).get("bytes_limit")
     text = f"the {largest.name} holds up to {wanted / 1e9:.1f} GB"
@@ -160,7 +162,7 @@ def check_needs(config: ConfigDict) -> list[Line]:
         return [Line(GREEN, "needs", text)]
     text = f"{text} (an upper estimate), {there / 1e9:.1f} GB are there"
     role = ROLES[largest.modality]
-    remedy = failures.of_updates(role, largest.per_device)
+    remedy = setup.too_little_memory(config, role, count)
     return [Line(RED if wanted > 2 * there else YELLOW, "needs", text, remedy)]
 
 

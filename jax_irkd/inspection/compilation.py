@@ -10,8 +10,9 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from jax_irkd.data.spec import SEES
+from jax_irkd.errors import UserError
 from jax_irkd.host import devices, failures
-from jax_irkd.training import programs
+from jax_irkd.training import programs, setup
 from jax_irkd.training.parallel import devices_of
 
 CLASSES = 60  # their number changes next to nothing
@@ -29,21 +30,23 @@ class Finding(NamedTuple):
 
 def compile_programs(config: ConfigDict) -> Iterator[Finding]:
     """Every program of a run with `config`, compiled for its devices and not run."""
-    clips = {role: config[f"{role}_training"].batch_size for role in SEES}
+    try:
+        here = devices_of(config)
+    except UserError as error:
+        yield Finding(False, "programs", str(error))
+        return
+    fewer = {role: setup.too_little_memory(config, role, len(here)) for role in SEES}
     made = {}  # each with what to do where it does not fit
     for role in SEES:
-        less = failures.of_updates(role, clips[role])
-        made[f"update of the {role}"] = role, programs.update_program, less
-        less = failures.OF_AN_EVALUATION
-        made[f"evaluation of the {role}"] = role, programs.evaluation_program, less
+        made[f"update of the {role}"] = _update, role, fewer[role]
+        made[f"evaluation of the {role}"] = _evaluation, role, failures.OF_AN_EVALUATION
     if config.distillers:  # the first step of all, and one in twenty
-        measuring = functools.partial(programs.update_program, measure=True)
-        less = failures.of_updates("student", clips["student"])
-        made["update of the student, measuring"] = "student", measuring, less
-    for name, (role, make, less) in made.items():
+        measuring = functools.partial(_update, measure=True)
+        made["update of the student, measuring"] = measuring, "student", fewer["student"]
+    for name, (make, role, less) in made.items():
         try:
-            here, begin = devices_of(config, clips[role]), time.monotonic()
-            needed = programs.memory_of(make(config, role, CLASSES), here)
+            begin = time.monotonic()
+            needed = programs.memory_of(make(config, role), here)
         except Exception as error:  # XLA's errors are of many kinds.
             said = f"{type(error).__name__}: {failures.first_line(error)}"
             yield Finding(False, name, said, failures.remedy(str(error), less) or REPORT)
@@ -57,8 +60,20 @@ def compile_programs(config: ConfigDict) -> Iterator[Finding]:
             yield Finding(True, name, text)
 
 
+def _update(config: ConfigDict, role: str, measure: bool = False) -> programs.StepProgram:
+    setup.check_shares(config, role)
+    return programs.update_program(config, role, CLASSES, measure=measure)
+
+
+def _evaluation(config: ConfigDict, role: str) -> programs.StepProgram:
+    return programs.evaluation_program(config, role, CLASSES, len(devices_of(config)))
+
+
 def tell(config: ConfigDict) -> None:
-    """Print a line of JSON for each program. What is compiled is kept for the run."""
+    """Print a line of JSON for each program.
+
+    A run compiles its own again: its numbers of classes and of steps an epoch are part of them.
+    """
     devices.start(distributed="off")
     for finding in compile_programs(config):
         print(json.dumps(finding), flush=True)

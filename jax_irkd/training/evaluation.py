@@ -1,7 +1,6 @@
 """Trained networks and their scores on a split."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from jax_irkd.training.parallel import (
     split,
 )
 from jax_irkd.training.phase import Network
-from jax_irkd.training.programs import Views, bind_evaluation
+from jax_irkd.training.programs import Views, bind_evaluation, evaluation_batch
 
 
 class Scores(NamedTuple):
@@ -55,7 +54,7 @@ def evaluate(
     total = len(devices) * jax.process_count()
     modality = reader.modalities[0]
     views = Views.of(config, modality)
-    batch_size = math.ceil(config.input.eval_batch_size / views.clips / total) * total
+    batch_size = evaluation_batch(config, views, total)
     sizes = config.input.resolution, config.input.eval_scale
     step = _eval_on(tuple(devices), network.model, modality, *sizes, views)
     batches = loading.evaluation_batches(

@@ -34,7 +34,7 @@ from jax_irkd.training.parallel import devices_of, on_devices, placed, replicate
 from jax_irkd.training.phase import Network, Phase
 from jax_irkd.training.profiling import Clock, StepTrace
 from jax_irkd.training.programs import bind_update, fresh_state
-from jax_irkd.training.setup import lengths, make_reader, make_single_reader
+from jax_irkd.training.setup import lengths, make_reader, make_single_reader, too_little_memory
 from jax_irkd.training.window import LogWindow
 
 
@@ -60,7 +60,7 @@ class Trainer:
         self.examiner = Examiner(config, dataset, phase.modality, training.patience, asked)
         self._against = imbalance.measures(config, dataset, phase)
         self._single = make_single_reader(config, dataset, training) if phase.distillers else None
-        self.devices = devices_of(config, training.batch_size)
+        self.devices = devices_of(config, training.batch_size, training.accumulation)
         self.steps_per_epoch, self.num_steps = lengths(training, len(self.reader.records))
         self.eval_every = max(round(training.eval_every * self.steps_per_epoch), 1)
         self.tx, self.schedule = make_optimizer(
@@ -91,8 +91,8 @@ class Trainer:
         being rejected because they are not finite, the last checkpoint could not be written or
         the device fails in a way that something helps against.
         """
-        role, count = ROLES[self.phase.modality], self.phase.training.batch_size
-        with failures.told(failures.of_updates(role, count)):
+        role, total = ROLES[self.phase.modality], len(self.devices) * jax.process_count()
+        with failures.told(too_little_memory(self.config, role, total)):
             return self._run()
 
     def _run(self) -> tuple[Network, Scores]:

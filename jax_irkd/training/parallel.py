@@ -14,17 +14,29 @@ from jax_irkd.host.prefetch import ahead
 from jax_irkd.training import steps
 
 
-def devices_of(config: ConfigDict, batch_size: int = 0) -> list[jax.Device]:
-    """This process's devices. Raises UserError when the batch cannot be split over all of them."""
+def devices_of(config: ConfigDict, clips: int = 0, parts: int = 1) -> list[jax.Device]:
+    """This process's devices.
+
+    Raises UserError when so many `clips` cannot be split over the devices of all processes, and
+    there into so many `parts` (`accumulation`), or `num_devices` is a number that cannot be had.
+    """
     local = jax.local_devices()
     if config.num_devices > len(local):
         raise UserError(f"num_devices={config.num_devices}, but {len(local)} devices are here")
+    if jax.process_count() > 1 and 0 < config.num_devices < len(local):
+        raise UserError(
+            f"num_devices={config.num_devices}, but each of {jax.process_count()} processes takes "
+            f"all {len(local)} devices it sees; show each fewer with CUDA_VISIBLE_DEVICES, or "
+            "leave num_devices at 0"
+        )
     local = local[: config.num_devices or None]
     total = len(local) * jax.process_count()
-    if batch_size % total:
+    if clips % (total * parts):
+        cut = f" in {parts} parts each" if parts > 1 else ""
+        less = "a smaller accumulation, " if parts > 1 else ""
         raise UserError(
-            f"a batch of {batch_size} clips cannot be divided by {total} devices; "
-            f"choose a multiple of {total}, or fewer devices with --config.num_devices"
+            f"a batch of {clips} clips cannot be divided by {total} devices{cut}; choose a "
+            f"multiple of {total * parts}, {less}or fewer devices with --config.num_devices"
         )
     return local
 
@@ -66,8 +78,9 @@ def placed(
 ) -> Iterator[tuple[list[str], PyTree]]:
     """The names of a batch's clips, and the batch cut for `devices`.
 
-    Where a GPU or TPU computes it lies there already, two steps before its turn: copies wait for
-    what has been started on the device, so that one made for the next step alone would hold it up.
+    Where the GPUs or TPUs of one process compute it lies there already, two steps before its turn:
+    copies wait for what has been started on the device, so that one made for the next step alone
+    would hold it up. With several processes, and on CPUs, it stays where it is until its step.
     """
 
     def cut() -> Iterator[tuple[list[str], PyTree]]:

@@ -18,8 +18,9 @@ class Clock:
     """Seconds that a phase has spent on each of `ACTIVITIES`, of this start only.
 
     `start` is the first step of all, which compiles; `data` waiting for clips, `steps` what none
-    of the others took. On a GPU the host waits while the device works, so `data` is the most the
-    device can have stood still for.
+    of the others took. On a GPU the host waits while the device works, so `data` is the most that
+    the device can have stood idle because clips were not read. Copies to it are not in `data`: the
+    device waits for them inside a step.
     """
 
     def __init__(self):
@@ -61,7 +62,7 @@ class Clock:
         self._begun = None
 
     def data_share(self) -> float:
-        """The part of the time between first and last step that went into waiting for data."""
+        """The part of the time between first and last step that went into waiting for clips."""
         return self.seconds["data"] / max(self.seconds["data"] + self.seconds["steps"], 1e-9)
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ TPU that is not there (`benchmarks.gpu_check`).
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -201,11 +202,19 @@ def update_program(
     return StepProgram(update, arguments, split=(2, 3), donate=(0,))
 
 
-def evaluation_program(config: ConfigDict, role: str, num_classes: int) -> StepProgram:
-    """The evaluation of the trained `teacher` or `student`."""
-    modality, clips = SEES[role], config.input.eval_batch_size
+def evaluation_batch(config: ConfigDict, views: Views, devices: int) -> int:
+    """Clips that an evaluation looks at in one go, over all `devices`: as many on each."""
+    return math.ceil(config.input.eval_batch_size / views.clips / devices) * devices
+
+
+def evaluation_program(
+    config: ConfigDict, role: str, num_classes: int, devices: int = 1
+) -> StepProgram:
+    """The evaluation of the trained `teacher` or `student` over so many `devices`."""
+    modality = SEES[role]
     model = make_model(config[f"{role}_model"], num_classes, config.dtype)
     views = Views.of(config, modality)
+    clips = evaluation_batch(config, views, devices)
     sizes = config.input.resolution, config.input.eval_scale
     step = bind_evaluation(model, modality, *sizes, views)
     batch = {

@@ -17,6 +17,7 @@ from jax_irkd.data import augment, loading, mixing
 from jax_irkd.data.records import UNREADABLE
 from jax_irkd.data.spec import CHANNELS, SEES
 from jax_irkd.errors import UserError
+from jax_irkd.host import failures
 from jax_irkd.models.tsn import TSN
 from jax_irkd.training import balance, objective, steps
 from jax_irkd.training.optimizers import make_optimizer
@@ -100,7 +101,7 @@ def make_single_reader(
             f"student_training.extra_clips is {count}, but {dataset.name} has no infrared clips "
             "without partners; build them with --unpaired, or set it to 0"
         )
-    devices_of(config, count)
+    devices_of(config, count, training.accumulation)
     return make_reader(config, dataset, "train", ("infrared",), single=True)
 
 
@@ -164,8 +165,7 @@ def check_phase(config: ConfigDict, dataset: loading.Dataset, role: str) -> None
     if role == "student" and config.distillers:
         make_reader(config, dataset, "train", tuple(CHANNELS))
         make_single_reader(config, dataset, training)
-    devices = devices_of(config, training.batch_size)
-    check_twos(config, training, len(devices) * jax.process_count())
+    check_shares(config, role)
     make_optimizer(training, 2, 1)
 
 
@@ -192,6 +192,15 @@ def make_mixing(inputs: ConfigDict) -> Callable | None:
     return lambda clips, keys: mix(clips, draws(keys))
 
 
+def check_shares(config: ConfigDict, role: str) -> None:
+    """Raises UserError where a step of `role` cannot be cut: over devices, into parts, in twos."""
+    training = config[f"{role}_training"]
+    extra = training.get("extra_clips", 0) if config.distillers else 0
+    for clips in (training.batch_size, extra):
+        devices = devices_of(config, clips, training.accumulation)
+    check_twos(config, training, len(devices) * jax.process_count())
+
+
 def check_twos(config: ConfigDict, training: ConfigDict, devices: int) -> None:
     """Raises UserError where mixing finds an odd number of clips on a device."""
     if make_mixing(config.input) is None:
@@ -204,6 +213,17 @@ def check_twos(config: ConfigDict, training: ConfigDict, devices: int) -> None:
                 f"devices in {training.accumulation} parts leaves an odd number; choose a multiple "
                 f"of {wanted}"
             )
+
+
+def too_little_memory(config: ConfigDict, role: str, devices: int) -> str:
+    """What helps where the updates of `role` need more memory than each of `devices` has."""
+    training = config[f"{role}_training"]
+    parts, share = training.accumulation, training.batch_size // devices
+    most = math.gcd(share, training.get("extra_clips", 0) // devices)  # parts of a clip each
+    most //= 1 if make_mixing(config.input) is None else 2
+    finer = [count for count in range(parts + 1, most + 1) if most % count == 0]
+    offered = next((count for count in finer if count >= 4 * parts), max(finer, default=None))
+    return failures.of_updates(role, share // parts, offered)
 
 
 def check_fit(config: ConfigDict, made: Mapping[str, nn.Module], num_classes: int) -> None:

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from jax_irkd.host import devices
+from jax_irkd.host import devices, gpus
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from jax_irkd.host import devices
 def test_threads_share_one_arena_where_the_step_lies_in_it(nvidia, asked, shared, monkeypatch):
     """A GPU's compiler has a thread a core, which one arena would let through one by one."""
     called = []
-    monkeypatch.setattr(devices, "has_nvidia", lambda: nvidia)
+    monkeypatch.setattr(gpus, "has_driver", lambda: nvidia)
     monkeypatch.setattr(devices, "keep_freed_memory", lambda share: called.append(share))
     monkeypatch.setattr(devices, "_join", lambda distributed: None)
     monkeypatch.setattr(devices, "once", lambda text: None)

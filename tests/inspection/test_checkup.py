@@ -6,7 +6,7 @@ from jax_irkd import doctor
 from jax_irkd.configs import demo, ntu
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
-from jax_irkd.host import devices
+from jax_irkd.host import devices, gpus
 from jax_irkd.host.interrupts import Interrupted
 from jax_irkd.inspection import checkup, compilation, cost
 from jax_irkd.inspection.checkup import GREEN, RED, YELLOW, Line
@@ -96,7 +96,7 @@ def test_devices(monkeypatch):
     (line,) = lines[1:]  # Six clips on four devices.
     assert line.colour == RED and line.topic == "student batch"
     assert "a batch of 6 clips cannot be divided by 4 devices" in line.text
-    monkeypatch.setattr(devices, "has_nvidia", lambda: True)
+    monkeypatch.setattr(gpus, "has_driver", lambda: True)
     (line,) = checkup.check_devices(None)
     assert line.colour == YELLOW and "cuda12" in line.remedy
 
@@ -126,7 +126,7 @@ def test_devices_that_cannot_be_used_are_one_line(error, said, monkeypatch):
 
 
 def test_a_gpu_that_is_left_idle_is_noted(monkeypatch, capsys):
-    monkeypatch.setattr(devices, "has_nvidia", lambda: True)
+    monkeypatch.setattr(gpus, "has_driver", lambda: True)
     asked = jax.config.jax_platforms
     try:
         jax.config.update("jax_platforms", "cpu")

@@ -1,3 +1,4 @@
+import re
 import sys
 import time
 import types
@@ -9,7 +10,7 @@ import pytest
 from jax_irkd.errors import UserError
 from jax_irkd.host import commands, failures
 from jax_irkd.inspection import compilation
-from jax_irkd.training import evaluation, programs
+from jax_irkd.training import evaluation, programs, setup
 from jax_irkd.training.loop import Trainer
 from tests.helpers import fakes
 
@@ -28,7 +29,7 @@ from tests.helpers import fakes
     ],
 )
 def test_each_failure_has_its_remedy(said, helps):
-    assert helps in failures.remedy(said, failures.of_updates("teacher", 16))
+    assert helps in failures.remedy(said, failures.of_updates("teacher", 16, 4))
 
 
 def test_the_remedy_names_the_role_and_the_clips():
@@ -36,6 +37,34 @@ def test_the_remedy_names_the_role_and_the_clips():
     assert "16 clips" in words and "--config.teacher_training.batch_size" in words
     assert "--config.teacher_model.remat=True" in words
     assert failures.remedy("INVALID_ARGUMENT: shapes differ") is None
+
+
+@pytest.mark.parametrize(
+    ("batch", "extra", "parts", "devices", "mixup", "offered"),
+    [
+        (32, 0, 1, 1, 0.0, 4),
+        (8, 0, 1, 4, 0.0, 2),  # a device has two clips
+        (8, 0, 1, 4, 0.2, None),  # which are mixed with each other
+        (16, 0, 1, 2, 0.2, 4),
+        (16, 0, 2, 2, 0.0, 8),
+        (6, 0, 1, 1, 0.0, 6),
+        (24, 6, 1, 2, 0.0, 3),
+        (4, 0, 1, 4, 0.0, None),
+    ],
+)
+def test_parts_are_offered_that_the_clips_of_a_device_can_be_cut_into(
+    batch, extra, parts, devices, mixup, offered
+):
+    config = fakes.config("st", batch_size=batch, accumulation=parts)
+    config.student_training.extra_clips, config.num_devices = extra, devices
+    config.input.mixup = mixup
+    words = setup.too_little_memory(config, "student", devices)
+    assert f" {batch // devices // parts} clip" in words
+    said = re.search(r"accumulation=(\d+)", words)
+    assert (said and int(said[1])) == offered
+    if offered:
+        config.student_training.accumulation = offered
+        setup.check_shares(config, "student")
 
 
 def failing(made: Trainer, said: str) -> Trainer:
@@ -136,7 +165,7 @@ def test_programs_of_a_config_compile_and_tell_what_they_need(cheap):
 def test_too_little_memory_names_the_batch(cheap, monkeypatch):
     monkeypatch.setattr(programs, "memory_of", lambda program, devices: 70e9)
     device = types.SimpleNamespace(memory_stats=lambda: {"bytes_limit": 60e9})
-    monkeypatch.setattr(compilation, "devices_of", lambda config, clips: [device])
+    monkeypatch.setattr(compilation, "devices_of", lambda config: [device])
     found = list(compilation.compile_programs(fakes.config("st")))
     assert not any(one.good for one in found)
     assert "needs 70.00 GB of the 60.00 GB there are" in found[0].text
@@ -151,6 +180,13 @@ def test_a_program_that_cannot_be_made_says_why(cheap):
     told = found["update of the student"]
     assert not told.good and "a batch of 7 clips cannot be divided by 2 devices" in told.text
     assert found["update of the teacher"].good
+
+
+def test_more_devices_than_there_are_is_said_once(cheap):
+    config = fakes.config("st")
+    config.num_devices = 99
+    (told,) = compilation.compile_programs(config)
+    assert not told.good and told.text == "num_devices=99, but 8 devices are here"
 
 
 def test_the_last_words_of_a_compiler_that_ended_the_process():

@@ -11,10 +11,12 @@ import pytest
 from benchmarks import gpu_cases
 from jax_irkd import distillers
 from jax_irkd.data import loading
+from jax_irkd.inspection import compilation
 from jax_irkd.models import resnet
 from jax_irkd.models.outputs import Outputs
-from jax_irkd.training import programs, setup, steps
+from jax_irkd.training import evaluation, programs, setup, steps
 from jax_irkd.training.loop import Trainer
+from jax_irkd.training.phase import Network
 from tests.helpers import fakes
 
 
@@ -81,7 +83,7 @@ def test_what_is_rarely_asked_for_lowers_at_odd_sizes(monkeypatch):
     config.input.update(colour_jitter=0.4, hue_jitter=0.1, grey_share=0.2, eval_batch_size=9)
     config.eval.update(clips=2, crops=10)
     measuring = programs.update_program(config, "student", 3, measure=True)
-    for made in (measuring, programs.evaluation_program(config, "teacher", 3)):
+    for made in (measuring, programs.evaluation_program(config, "teacher", 3, 3)):
         traced = gpu_cases.split_over(jax.devices()[:3], made)
         for platform in ("cuda", "tpu"):
             text = traced.lower(lowering_platforms=(platform,)).as_text()
@@ -188,10 +190,44 @@ def test_shapes_are_those_of_the_loop(tmp_path):
     )
 
 
+def flat(batch: dict) -> dict:
+    clips, *_ = batch["clips"].values()
+    return batch | {"clips": clips}
+
+
+class Given(Exception):
+    """What an evaluation gave its program first."""
+
+
+@pytest.mark.parametrize(
+    ("views", "batch", "devices"), [(1, 16, 4), (10, 16, 4), (1, 6, 4), (1, 2, 4), (3, 8, 2)]
+)
+def test_doctor_compiles_the_evaluation_that_the_run_makes(views, batch, devices, monkeypatch):
+    def first(variables, given):
+        raise Given({name: x.shape for name, x in flat(given).items()})
+
+    config = fakes.config(batch_size=8)
+    config.student_model.depth = config.teacher_model.depth = 10
+    config.eval.clips, config.input.eval_batch_size, config.num_devices = views, batch, devices
+    monkeypatch.setattr(evaluation, "_eval_on", lambda *arguments: first)
+    reader = setup.make_reader(config, fakes.dataset(), "test", ("infrared",))
+    with pytest.raises(Given) as run:
+        evaluation.evaluate(Network(fakes.TinyModel(), {}), config, reader)
+    compiled = []
+    monkeypatch.setattr(programs, "update_program", lambda *given, measure: None)
+    monkeypatch.setattr(programs, "memory_of", lambda made, here: compiled.append(made) or 0.0)
+    assert all(found.good for found in compilation.compile_programs(config))
+    made = next(one for one in compiled if one and "infrared" in one.arguments[1]["clips"])
+    assert run.value.args[0] == {
+        name: (devices, x.shape[0] / devices, *x.shape[1:])
+        for name, x in flat(made.arguments[1]).items()
+    }
+
+
 def test_memory_of_a_program_holds_its_arguments():
     config = small()
     config.dtype, config.student_model.width = "float32", 4
-    made = programs.evaluation_program(config, "student", 3)
+    made = programs.evaluation_program(config, "student", 3, 2)
     held = programs.memory_of(made, jax.devices()[:2])
     variables, batch = (
         sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(argument))
