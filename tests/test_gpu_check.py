@@ -2,13 +2,14 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks import gpu_cards, gpu_cases, gpu_check, gpu_page, hlo
+from tests.helpers import ROOT
 
 MODULE = """HloModule example
 
@@ -218,6 +219,20 @@ def test_what_counts_as_a_fault(case, change, words):
     assert (words is None) == (not found) and all(words in fault for fault in found)
 
 
+@pytest.mark.slow
+def test_the_installed_jaxlib_knows_every_flag_that_we_give_or_advise(tmp_path):
+    """XLA ends a process at the first flag that it does not know."""
+    variables = gpu_check.environment(tmp_path / "kernels")
+    sources = [*ROOT.glob("jax_irkd/**/*.py"), *ROOT.glob("docs/*.md")]
+    advised = {flag for path in sources for flag in re.findall(r"--xla_\w+=\w+", path.read_text())}
+    assert "--xla_gpu_enable_triton_gemm=false" in advised
+    variables["XLA_FLAGS"] = " ".join([variables["XLA_FLAGS"], *sorted(advised)])
+    program = "import jax; jax.devices(); print('alive')"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True)
+    assert done.stdout == "alive\n", done.stderr
+
+
 def test_the_last_words_of_a_compiler():
     said = "W0000 something\nF0000 tiling.cc:627 Check failed: a == b\n*** stack ***\n"
     assert gpu_check.last_words(said, -6).endswith(
@@ -282,6 +297,6 @@ def test_every_field_of_a_case_is_one_of_the_configuration():
 def test_student_and_teacher_compile_for_an_h100(tmp_path):
     path = tmp_path / "found.json"
     command = [sys.executable, "-m", "benchmarks.gpu_check", "--quick", f"--results={path}"]
-    subprocess.run(command, cwd=Path(gpu_check.__file__).parent.parent, check=True)
+    subprocess.run(command, cwd=ROOT, check=True)
     found = json.loads(path.read_text())
     assert len(found) == 2 and not any(result["faults"] for result in found.values())
