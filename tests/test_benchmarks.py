@@ -1,4 +1,6 @@
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -101,6 +103,30 @@ made = _distillation.Step(found, _distillation.make_batch(sizes))
 assert jax.eval_shape(made.update, made.state, made.teacher, made.batch)
 print("loaded", sorted({blocked!r} & set(sys.modules)))
 """
+
+
+CHOSEN = """
+import jax
+from benchmarks import step
+
+step.devices.start = lambda how: print(jax.config.jax_platforms, how)  # the first look
+step.results = lambda arguments: print(arguments.baselines) or []
+raise SystemExit(step.main([{option!r}]))
+"""
+
+
+@pytest.mark.slow
+def test_the_device_of_a_step_is_chosen_before_jax_looks_for_one():
+    def done(option: str) -> subprocess.CompletedProcess:
+        variables = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
+        command = [sys.executable, "-c", CHOSEN.format(option=option)]
+        return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
+
+    assert done("--device=cpu").stdout == "cpu off\n['eager']\n"
+    if jax.default_backend() == "cpu":
+        told = done("--device=gpu")
+        assert (told.returncode, told.stdout) == (2, "cuda,cpu off\n")
+        assert re.fullmatch("error: --device=gpu: JAX finds none; .* --device=cpu\n", told.stderr)
 
 
 @pytest.mark.slow
