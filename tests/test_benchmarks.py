@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 
 import cv2
 import jax
@@ -17,6 +18,8 @@ from jax_irkd.config import paper_setup
 from jax_irkd.data import loading
 from jax_irkd.detection.rows import Row
 from jax_irkd.detection.watching import Watched
+from jax_irkd.models import tsn
+from jax_irkd.training import steps
 from jax_irkd.training.evaluation import Scores
 from tests.helpers import ROOT
 
@@ -261,6 +264,33 @@ def test_relations_keep_no_matrix_of_all_triplets():
 
     result = losses._relations_memory(64, losses.RELATIONS[64])
     assert 0 < result.value <= 2
+
+
+@pytest.mark.slow
+def test_the_step_of_the_losses_computes_as_training_does(monkeypatch):
+    from benchmarks import losses
+
+    def small(classes: int, depth: int, **fields) -> tsn.TSN:
+        return made(classes, depth=18, width=8, **fields)
+
+    def zeros(model, *arguments, **named):  # nothing is compiled
+        return steps.zeros(partial(init, model, **named), *arguments)
+
+    made, init = tsn.TSN, tsn.TSN.init
+    monkeypatch.setattr(tsn, "TSN", small)
+    monkeypatch.setattr(made, "init", zeros)
+    monkeypatch.setattr(losses, "_waiting", lambda function, *arguments: (function, arguments))
+    for backend, dtype, short in (("gpu", "bfloat16", "bf16"), ("cpu", "float32", "f32")):
+        monkeypatch.setattr(jax, "default_backend", lambda name=backend: name)
+        step, arguments = losses.make_step(1, 1, 32, losses.training_type())
+        assert ("batch_stats" in arguments[0]) == (backend == "cpu")
+        program = str(jax.make_jaxpr(step)(*arguments))
+        types = re.findall(r":(\w+)\[[\d,]*\] = conv_general_dilated", program)
+        assert len(types) > 2 * 20 and set(types) == {short}
+        shown = losses.outputs(jax.random.key(0), (1, 1, 64), 8, losses.training_type())
+        maps = {shown.features[name].dtype.name for name in ("stage1", "stage4_preact")}
+        assert maps == {dtype}
+        assert shown.features["pooled"].dtype == shown.logits.dtype == np.float32
 
 
 def test_results_of_a_background_class_by_hand():
