@@ -14,6 +14,7 @@ import pytest
 import benchmarks.__main__ as everything
 from benchmarks import _distillation, _measure, _roofline, background, grey_teacher, growth
 from benchmarks._measure import Result, Timing
+from benchmarks.training import epochs_of
 from jax_irkd.config import paper_setup
 from jax_irkd.data import loading
 from jax_irkd.detection.rows import Row
@@ -21,6 +22,7 @@ from jax_irkd.detection.watching import Watched
 from jax_irkd.models import tsn
 from jax_irkd.training import steps
 from jax_irkd.training.evaluation import Scores
+from jax_irkd.training.setup import lengths
 from tests.helpers import ROOT
 
 
@@ -247,6 +249,13 @@ def test_shares_by_class_by_hand():
     scores = Scores(np.arange(4), np.array([0, 0, 1, 1]), logits)
     np.testing.assert_array_equal(grey_teacher.by_class(scores, 2), [0.5, 0.5])
     assert grey_teacher.main(["--runs=nowhere"]) == 2
+
+
+@pytest.mark.parametrize("clips", [8, 32, 128])  # of 80; what an epoch leaves over counts for none
+def test_training_is_timed_for_as_many_steps_as_were_asked_for(clips):
+    training = paper_setup("ours", "cross_subject", 0).student_training
+    training.batch_size, training.num_epochs = clips, epochs_of(120, clips, films=160)
+    assert lengths(training, 80) == (max(80 // clips, 1), 120)
 
 
 def test_batches_show_different_clips():
