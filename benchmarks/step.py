@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks import _distillation as distillation
 from benchmarks._distillation import Networks, Sizes
-from benchmarks._measure import Result, Timing, alternate, number, ratio, run, show, spread
+from benchmarks._measure import Result, Timing, alternate, number, ratio, run, several, show, spread
 from benchmarks._roofline import Ceilings, Cost, ceilings, needs_of
 from jax_irkd.errors import UserError
 from jax_irkd.host import commands, devices
@@ -283,15 +283,6 @@ def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def names(text: str) -> list[str]:
-    """Baselines with commas between them; none at all may be asked for."""
-    chosen = [part for part in text.split(",") if part]
-    unknown = set(chosen) - set(BASELINES)
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{sorted(unknown)}; choose from {sorted(BASELINES)}")
-    return chosen
-
-
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -303,7 +294,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     made.add_argument("--repeats", type=int, default=5)
     made.add_argument("--inner", type=int, default=0, help="updates between two looks at the clock")
-    made.add_argument("--baselines", type=names, default=None, help="eager, on GPUs eager,compile")
+    made.add_argument("--baselines", type=several(BASELINES), help="eager, on GPUs eager,compile")
     made.add_argument("--json", type=Path, help="write the results here too")
     made.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     made.add_argument("--parts", action=argparse.BooleanOptionalAction, default=True)

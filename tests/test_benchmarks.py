@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import benchmarks.__main__ as everything
-from benchmarks import _distillation, _measure, _roofline, background, grey_teacher, growth
+from benchmarks import _distillation, _measure, _roofline, background, devices, grey_teacher, growth
 from benchmarks._measure import Result, Timing
 from benchmarks.training import epochs_of
 from jax_irkd.config import paper_setup
@@ -232,6 +233,30 @@ def test_growth_draws_its_plot(tmp_path):
     ]
     growth.plot(rows, of_loss, tmp_path / "deep" / "growth.png")
     assert (tmp_path / "deep" / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_was_measured_is_kept_when_the_time_is_up(tmp_path, monkeypatch, capsys):
+    def part(name):
+        def measured(sizes, precision):
+            if (name, precision) == ("update", "default"):
+                raise KeyboardInterrupt
+            return [Result(f"{name}, {precision} {sizes.clips}", 1.0)]
+
+        return measured
+
+    def names(*options) -> list[str]:
+        with contextlib.suppress(KeyboardInterrupt):
+            arguments = devices.parser().parse_args([*options, "--clips=2"])
+            _measure.run("devices", devices.results, arguments, path)
+        return [row["name"] for row in json.loads(path.read_text())["results"]]
+
+    path = tmp_path / "results.json"
+    monkeypatch.setattr(devices, "PARTS", {name: part(name) for name in devices.PARTS})
+    assert names() == ["losses, highest 2", "update, highest 2", "losses, default 2"]
+    assert names("--only=update", "--precision=highest") == ["update, highest 2"]
+    with pytest.raises(SystemExit):
+        names("--only=updates")
+    assert "unknown ['updates']; choose from ['losses', 'update']" in capsys.readouterr().err
 
 
 def test_a_grey_reader_shows_the_luma():
