@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks._measure import number
+from benchmarks._measure import number, several
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 TITLES = {
@@ -139,21 +139,12 @@ def write(out: Path, entries: list[dict]) -> None:
     print(f"\nwrote {path} and {page}")
 
 
-def chosen(text: str) -> list[str]:
-    """Benchmarks with commas between them."""
-    found = [name for name in text.split(",") if name]
-    unknown = [name for name in found if name not in TITLES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {list(TITLES)}")
-    return found
-
-
 def main() -> int:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--all", action="store_true", help=f"with {' and '.join(SLOW)}")
-    parser.add_argument("--only", type=chosen, default=[])
+    parser.add_argument("--only", type=several(TITLES), default=[])
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
     out = arguments.out or Path("runs/benchmarks" if arguments.quick else "docs")

@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -209,10 +209,29 @@ def make_parser(text: str) -> argparse.ArgumentParser:
     return made
 
 
+def several(choices: Iterable[str]) -> Callable[[str], list[str]]:
+    """The type of an option: some of `choices` or none, with commas between them."""
+    known = list(choices)
+
+    def parse(text: str) -> list[str]:
+        found = [part for part in text.split(",") if part]
+        if unknown := [part for part in found if part not in known]:
+            raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {known}")
+        return found
+
+    return parse
+
+
 def run(name: str, results: Callable, arguments, json_file: Path | None) -> list[Result]:
-    """Measures `results(arguments)` and saves them where a file is named."""
-    start = time.perf_counter()
-    found = results(arguments)
-    if json_file:
-        save(json_file, name, found, time.perf_counter() - start)
+    """Measures `results(arguments)` and saves them where a file is named.
+
+    They are a list, or lists one after the other, each of which is saved before the next is
+    measured: a call whose time is up keeps what it has.
+    """
+    start, found = time.perf_counter(), []
+    made = results(arguments)
+    for part in made if isinstance(made, Iterator) else [made]:
+        found += part
+        if json_file:
+            save(json_file, name, found, time.perf_counter() - start)
     return found

@@ -1,6 +1,7 @@
 """The same numbers on the accelerator as on the processor: every loss, and a student's update.
 
-    python -m benchmarks.devices [--clips=8] [--segments=4] [--resolution=96]
+    python -m benchmarks.devices [--only=losses,update] [--precision=highest,default]
+                                [--clips=8] [--segments=4] [--resolution=96]
 
 Value and gradient (to the student's features and to what the method learns) of every method on
 random features, and the gradient of a whole update (cross-entropy, DKD, MGCAM) to the student's
@@ -11,14 +12,14 @@ where only the order of sums is left. Needs jax, flax, optax and jaxtyping.
 
 import argparse
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 
 from benchmarks import _distillation as distillation
 from benchmarks._distillation import Sizes
-from benchmarks._measure import Result, make_parser, run, show
+from benchmarks._measure import Result, make_parser, run, several, show
 from benchmarks.losses import make_loss, outputs
 from jax_irkd import distillers
 from jax_irkd.host.devices import start
@@ -81,23 +82,31 @@ def of_update(sizes: Sizes, precision: str) -> list[Result]:
     return made
 
 
-def results(arguments: argparse.Namespace) -> list[Result]:
-    """Both, with products as they are computed by default and in float32 throughout."""
+PARTS = {"losses": of_losses, "update": of_update}
+
+
+def results(arguments: argparse.Namespace) -> Iterator[list[Result]]:
+    """What `arguments.only` names, with the products that `arguments.precision` names."""
     sizes = Sizes(arguments.clips, arguments.segments, arguments.resolution)
-    made = []
-    for precision in ("highest", "default"):
+    for precision in arguments.precision:
         with jax.default_matmul_precision(precision):
-            made += of_losses(sizes, precision) + of_update(sizes, precision)
+            for part in arguments.only:
+                yield PARTS[part](sizes, precision)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = make_parser(__doc__)
+    made.add_argument("--only", type=several(PARTS), default=[*PARTS])
+    made.add_argument("--precision", type=several(TARGETS), default=[*TARGETS])
+    made.add_argument("--clips", type=int, default=8)
+    made.add_argument("--segments", type=int, default=4)
+    made.add_argument("--resolution", type=int, default=96)
     return made
 
 
 def main() -> None:
+    arguments = parser().parse_args()
     start("off")  # programs are kept: a GPU takes minutes to compile them
-    parser = make_parser(__doc__)
-    parser.add_argument("--clips", type=int, default=8)
-    parser.add_argument("--segments", type=int, default=4)
-    parser.add_argument("--resolution", type=int, default=96)
-    arguments = parser.parse_args()
     run("devices", results, arguments, arguments.json)
 
 

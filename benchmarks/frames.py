@@ -164,7 +164,7 @@ def results(flags: argparse.Namespace) -> list[Result]:
     made = []
     with tempfile.TemporaryDirectory() as name:
         for kind in flags.kinds.split(","):
-            for part in flags.only.split(","):
+            for part in flags.only:
                 for result in PARTS[part](Path(name), kind, flags):
                     made.append(result)
                     _measure.show(made[-1:])
@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--engine", default="jax", help="what runs the exported file")
     parser.add_argument("--kinds", default="none,causal")
-    parser.add_argument("--only", default="film,stream,detection")
+    parser.add_argument("--only", type=_measure.several(PARTS), default=[*PARTS])
     flags = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
     devices.start("off")  # as `predict` does

@@ -20,6 +20,7 @@ No launch, no latency, no cache, nothing of what cuDNN does inside is in it.
 
 import argparse
 import difflib
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -32,7 +33,6 @@ from pathlib import Path
 
 from benchmarks import gpu_cards, gpu_page
 
-FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_llvm_module_compilation_parallelism=true"
 LARGE = 8e6  # bytes of a copy
 COMMON = ("student", "teacher", "student, 32 clips", "teacher, 32 clips", "baseline")
 COMMON += ("evaluation of the student",)
@@ -144,18 +144,16 @@ def run_one(case, card: str, timeout: float, cache: str) -> dict:
         path = Path(folder, "found.json")
         command = [sys.executable, "-m", "benchmarks.gpu_check", f"--child={path}"]
         command += [f"--only={case.name}", f"--devices={case.devices}", f"--cards={card}"]
-        # Kernels that another program had are not compiled again: half of the time.
-        flags = f"{FLAGS} --xla_gpu_kernel_cache_file={cache}/{card}-{threading.get_ident()}"
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "TPU_SKIP_MDS_QUERY": "1",
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several compile at once; none has a chip
-            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(),
-        }
+        kernels = Path(cache, f"{card}-{threading.get_ident()}")
         made = {"case": case.name, "devices": case.devices, "card": card, "clips": case.clips}
         try:
             done = subprocess.run(
-                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout
+                command,
+                cwd=ROOT,
+                env=environment(kernels),
+                capture_output=True,
+                text=True,
+                timeout=timeout,
             )
         except subprocess.TimeoutExpired:
             return made | {"faults": [f"not compiled in {timeout:.0f} s"]}
@@ -165,6 +163,23 @@ def run_one(case, card: str, timeout: float, cache: str) -> dict:
     wrong = faults(case, gpu_cards.card(card), found)
     found["convolutions"] = len(found["convolutions"])
     return made | found | {"faults": wrong}
+
+
+def environment(kernels: Path) -> dict[str, str]:
+    """A child's variables; kernels that another program had are not compiled again but read there.
+
+    That is half of the time. jaxlib before 0.11 reads them where LLVM compiles in parts only; later
+    ones do not know that flag, and XLA ends a process that is given one it does not know.
+    """
+    flags = ["--xla_gpu_autotune_level=0", f"--xla_gpu_kernel_cache_file={kernels}"]
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
+        flags.append("--xla_gpu_enable_llvm_module_compilation_parallelism=true")
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several compile at once; none has a chip
+        "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip(),
+    }
 
 
 def last_words(text: str, code: int) -> str:

@@ -1,20 +1,27 @@
 """The tables of `gpu_check` in docs/performance.md."""
 
-import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from benchmarks import gpu_cards, gpu_cases
+from jax_irkd.configs import ntu, pku
 
 EVERYTHING = "h100"  # the card that all programs are compiled for
 ORDER = (EVERYTHING, *(name for name in gpu_cards.NAMES if name != EVERYTHING))
 SHARE = 1 / 2.1  # of the estimate's speed: what an H100 reached with 8 clips a step
-SEEDS, EPOCHS, EVALUATIONS = 5, 80, 8  # 80 epochs, an evaluation every ten
-CLIPS = {"NTU ten classes": (6720, 2760), "PKU-MMD": (18841, 2704)}  # cross-subject: train, test
+SEEDS = 5
+# Configurations, and clips of cross-subject: to train with, to test with.
+CLIPS = {"NTU ten classes": (ntu, 6720, 2760), "PKU-MMD": (pku, 18841, 2704)}
 EVALUATION = "evaluation of the student"
-# Runs of a seed: nine methods learn from the teacher. TSTDD's flow is the CPU's and left out.
+# Pairs a second read on an H100's machine, the page's "Training as users start it": one of its 16
+# processes, which training has, and its 16 threads, which an evaluation has at most.
+A_PROCESS, THREADS = 1427 / 16, 326
 # USD an hour, ASSUMED: what clouds asked for one such card, more or less. Put your own.
 PRICES = {"a100": 2.0, "h100": 3.0, "h200": 4.0, "rtx4090": 0.5}
+# Runs of a seed: nine methods learn from the teacher. TSTDD's flow is the CPU's and left out.
 RUNS = {"teacher": 1, "baseline": 1, "student": 9}
 ROLES = (*RUNS, EVALUATION)
 BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
@@ -49,15 +56,20 @@ def split(page: Path) -> tuple[str, str]:
     return before, after
 
 
+def compiled(results: list[dict]) -> dict[tuple[str, str], dict]:
+    """By card and program what compiled for one device."""
+    return {
+        (r["card"], r["case"]): r for r in results if r["devices"] == 1 and "least_seconds" in r
+    }
+
+
 def estimates(results: list[dict]) -> str:
     """Markdown: the least time of a step on every card, and the largest batch.
 
     Where a program was compiled for one card only, its kernels are reckoned with the other's rates.
     """
     names = ("student", "student, 32 clips", "teacher", "teacher, 32 clips", "baseline")
-    found = {
-        (r["card"], r["case"]): r for r in results if r["devices"] == 1 and "least_seconds" in r
-    }
+    found = compiled(results)
     head = ["card", *(f"{name}, ms" for name in names), "clips that fit: student", "teacher"]
     rows = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     for name in gpu_cards.NAMES:
@@ -81,18 +93,10 @@ def estimates(results: list[dict]) -> str:
 
 
 def paper(results: list[dict]) -> str:
-    """Markdown: hours on one GPU for every method and seed, at `SHARE` of the roofline's speed.
-
-    The input path's rate is the measured one of `performance.json`, on the machine named there.
-    """
-    found = {
-        r["case"]: r
-        for r in results
-        if r["card"] == EVERYTHING and r["devices"] == 1 and "least_seconds" in r
-    }
-    if not set(ROLES) <= set(found):
+    """Markdown: hours on one GPU for every method and seed, at `SHARE` of the roofline's speed."""
+    found = compiled(results)
+    if not {(EVERYTHING, role) for role in ROLES} <= set(found):
         return "Not reckoned: one of its programs did not compile."
-    rate = input_rate()
     rows = ["| card | NTU ten classes | PKU-MMD | USD/h, assumed | NTU | PKU-MMD | "]
     rows[0] += "clips/s to read | cores for that |"
     rows.append("| --- |" + " ---: |" * 7)
@@ -100,41 +104,43 @@ def paper(results: list[dict]) -> str:
         card = gpu_cards.card(name)
         if card.platform != "cuda":
             continue
-        step = {case: found[case]["least_seconds"][name] / SHARE for case in ROLES}
+        made = {role: found.get((name, role)) or found[EVERYTHING, role] for role in ROLES}
+        rates = {
+            role: SHARE * one["clips"] / one["least_seconds"][name] for role, one in made.items()
+        }
+        batches = {role: made[role]["clips"] for role in RUNS}
         hours = [
-            SEEDS
-            * sum(
-                runs
-                * (
-                    EPOCHS * (train // found[case]["clips"]) * step[case]
-                    + EVALUATIONS * (test / found[EVALUATION]["clips"]) * step[EVALUATION]
-                )
-                for case, runs in RUNS.items()
-            )
-            / 3600
-            for train, test in CLIPS.values()
+            table_hours(rates, batches, module.get_config(), *clips)
+            for module, *clips in CLIPS.values()
         ]
-        clips = found["student"]["clips"] / step["student"]
         price = PRICES.get(name)
         costs = [f"{price:.2f}", *(f"{price * h:,.0f} USD" for h in hours)] if price else [""] * 3
         rows.append(
             f"| {card.title} | {hours[0]:.1f} h | {hours[1]:.1f} h | {' | '.join(costs)} | "
-            f"{clips:,.0f} | {math.ceil(clips / rate)} |"
+            f"{rates['student']:,.0f} | {math.ceil(rates['student'] / A_PROCESS)} |"
         )
     return "\n".join(rows)
 
 
-def input_rate() -> float:
-    """Clips a second that one core of the measured machine reads and decodes."""
-    entries = json.loads((Path(__file__).parent.parent / "docs" / "performance.json").read_text())
-    values = [
-        result["value"]
-        for entry in entries
-        if entry["benchmark"] == "inputs"
-        for result in entry["results"]
-        if result["name"].startswith("input path, per core")
-    ]
-    return values[0]
+def table_hours(
+    rates: Mapping[str, float],
+    batches: Mapping[str, int],
+    config: ConfigDict,
+    train: int,
+    test: int,
+) -> float:
+    """Hours of all runs of all seeds; `rates` in clips a second, `batches` in clips a step.
+
+    An evaluation is no quicker than its clips are read.
+    """
+    training = config.student_training  # the teacher's has as many epochs
+    evaluations = training.num_epochs / training.eval_every
+    evaluation = test / min(rates[EVALUATION], THREADS)
+    seconds = 0.0
+    for role, runs in RUNS.items():
+        trained = training.num_epochs * (train // batches[role]) * batches[role]
+        seconds += runs * (trained / rates[role] + evaluations * evaluation)
+    return SEEDS * seconds / 3600
 
 
 def largest_batch(small: dict, large: dict, memory: float) -> int:

@@ -98,11 +98,13 @@ def losses(repeats: int, resolution: int, clips: int) -> list[dict]:
     """MGCAM alone, forward and backward, over the last stages, and all pairs or equal ones."""
     import jax
 
-    from benchmarks.losses import outputs
+    from benchmarks.losses import outputs, training_type
     from jax_irkd import distillers
 
     shape, keys = (clips, 8, resolution), jax.random.split(jax.random.key(0))
-    student, teacher = outputs(keys[0], shape, 64), outputs(keys[1], shape, 256)
+    student, teacher = (
+        outputs(k, shape, width, training_type()) for k, width in zip(keys, (64, 256))
+    )
     labels = jax.numpy.zeros(clips, jax.numpy.int32)
 
     def make(stages: int, pairs: str):

@@ -27,9 +27,10 @@ import numpy as np
 
 from benchmarks import _distillation as distillation
 from benchmarks._distillation import Networks, Sizes
-from benchmarks._measure import Result, Timing, alternate, number, ratio, run, show, spread
+from benchmarks._measure import Result, Timing, alternate, number, ratio, run, several, show, spread
 from benchmarks._roofline import Ceilings, Cost, ceilings, needs_of
-from jax_irkd.host import devices
+from jax_irkd.errors import UserError
+from jax_irkd.host import commands, devices
 from jax_irkd.models.folding import without_norms
 
 CHECK = Sizes(clips=4, segments=2, resolution=96)
@@ -256,9 +257,7 @@ def _in_its_own_process(sizes: Sizes) -> list[Result]:
     """The results of one size, measured where no other has left holes in the memory."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "results.json")
-        options = [
-            f"--{name}={getattr(sizes, name)}" for name in ("clips", "segments", "resolution")
-        ]
+        options = [f"--{name}={value}" for name, value in zip(sizes._fields[:3], sizes)]
         command = [sys.executable, "-m", "benchmarks.step", *sys.argv[1:], *options]
         subprocess.run([*command, f"--json={path}", "--alone"], check=True)
         found = json.loads(path.read_text())["results"]
@@ -284,15 +283,6 @@ def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def names(text: str) -> list[str]:
-    """Baselines with commas between them; none at all may be asked for."""
-    chosen = [part for part in text.split(",") if part]
-    unknown = set(chosen) - set(BASELINES)
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{sorted(unknown)}; choose from {sorted(BASELINES)}")
-    return chosen
-
-
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -304,17 +294,25 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     made.add_argument("--repeats", type=int, default=5)
     made.add_argument("--inner", type=int, default=0, help="updates between two looks at the clock")
-    made.add_argument("--baselines", type=names, default=None, help="eager, on GPUs eager,compile")
+    made.add_argument("--baselines", type=several(BASELINES), help="eager, on GPUs eager,compile")
     made.add_argument("--json", type=Path, help="write the results here too")
     made.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     made.add_argument("--parts", action=argparse.BooleanOptionalAction, default=True)
     return made
 
 
+def start(device: str) -> None:
+    """Chooses what JAX computes on; the first look settles it. Raises UserError without a GPU."""
+    if device != "auto":
+        jax.config.update("jax_platforms", {"gpu": "cuda,cpu"}.get(device, "cpu"))
+    devices.start("off")
+    if device not in ("auto", platform()):  # of several platforms JAX takes what it finds
+        wheels = f"the driver with nvidia-smi and the wheels with {devices.INSTALL}"
+        raise UserError(f"--device={device}: JAX finds none; check {wheels}, or use --device=cpu")
+
+
 def complete(arguments: argparse.Namespace) -> argparse.Namespace:
     """Defaults that depend on the device."""
-    if arguments.device != "auto":
-        jax.config.update("jax_platforms", {"gpu": "cuda,cpu"}.get(arguments.device, "cpu"))
     on_cpu = platform() == "cpu"
     arguments.clips = arguments.clips or ([8] if on_cpu else [8, 32])
     arguments.resolution = arguments.resolution or ([112, 224] if on_cpu else [224])
@@ -323,16 +321,19 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
     return arguments
 
 
-def main() -> int:
-    arguments = parser().parse_args()
-    devices.start("off")  # before the first look at the devices, which starts threads
-    arguments = complete(arguments)
+def body(argv: list[str]) -> int:
+    arguments = parser().parse_args(argv)
+    start(arguments.device)
     try:
-        run("step", results, arguments, arguments.json)
+        run("step", results, complete(arguments), arguments.json)
     except Unequal as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return commands.run(body, argv)
 
 
 if __name__ == "__main__":

@@ -238,6 +238,14 @@ def start_up(student: Path, folder: Path) -> list[Result]:
     return made
 
 
+PARTS = {
+    "network": lambda run, student, folder, flags: network(run, student, flags.repeats),
+    "stream": lambda run, student, folder, flags: stream(student),
+    "video": lambda run, student, folder, flags: video(student, folder, flags.frames),
+    "start": lambda run, student, folder, flags: start_up(student, folder),
+}
+
+
 def results(flags: argparse.Namespace) -> list[Result]:
     """Everything that `flags.only` names, printed as it comes."""
     made = []
@@ -245,14 +253,8 @@ def results(flags: argparse.Namespace) -> list[Result]:
         folder = Path(name)
         run, student = make_run(folder / "run"), folder / "student.irkd"
         archive.export_run(run, student)
-        parts = {
-            "network": lambda: network(run, student, flags.repeats),
-            "stream": lambda: stream(student),
-            "video": lambda: video(student, folder, flags.frames),
-            "start": lambda: start_up(student, folder),
-        }
-        for part in flags.only.split(","):
-            found = parts[part]()
+        for part in flags.only:
+            found = PARTS[part](run, student, folder, flags)
             _measure.show(found)
             made += found
     return made
@@ -262,7 +264,7 @@ def main() -> None:
     parser = _measure.make_parser(__doc__)
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--only", default="network,stream,video,start")
+    parser.add_argument("--only", type=_measure.several(PARTS), default=[*PARTS])
     flags = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
     devices.start("off")  # as `predict` does

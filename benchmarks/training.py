@@ -1,6 +1,6 @@
 """A run as users start it, on films of NTU RGB+D's size: its rate, and the time it waits for data.
 
-    python -m benchmarks.training [--clips=8,32] [--steps=120] [--films=48] [--threads=8]
+    python -m benchmarks.training [--clips=8,32] [--steps=120] [--films=160] [--threads=8]
 
 Films and builds pairs as `benchmarks.inputs` does, then `python -m jax_irkd.main` with
 configs/ntu.py trains teacher and student from nothing, once for every number of clips a step: how
@@ -28,7 +28,7 @@ EVERY = 20  # updates between two lines of the log
 def train(folder: Path, films: int, clips: int, steps: int, threads: int) -> list[Result]:
     """What teacher and student, each of `steps` updates, say of themselves."""
     workdir = folder / f"runs{clips}"
-    epochs = steps * clips / (films // 2)  # half of NTU's forty subjects train
+    epochs = epochs_of(steps, clips, films)
     command = [sys.executable, "-m", "jax_irkd.main", "--config=configs/ntu.py:method=ours"]
     command += [f"--workdir={workdir}", f"--config.dataset.data_dir={folder / 'tfds'}"]
     command += [f"--config.input.threads={threads}", f"--config.log_every={EVERY}"]
@@ -40,6 +40,14 @@ def train(folder: Path, films: int, clips: int, steps: int, threads: int) -> lis
         command.append(f"--config.{role}_training.eval_every={epochs}")
     subprocess.run(command, check=True)
     return [result for name in ROLES for result in said(workdir / name, clips)]
+
+
+def epochs_of(steps: int, clips: int, films: int) -> float:
+    """Epochs that take `steps` updates; half of NTU's forty subjects train.
+
+    Clips that do not fill a step are left out of an epoch.
+    """
+    return steps / max(films // 2 // clips, 1)
 
 
 def said(run_folder: Path, clips: int) -> list[Result]:

@@ -1,7 +1,11 @@
+import contextlib
 import json
+import os
+import re
 import subprocess
 import sys
 import time
+from functools import partial
 
 import cv2
 import jax
@@ -9,13 +13,17 @@ import numpy as np
 import pytest
 
 import benchmarks.__main__ as everything
-from benchmarks import _distillation, _measure, _roofline, background, grey_teacher, growth
+from benchmarks import _distillation, _measure, _roofline, background, devices, grey_teacher, growth
 from benchmarks._measure import Result, Timing
+from benchmarks.training import epochs_of
 from jax_irkd.config import paper_setup
 from jax_irkd.data import loading
 from jax_irkd.detection.rows import Row
 from jax_irkd.detection.watching import Watched
+from jax_irkd.models import tsn
+from jax_irkd.training import steps
 from jax_irkd.training.evaluation import Scores
+from jax_irkd.training.setup import lengths
 from tests.helpers import ROOT
 
 
@@ -101,6 +109,30 @@ made = _distillation.Step(found, _distillation.make_batch(sizes))
 assert jax.eval_shape(made.update, made.state, made.teacher, made.batch)
 print("loaded", sorted({blocked!r} & set(sys.modules)))
 """
+
+
+CHOSEN = """
+import jax
+from benchmarks import step
+
+step.devices.start = lambda how: print(jax.config.jax_platforms, how)  # the first look
+step.results = lambda arguments: print(arguments.baselines) or []
+raise SystemExit(step.main([{option!r}]))
+"""
+
+
+@pytest.mark.slow
+def test_the_device_of_a_step_is_chosen_before_jax_looks_for_one():
+    def done(option: str) -> subprocess.CompletedProcess:
+        variables = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
+        command = [sys.executable, "-c", CHOSEN.format(option=option)]
+        return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
+
+    assert done("--device=cpu").stdout == "cpu off\n['eager']\n"
+    if jax.default_backend() == "cpu":
+        told = done("--device=gpu")
+        assert (told.returncode, told.stdout) == (2, "cuda,cpu off\n")
+        assert re.fullmatch("error: --device=gpu: JAX finds none; .* --device=cpu\n", told.stderr)
 
 
 @pytest.mark.slow
@@ -203,6 +235,30 @@ def test_growth_draws_its_plot(tmp_path):
     assert (tmp_path / "deep" / "growth.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_was_measured_is_kept_when_the_time_is_up(tmp_path, monkeypatch, capsys):
+    def part(name):
+        def measured(sizes, precision):
+            if (name, precision) == ("update", "default"):
+                raise KeyboardInterrupt
+            return [Result(f"{name}, {precision} {sizes.clips}", 1.0)]
+
+        return measured
+
+    def names(*options) -> list[str]:
+        with contextlib.suppress(KeyboardInterrupt):
+            arguments = devices.parser().parse_args([*options, "--clips=2"])
+            _measure.run("devices", devices.results, arguments, path)
+        return [row["name"] for row in json.loads(path.read_text())["results"]]
+
+    path = tmp_path / "results.json"
+    monkeypatch.setattr(devices, "PARTS", {name: part(name) for name in devices.PARTS})
+    assert names() == ["losses, highest 2", "update, highest 2", "losses, default 2"]
+    assert names("--only=update", "--precision=highest") == ["update, highest 2"]
+    with pytest.raises(SystemExit):
+        names("--only=updates")
+    assert "unknown ['updates']; choose from ['losses', 'update']" in capsys.readouterr().err
+
+
 def test_a_grey_reader_shows_the_luma():
     colour = np.zeros((8, 8, 3), np.uint8)
     colour[:, :4] = 200, 40, 90  # 0.299 * 200 + 0.587 * 40 + 0.114 * 90 = 93.54
@@ -220,6 +276,13 @@ def test_shares_by_class_by_hand():
     assert grey_teacher.main(["--runs=nowhere"]) == 2
 
 
+@pytest.mark.parametrize("clips", [8, 32, 128])  # of 80; what an epoch leaves over counts for none
+def test_training_is_timed_for_as_many_steps_as_were_asked_for(clips):
+    training = paper_setup("ours", "cross_subject", 0).student_training
+    training.batch_size, training.num_epochs = clips, epochs_of(120, clips, films=160)
+    assert lengths(training, 80) == (max(80 // clips, 1), 120)
+
+
 def test_batches_show_different_clips():
     batch = _distillation.make_batch(_distillation.Sizes(2, 3, 40))
     assert batch["rgb"].shape == (2, 3, 40, 40, 3) and batch["infrared"].shape == (2, 3, 40, 40, 1)
@@ -235,6 +298,33 @@ def test_relations_keep_no_matrix_of_all_triplets():
 
     result = losses._relations_memory(64, losses.RELATIONS[64])
     assert 0 < result.value <= 2
+
+
+@pytest.mark.slow
+def test_the_step_of_the_losses_computes_as_training_does(monkeypatch):
+    from benchmarks import losses
+
+    def small(classes: int, depth: int, **fields) -> tsn.TSN:
+        return made(classes, depth=18, width=8, **fields)
+
+    def zeros(model, *arguments, **named):  # nothing is compiled
+        return steps.zeros(partial(init, model, **named), *arguments)
+
+    made, init = tsn.TSN, tsn.TSN.init
+    monkeypatch.setattr(tsn, "TSN", small)
+    monkeypatch.setattr(made, "init", zeros)
+    monkeypatch.setattr(losses, "_waiting", lambda function, *arguments: (function, arguments))
+    for backend, dtype, short in (("gpu", "bfloat16", "bf16"), ("cpu", "float32", "f32")):
+        monkeypatch.setattr(jax, "default_backend", lambda name=backend: name)
+        step, arguments = losses.make_step(1, 1, 32, losses.training_type())
+        assert ("batch_stats" in arguments[0]) == (backend == "cpu")
+        program = str(jax.make_jaxpr(step)(*arguments))
+        types = re.findall(r":(\w+)\[[\d,]*\] = conv_general_dilated", program)
+        assert len(types) > 2 * 20 and set(types) == {short}
+        shown = losses.outputs(jax.random.key(0), (1, 1, 64), 8, losses.training_type())
+        maps = {shown.features[name].dtype.name for name in ("stage1", "stage4_preact")}
+        assert maps == {dtype}
+        assert shown.features["pooled"].dtype == shown.logits.dtype == np.float32
 
 
 def test_results_of_a_background_class_by_hand():
