@@ -1,6 +1,7 @@
 """Pulls and shares, computed again from gradients that are taken by themselves."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jax_irkd.fields import make_shares
 from jax_irkd.training import balance, setup, steps
 from jax_irkd.training.logs import read_log
 from jax_irkd.training.loop import Trainer
-from tests.helpers import fakes
+from tests.helpers import ROOT, fakes
 from tests.helpers.quick_compile import quick_compile  # noqa: F401
 from tests.training.test_steps import (
     LEARNING_RATE,
@@ -269,6 +270,34 @@ def test_a_share_without_a_gradient_is_refused():
     with pytest.raises(UserError, match=r"distiller at gives the student no gradient.*share=0\.3"):
         watch.see(1, {"at/pull": 0.0})
     assert balance.PullWatch(["at"], {}).see(1, {"at/pull": 0.0}) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "clips"), [("cc", 1), ("rkd", 2)])
+def test_rounding_is_not_held_at_a_share(name, clips):
+    """One clip has no correlation, two have one distance, which is their mean: 0 on paper."""
+    step, state, teacher = setting(
+        {name: {}}, measure=True, shares={name: 0.3}, accumulation=8 // clips
+    )
+    after, terms = first(on_devices(step, 1)(state, teacher, batch_of()))
+    assert after.balance.lengths[name] < 2e-6 * after.balance.lengths["ce"]
+    assert terms[f"{name}/weight"] == terms[f"{name}/pull"] == 0
+
+
+def test_the_least_that_was_held_is_far_above_rounding():
+    """The last weights that the study of every method came to, over those of the methods."""
+    page = (ROOT / "docs" / "results" / "methods" / "study.md").read_text("utf-8")
+    found = re.findall(
+        r"\| (\w+) \| ([\d.]+) \| \d[^|]+\|[^|]+\| [\d.]+ to ([\d.]+) \| \d+ \|", page
+    )
+    assert len(found) == 13
+    for name, share, weight in found:
+        own = float(share) / (float(weight) / distillers.get(name)().weight)
+        assert own > 1000 * balance.NOISE, name
+    state = balance.observe(balance.initial(["at"]), lengths(2.0, at=1.9e-5))
+    assert float(balance.multipliers(state, {"at": 0.3})["at"]) == 0
+    state = balance.observe(balance.initial(["at"]), lengths(2.0, at=2.1e-5))
+    assert float(balance.multipliers(state, {"at": 0.3})["at"]) > 0
 
 
 @pytest.mark.parametrize(
