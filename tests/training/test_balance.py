@@ -253,25 +253,6 @@ def test_when_gradients_are_taken_apart():
     assert not any(balance.is_due(step, 0) for step in range(100))
 
 
-def test_a_loud_term_is_warned_of_once():
-    watch = balance.PullWatch(["at", "dkd"], {})
-    pulls = {"at": [9.0, 1.0, 5.0, 3.0, 4.0, 4.0], "dkd": [0.1] * 6}
-    told = [
-        watch.see(step, {f"{name}/pull": values[step] for name, values in pulls.items()})
-        for step in range(6)
-    ]
-    assert [len(messages) for messages in told] == [0, 0, 1, 0, 0, 0]
-    assert "at pulls 5.0 times as hard as the labels (step 2)" in told[2][0]
-    assert watch.see(7, {"loss": 1.0}) is None
-
-
-def test_a_share_without_a_gradient_is_refused():
-    watch = balance.PullWatch(["at"], {"at": 0.3})
-    with pytest.raises(UserError, match=r"distiller at gives the student no gradient.*share=0\.3"):
-        watch.see(1, {"at/pull": 0.0})
-    assert balance.PullWatch(["at"], {}).see(1, {"at/pull": 0.0}) == []
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "clips"), [("cc", 1), ("rkd", 2)])
 def test_rounding_is_not_held_at_a_share(name, clips):
