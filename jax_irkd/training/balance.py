@@ -7,10 +7,11 @@ with a `share` s is therefore multiplied by
     m = s E|g_ce| / E|g|
 
 where E are running means over the steps in which the gradients are taken apart (`is_due`), and g is
-the gradient at the term's own weight, which cancels. Gradients are averaged over devices and over
-the parts of a batch that is accumulated before their lengths are taken: m does not depend on
-either. The learned parts of a distiller get the gradient of the multiplied term, as they would at a
-weight of that size.
+the gradient at the term's own weight, which cancels. The means are of steps up to now: a term whose
+gradient shrinks faster than the labels' pulls less than s meanwhile. Gradients are averaged over
+devices and over the parts of a batch that is accumulated before their lengths are taken: m does not
+depend on either. The learned parts of a distiller get the gradient of the multiplied term, as they
+would at a weight of that size.
 """
 
 import collections

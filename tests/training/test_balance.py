@@ -253,6 +253,31 @@ def test_when_gradients_are_taken_apart():
     assert not any(balance.is_due(step, 0) for step in range(100))
 
 
+def held(size: np.ndarray) -> list[float]:
+    """The pulls of a gradient of these lengths in measurements 20 steps apart, at a share of 0.3
+    of labels whose gradient has length 2."""
+    state, found = balance.initial(["at"]), []
+    for length in size:
+        state = balance.observe(state, lengths(2.0, at=length))
+        weights = balance.multipliers(state, {"at": 0.3})
+        found.append(float(balance.pulls(lengths(2.0, at=length), weights)["at"]))
+    return found
+
+
+def test_a_constant_gradient_is_held_at_its_share():
+    np.testing.assert_allclose(held(np.full(10, 7.0)), 0.3, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("falls", "left"), [(50.0, 0.69), (1.0, 1.0), (1 / 50, 1.28)])
+def test_a_gradient_that_shrinks_is_held_below_its_share(falls, left):
+    """Where the newest counts 1 - a and each is r times the one before, their mean is
+    (1 - a) / (1 - a / r) times the newest. docs/training.md has the figure for fifty-fold."""
+    a, ratio = np.exp(-20 / 60), falls ** (-20 / 675)
+    lag = (1 - a / ratio) / (1 - a)
+    assert round(lag, 2) == left
+    np.testing.assert_allclose(held(5.0 * ratio ** np.arange(80))[-1], 0.3 * lag, rtol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "clips"), [("cc", 1), ("rkd", 2)])
 def test_rounding_is_not_held_at_a_share(name, clips):
