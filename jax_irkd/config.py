@@ -11,8 +11,8 @@ from jax_irkd import distillers
 from jax_irkd.errors import nearest
 
 # With `weights=balanced` every distiller has a `share`: the length of its gradient to the student
-# over the cross-entropy's, held there (see training/balance.py). It is this one where the method's
-# `Distiller` has no `balanced_share`.
+# over the cross-entropy's, held about there (see training/balance.py). It is this one where the
+# method's `Distiller` has no `balanced_share`.
 SHARE = 0.3
 WEIGHTS = ("published", "balanced")
 # A method is the distillers it adds to the cross-entropy; dkd+at adds those of both. `teacher`

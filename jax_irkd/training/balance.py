@@ -7,14 +7,16 @@ with a `share` s is therefore multiplied by
     m = s E|g_ce| / E|g|
 
 where E are running means over the steps in which the gradients are taken apart (`is_due`), and g is
-the gradient at the term's own weight, which cancels. Gradients are averaged over devices and over
-the parts of a batch that is accumulated before their lengths are taken: m does not depend on
-either. The learned parts of a distiller get the gradient of the multiplied term, as they would at a
-weight of that size.
+the gradient at the term's own weight, which cancels. The means are of steps up to now: a term whose
+gradient shrinks faster than the labels' pulls less than s meanwhile. Gradients are averaged over
+devices and over the parts of a batch that is accumulated before their lengths are taken: m does not
+depend on either. The learned parts of a distiller get the gradient of the multiplied term, as they
+would at a weight of that size.
 """
 
+import collections
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -22,13 +24,22 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, plural
 
 LABELS = "ce"
 EARLY = (1, 4, 10)  # steps, as the gradients of a fresh network change quickly
 EVERY = 20  # steps, times the number of terms: what a measurement costs grows with it
 MEMORY = 60.0  # steps after which a measurement counts for 1/e
+# A gradient shorter than this beside the labels', at the term's own weight, is rounding: what is 0
+# on paper (CC of one clip, RKD's distance of two) came to 1.2e-6 at most; the least that a method
+# had in our studies (MGCAM at its end) 1e-2. m is never more than s / NOISE.
+NOISE = 1e-5
 LOUD = 2.0  # a pull that drowns the labels
+DECIDE = 3  # measurements that a refusal or a warning needs
+RECENT = 5  # measurements that a warning takes the median of
+SETTLED = 100  # the step from which pulls are judged, or a tenth of the run: later than `EARLY`
+FEW = 8  # clips among which those of another class, or a second distance, may be missing
+FROZEN = "nothing it compares can learn (student_model.frozen)"
 Scalars = dict[str, Float[Array, ""]]
 
 
@@ -76,51 +87,94 @@ def observe(balance: Balance, lengths: Scalars) -> Balance:
 
 
 def multipliers(balance: Balance | dict, shares: Mapping[str, float]) -> Scalars:
-    """m of every term with a share; 0 where it has shown no gradient so far."""
+    """m of every term with a share; 0 where its mean gradient is none, or `NOISE`."""
     found = {}
     for name, share in shares.items():
-        mean, some = balance.lengths[name], balance.lengths[name] > 0
-        found[name] = jnp.where(some, share * balance.lengths[LABELS] / jnp.where(some, mean, 1), 0)
+        labels, mean = balance.lengths[LABELS], balance.lengths[name]
+        some = mean > NOISE * labels
+        found[name] = jnp.where(some, share * labels / jnp.where(some, mean, 1), 0)
     return found
 
 
-def no_gradient(name: str, share: float) -> str:
+def pulls(lengths: Scalars, weights: Scalars) -> Scalars:
+    """|m g| / |g_ce| of every term by its m in `weights`, 1 without one.
+
+    0 where |m g| is 0, whatever the labels'; infinite where the labels' alone is.
+    """
+    found = {}
+    for name, length in lengths.items():
+        if name != LABELS:
+            own = weights.get(name, 1.0) * length
+            found[name] = own / jnp.where(own == 0, 1.0, lengths[LABELS])
+    return found
+
+
+def no_gradient(name: str, share: float, cause: str = FROZEN) -> str:
     """What is said of a distiller that a share cannot hold."""
     return (
         f"distiller {name} gives the student no gradient, so nothing can hold it at "
-        f"share={share:g}: its weight is 0, or nothing it compares can learn "
-        "(student_model.frozen); choose another method, or :weights=published after the config"
+        f"share={share:g}: {cause}; choose another method, or :weights=published after the config"
     )
 
 
 class PullWatch:
-    """The measured pulls of a run as they come: refuses what cannot be balanced, warns once."""
+    """The measured pulls of a run as they come: refuses what cannot be balanced, warns once.
 
-    def __init__(self, names: Sequence[str], shares: Mapping[str, float]):
-        self._pulls: dict[str, list[float]] = {name: [] for name in names}
-        self._shares, self._warned = shares, set()
+    `steps` are those of the run, `clips` how many a method compares at a time. What was seen ends
+    with the process: a run that is taken up again counts from its first measurement on, so that it
+    refuses up to two measurements later, and may warn again.
+    """
+
+    def __init__(self, names: Iterable[str], shares: Mapping[str, float], steps: int, clips: int):
+        self._last: dict[str, collections.deque[tuple[int, float]]]
+        self._last = {name: collections.deque(maxlen=RECENT) for name in names}
+        self._shares, self._clips, self._warned = shares, clips, set[str]()
+        self._settled = min(SETTLED, steps / 10)
 
     def see(self, step: int, terms: Mapping[str, float]) -> list[str] | None:
         """What to warn of in the terms of `step`; None when nothing was measured in it.
 
-        Raises UserError when a term with a share shows no gradient in the first step of all. A
-        term is warned of when the median of its last three pulls says that it drowns the labels.
+        Raises UserError when a term with a share shows no gradient three times in a row. A term is
+        warned of when the median of its last pulls says that it drowns the labels, unless it has a
+        share that does not ask for it. Pulls that are not finite count for neither: the step was
+        rejected, or the labels had no gradient.
         """
-        measured = {n: terms[f"{n}/pull"] for n in self._pulls if f"{n}/pull" in terms}
+        measured = {n: terms[f"{n}/pull"] for n in self._last if f"{n}/pull" in terms}
         for name, pull in measured.items():
-            if pull == 0 and step == 1 and name in self._shares:
-                raise UserError(no_gradient(name, self._shares[name]))
-            self._pulls[name].append(pull)
-        loud = [name for name in measured if self._is_loud(name)]
+            if math.isfinite(pull):
+                self._last[name].append((step, pull))
+            if name in self._shares and self._has_none(name):
+                raise UserError(no_gradient(name, self._shares[name], self._causes(step)))
+        loud = [name for name in measured if name not in self._warned and self._is_loud(name)]
         self._warned.update(loud)
         return [self._warning(name, step) for name in loud] if measured else None
 
+    def _has_none(self, name: str) -> bool:
+        last = [pull for _, pull in self._last[name]][-DECIDE:]
+        return len(last) == DECIDE and not any(last)
+
+    def _causes(self, step: int) -> str:
+        few = (
+            f"it compares {plural(self._clips, 'clip')} at a time (batch_size / accumulation), "
+            "which may be too few, or "
+        )
+        return (
+            f"none beyond rounding ({NOISE:g} of the labels') in {DECIDE} measured batches in a "
+            f"row, up to step {step}; {few if self._clips <= FEW else ''}its weight is 0 or far "
+            f"too small, {FROZEN}, or the labels have no gradient either"
+        )
+
     def _is_loud(self, name: str) -> bool:
-        last = self._pulls[name][-3:]
-        return name not in self._warned and len(last) == 3 and bool(np.median(last) > LOUD)
+        if self._shares.get(name, math.inf) <= LOUD:
+            return False
+        pulls = self._judged(name)
+        return len(pulls) >= DECIDE and bool(np.median(pulls) > LOUD)
+
+    def _judged(self, name: str) -> list[float]:
+        return [pull for step, pull in self._last[name] if step >= self._settled]
 
     def _warning(self, name: str, step: int) -> str:
-        pull, share = np.median(self._pulls[name][-3:]), self._shares.get(name)
+        pull, share = np.median(self._judged(name)), self._shares.get(name)
         hint = (
             f"lower --config.distillers.{name}.weight, or hold it with :weights=balanced"
             if share is None

@@ -81,7 +81,8 @@ class Trainer:
             "config": json.loads(config.to_json_best_effort()),
         }
         self.last = 0  # the step after which training ended
-        self._watch = balance.PullWatch(list(phase.distillers), phase.shares)
+        compared = training.batch_size // training.accumulation  # gathered over the devices
+        self._watch = balance.PullWatch(phase.distillers, phase.shares, self.num_steps, compared)
         self._recent: collections.deque = collections.deque(maxlen=config.max_rejected + 2)
 
     def run(self) -> tuple[Network, Scores]:

@@ -239,9 +239,8 @@ def _weighted_sum(gradients: dict[str, PyTree], weights: Terms) -> PyTree:
 
 def _pulls(lengths: Terms, cosines: Terms, weights: Terms) -> Terms:
     found: Terms = {}
-    for name, cosine in cosines.items():
-        pull = weights.get(name, 1.0) * lengths[name] / lengths[balances.LABELS]
-        found |= {f"{name}/pull": pull, f"{name}/cosine": cosine}
+    for name, pull in balances.pulls(lengths, weights).items():
+        found |= {f"{name}/pull": pull, f"{name}/cosine": cosines[name]}
     return found
 
 

@@ -1,10 +1,12 @@
 """Generated hand gestures: hands that do what their class says, and files that folder_ir builds."""
 
 import colorsys
+import json
 
 import numpy as np
 import pytest
 
+from jax_irkd.data.built import SYNTHETIC
 from jax_irkd.data.synthetic import actors, gestures, hands
 from jax_irkd.tfds_builders.folder_ir import clips
 from tests.helpers.films import iterate_frames
@@ -70,6 +72,33 @@ def test_the_files_are_pairs_of_people_that_train_or_test(tmp_path, capsys):
     lost.write_bytes(files[lost])
     pictures.append(np.stack([*iterate_frames(lost)]).astype(np.int16))
     assert np.abs(pictures[0] - pictures[1]).mean() < 0.5
+
+
+def test_gestures_of_another_seed_are_refused_and_those_of_before_there_were_versions_go_on(
+    tmp_path, capsys, monkeypatch
+):
+    written = []
+    monkeypatch.setattr(hands, "_write", lambda *made: written.append(made))
+    arguments = [f"--out={tmp_path}", "--people=2", "--takes=1"]
+    mark = tmp_path / SYNTHETIC
+    mark.write_text('{"of": "hands", "seed": 0}\n')
+    for _ in range(2):
+        assert gestures.main([*arguments, "--seed=0"]) == 0
+        assert json.loads(mark.read_text()) == {"of": "hands", "version": 1, "seed": 0}
+    assert len(written) == 2 * 16
+    assert gestures.main([*arguments, "--seed=1"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "'seed': 0} not {" in line.replace(",", "") and "choose another --out" in line
+    monkeypatch.setattr(hands, "VERSION", 2)
+    assert gestures.main([*arguments, "--seed=0"]) == 2
+    assert len(written) == 2 * 16 and json.loads(mark.read_text())["version"] == 1
+
+
+def test_a_folder_of_other_films_is_refused(tmp_path, capsys):
+    (tmp_path / "mine.avi").touch()
+    assert gestures.main([f"--out={tmp_path}"]) == 2
+    assert "is not an empty folder; choose another --out" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.avi"]
 
 
 @pytest.mark.parametrize("wrong", ["--people=1", "--takes=0", "--seed=-1"])

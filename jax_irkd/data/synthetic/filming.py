@@ -132,11 +132,16 @@ def _clips(subjects, cameras, repetitions, classes) -> Iterator[ClipNumbers]:
 
 
 def claim(root: Path, settings: dict, folders: Iterable[Path]) -> None:
-    """Makes the folders and writes down whose they are, or refuses those of somebody else."""
+    """Makes the folders and writes down whose they are, or refuses those of somebody else.
+
+    Where no version was written down, by hands of before, it is the first.
+    """
     manifest = root / SYNTHETIC
     try:
         if manifest.exists():
             found = read_json(manifest, "choose another --out or delete the folder")
+            if isinstance(found, dict):
+                found = {"version": 1} | found
             if found != settings:
                 raise UserError(
                     f"{root} holds films made with {found}, not {settings}; choose another --out "

@@ -5,7 +5,6 @@ second person tests. The cameras are those of the people's films, a hand's bread
 six times life-size. As there, every number comes from the seed and the clip's own name.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jax_irkd.data.built import SYNTHETIC
-from jax_irkd.data.synthetic import actors, recording, rendering, rooms, staging
+from jax_irkd.data.synthetic import actors, filming, recording, rendering, rooms, staging
 from jax_irkd.data.synthetic.actors import Look, Solid
 from jax_irkd.errors import UserError
-from jax_irkd.host.files import write_whole
 
+VERSION = 1  # raise it when the pictures change, as in `filming`
 SIZE = 6.0  # times life
 # Thumb to little finger: knuckle (right, up; metres from the palm's centre), direction in degrees
 # from up, and length.
@@ -177,19 +175,16 @@ def film(
 def generate(out: str | Path, *, people: int = 40, takes: int = 3, seed: int = 0) -> int:
     """Writes the films that `out` does not hold yet; the number of pairs it then holds.
 
-    Raises UserError for numbers below 1 and a folder that cannot be written.
+    Raises UserError for numbers below 1, a folder that cannot be written and one that holds
+    anything else: gestures of another seed, too.
     """
     if people < 2 or takes < 1 or seed < 0:
         raise UserError(
             f"people must be 2 or more, takes 1 or more, seed 0 or more, not {people}, {takes} "
             f"and {seed}"
         )
-    pairs, settings = 0, {"of": "hands", "seed": seed}
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        write_whole(Path(out) / SYNTHETIC, json.dumps(settings) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write the gestures to {out}: {error}") from error
+    pairs, settings = 0, {"of": "hands", "version": VERSION, "seed": seed}
+    filming.claim(Path(out), settings, [Path(out)])
     for person in range(1, people + 1):
         for take in range(1, takes + 1):
             for name in GESTURES:
