@@ -134,9 +134,9 @@ class PullWatch:
     def see(self, step: int, terms: Mapping[str, float]) -> list[str] | None:
         """What to warn of in the terms of `step`; None when nothing was measured in it.
 
-        Raises UserError when a term with a share shows no gradient three times in a row. A term is
-        warned of when the median of its last pulls says that it drowns the labels, unless it has a
-        share that does not ask for it. Pulls that are not finite count for neither: the step was
+        Raises UserError when a term with a share shows no gradient several times in a row. A term
+        is warned of when the median of its last pulls says that it drowns the labels, unless it has
+        a share that does not ask for it. Pulls that are not finite count for neither: the step was
         rejected, or the labels had no gradient.
         """
         measured = {n: terms[f"{n}/pull"] for n in self._last if f"{n}/pull" in terms}
@@ -144,24 +144,26 @@ class PullWatch:
             if math.isfinite(pull):
                 self._last[name].append((step, pull))
             if name in self._shares and self._has_none(name):
-                raise UserError(no_gradient(name, self._shares[name], self._causes(step)))
+                raise UserError(no_gradient(name, self._shares[name], self._causes(name, step)))
         loud = [name for name in measured if name not in self._warned and self._is_loud(name)]
         self._warned.update(loud)
         return [self._warning(name, step) for name in loud] if measured else None
 
     def _has_none(self, name: str) -> bool:
-        last = [pull for _, pull in self._last[name]][-DECIDE:]
-        return len(last) == DECIDE and not any(last)
+        """Whether none of its last measurements has any: three at first, then five. A batch may
+        lack what a method compares, as one of a single class lacks CRD's negatives."""
+        pulls = [pull for _, pull in self._last[name]]
+        return len(pulls) >= DECIDE and not any(pulls)
 
-    def _causes(self, step: int) -> str:
+    def _causes(self, name: str, step: int) -> str:
         few = (
             f"it compares {plural(self._clips, 'clip')} at a time (batch_size / accumulation), "
             "which may be too few, or "
         )
+        few = few if self._clips <= FEW else ""
         return (
-            f"none beyond rounding ({NOISE:g} of the labels') in {DECIDE} measured batches in a "
-            f"row, up to step {step}; {few if self._clips <= FEW else ''}its weight is 0 or far "
-            f"too small, {FROZEN}, or the labels have no gradient either"
+            f"none beyond rounding ({NOISE:g} of the labels') in {len(self._last[name])} "
+            f"measured batches in a row, up to step {step}; {few}its weight is 0 or far too small, {FROZEN}, or the labels have no gradient either"
         )
 
     def _is_loud(self, name: str) -> bool:

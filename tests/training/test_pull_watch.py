@@ -73,7 +73,6 @@ def test_labels_without_a_gradient_are_no_loudness():
     [
         {1: 0.0, 4: 0.0, 10: 0.0},
         {1: np.nan, 4: 0.0, 10: 0.0, 20: 0.0},  # the first update was rejected
-        {1: 0.3, 4: 0.0, 10: 0.0, 20: np.nan, 40: 0.0},
     ],
 )
 def test_a_share_without_a_gradient_is_refused_after_three_measurements(pulls):
@@ -89,8 +88,12 @@ def test_a_share_without_a_gradient_is_refused_after_three_measurements(pulls):
 
 
 def test_a_batch_of_one_class_is_not_refused():
-    """CRD has no negatives there; two such batches of three are an accident."""
-    assert seen(watch({"at": 0.3}), {1: 0.0, 4: 0.0, 10: 0.3, 20: 0.0, 40: 0.0, 60: 0.3}) == []
+    """CRD has no negatives there; four such batches in a row are an accident, five are not."""
+    pulls = {1: 0.0, 4: 0.0, 10: 0.3, 20: 0.0, 40: 0.0, 60: 0.0, 80: np.nan, 100: 0.0}
+    watching = watch({"at": 0.3})
+    assert seen(watching, pulls) == []
+    with pytest.raises(UserError, match="in 5 measured batches in a row, up to step 120"):
+        watching.see(120, {"at/pull": 0.0})
 
 
 @pytest.mark.parametrize(("clips", "words"), [(1, "1 clip at a time"), (4, "4 clips at a time")])
