@@ -163,7 +163,8 @@ class PullWatch:
         few = few if self._clips <= FEW else ""
         return (
             f"none beyond rounding ({NOISE:g} of the labels') in {len(self._last[name])} "
-            f"measured batches in a row, up to step {step}; {few}its weight is 0 or far too small, {FROZEN}, or the labels have no gradient either"
+            f"measured batches in a row, up to step {step}; {few}its weight is 0 or far too small, "
+            f"{FROZEN}, or the labels have no gradient either"
         )
 
     def _is_loud(self, name: str) -> bool:
