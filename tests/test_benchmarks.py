@@ -13,9 +13,19 @@ import numpy as np
 import pytest
 
 import benchmarks.__main__ as everything
-from benchmarks import _distillation, _measure, _roofline, background, devices, grey_teacher, growth
+from benchmarks import (
+    _distillation,
+    _measure,
+    _roofline,
+    background,
+    balance,
+    devices,
+    grey_teacher,
+    growth,
+)
 from benchmarks._measure import Result, Timing
 from benchmarks.training import epochs_of
+from jax_irkd import config
 from jax_irkd.config import paper_setup
 from jax_irkd.data import loading
 from jax_irkd.detection.rows import Row
@@ -257,6 +267,11 @@ def test_what_was_measured_is_kept_when_the_time_is_up(tmp_path, monkeypatch, ca
     with pytest.raises(SystemExit):
         names("--only=updates")
     assert "unknown ['updates']; choose from ['losses', 'update']" in capsys.readouterr().err
+
+
+def test_what_a_share_costs_is_measured_for_what_is_recommended():
+    default = balance.parser().parse_args([]).methods
+    assert {config.METHODS[name] for name in ("best", "ours")} <= set(default)
 
 
 def test_a_grey_reader_shows_the_luma():
