@@ -291,6 +291,22 @@ def test_shares_by_class_by_hand():
     assert grey_teacher.main(["--runs=nowhere"]) == 2
 
 
+def test_the_limits_of_a_teacher_that_reads_colour(monkeypatch, capsys):
+    names = ("", np.array(["wave", "clap", "mean of the classes"]))
+    colour = ("teacher", np.array([0.95, 0.75, 0.85]))
+    grey = ("in grey", np.array([0.9, 0.52, 0.71]))
+    infrared = ("infrared", np.array([0.6, 0.8, 0.7]))
+    columns = [names, colour, grey, infrared]
+    monkeypatch.setattr(grey_teacher, "measure", lambda runs: columns)
+    assert grey_teacher.main(["--runs=made_up"]) == 0
+    lost, least = capsys.readouterr().out.splitlines()[-2:]
+    assert lost.split()[-5:] == ["points", "target", "≤", "15:", "met"]
+    assert least.split()[-8:] == ["-5.00", "points", "target", "≥", "0:", "NOT", "met", "(clap)"]
+    assert [row.met for row in grey_teacher.limits(columns[:3])] == [True]
+    grey[1][-1] = 0.69
+    assert [row.met for row in grey_teacher.limits(columns)] == [False, False]
+
+
 @pytest.mark.parametrize("clips", [8, 32, 128])  # of 80; what an epoch leaves over counts for none
 def test_training_is_timed_for_as_many_steps_as_were_asked_for(clips):
     training = paper_setup("ours", "cross_subject", 0).student_training
