@@ -191,10 +191,14 @@ def test_the_page_keeps_its_text_and_gets_the_new_table(tmp_path):
     marks = f"{everything.BEGIN}\nold\n{everything.END}"
     (tmp_path / "performance.md").write_text(f"# Speed\n\nbefore\n\n{marks}\n\nafter\n")
     everything.write(tmp_path, [_result("seeds", 0.9), _result("step", 0.8)])
-    everything.write(tmp_path, [_result("step", 1.2), _result("step", 3.0, "GPU")])
+    noted = _result("step", 3.0, "GPU") | {"note": "Of before the mends."}
+    everything.write(tmp_path, [_result("step", 1.2), noted])
     page = (tmp_path / "performance.md").read_text()
     assert page.startswith("# Speed\n\nbefore\n") and page.endswith("\nafter\n")
     assert "old" not in page and page.index("distillation step") < page.index("Several students")
+    headings = ["### The distillation step (slow one)", "### The distillation step (GPU)"]
+    assert [line for line in page.splitlines() if "distillation step" in line] == headings
+    assert "jax 0.10.2.\n\nOf before the mends.\n\n| what |" in page
     assert "| ours (so many) | 1.20 × | 0.50 to 2.00 | ≥ 1 | yes |" in page
     assert "| ours (so many) | 0.90 × | 0.50 to 2.00 | ≥ 1 | **no** |" in page
     kept = json.loads((tmp_path / "performance.json").read_text())
