@@ -92,19 +92,24 @@ def merge(old: list[dict], new: list[dict]) -> list[dict]:
 
 
 def table(entries: list[dict]) -> str:
-    """Markdown: what was measured where, and a table for each benchmark."""
+    """Markdown: what was measured where, and a table for each benchmark.
+
+    An entry may have a `note`, a sentence that was written beside its results.
+    """
     lines = []
     for entry in entries:
         machine = entry["machine"]
         versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items())
+        computer = machine["accelerator"] or machine["processor"]
         lines += [
-            f"### {TITLES[entry['benchmark']]}",
+            f"### {TITLES[entry['benchmark']]} ({computer})",
             "",
             f"`python -m benchmarks.{entry['benchmark']}` in {entry['seconds']} s on "
-            f"{machine['accelerator'] or machine['processor']}, {machine['cores']} cores, "
+            f"{computer}, {machine['cores']} cores, "
             f"{machine['memory_gb']} GB; {machine['date']}, commit {machine['commit']}; "
             f"{machine['system']}, {versions}.",
             "",
+            *([entry["note"], ""] if "note" in entry else []),
             "| what | median | quartiles | target | reached |",
             "| --- | ---: | --- | --- | --- |",
             *map(_row, entry["results"]),

@@ -1,6 +1,7 @@
 """What it costs to hold distillation terms at a share of the cross-entropy's gradient.
 
-    python -m benchmarks.balance [--methods=dkd,mgcam] [--clips=8] [--segments=4] [--resolution=96]
+    python -m benchmarks.balance [--methods at dkd,mgcam] [--clips=8] [--segments=4]
+                                [--resolution=96]
 
 The training step without shares, with them, and with the gradients taken apart, in turns; from
 their ratios the mean cost of a step, as the gradients are taken apart in one of many. Ratios are of
@@ -81,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "--methods",
         type=lambda text: tuple(text.split(",")),
         nargs="+",
-        default=[("at",), ("dkd", "mgcam")],
+        default=[("at",), ("dkd", "mgcam"), ("fitnet",)],
         help="with commas between those of a run",
     )
     made.add_argument("--clips", type=int, default=8)

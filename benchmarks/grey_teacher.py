@@ -2,8 +2,10 @@
 
     python -m benchmarks.grey_teacher --runs=runs/demo
 
-What only colour tells cannot be learnt from infrared. RUNS holds the finished runs `teacher` and,
-for the comparison by class, `baseline`. Not part of `python -m benchmarks`: it measures a run.
+What only colour tells cannot be learnt from infrared: a teacher to learn from stays within 15
+points of itself in grey, and leads infrared only in every class. RUNS holds the finished runs
+`teacher` and, for the comparison by class, `baseline`. Not part of `python -m benchmarks`: it
+measures a run.
 """
 
 import argparse
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from benchmarks._measure import Result, show
 from jax_irkd.data import loading
 from jax_irkd.errors import UserError
 from jax_irkd.runs.network import load_network
@@ -56,19 +59,34 @@ def measure(runs: Path) -> list[tuple[str, np.ndarray]]:
     return [("", np.array([*names, "mean of the classes"])), *shown]
 
 
+def limits(columns: list[tuple[str, np.ndarray]]) -> list[Result]:
+    """What grey takes from the teacher, and by how much it leads infrared only where least."""
+    found = dict(columns)
+    names, teacher = found.pop(""), found["teacher"]
+    lost = 100 * (teacher - found["in grey"])[-1]
+    made = [Result("what the teacher loses in grey", lost, "points", "≤ 15")]
+    if "infrared" in found:
+        lead = 100 * (teacher - found["infrared"])[:-1]
+        title, worst = "its least lead over infrared only in a class", lead.argmin()
+        made.append(Result(title, lead[worst], "points", "≥ 0", note=names[worst]))
+    return made
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.grey_teacher", description="Does the teacher read colour?"
     )
     parser.add_argument("--runs", required=True, type=Path, help="holds the run `teacher`")
     try:
-        (_, names), *columns = measure(parser.parse_args(arguments).runs)
+        made = measure(parser.parse_args(arguments).runs)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    (_, names), *columns = made
     print(" " * 36 + "".join(f"{title:>10}" for title, _ in columns))
     for row, name in enumerate(names):
         print(f"{name[:35]:36}" + "".join(f"{100 * values[row]:9.1f}%" for _, values in columns))
+    show(limits(made))
     return 0
 
 

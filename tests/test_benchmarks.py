@@ -13,9 +13,19 @@ import numpy as np
 import pytest
 
 import benchmarks.__main__ as everything
-from benchmarks import _distillation, _measure, _roofline, background, devices, grey_teacher, growth
+from benchmarks import (
+    _distillation,
+    _measure,
+    _roofline,
+    background,
+    balance,
+    devices,
+    grey_teacher,
+    growth,
+)
 from benchmarks._measure import Result, Timing
 from benchmarks.training import epochs_of
+from jax_irkd import config
 from jax_irkd.config import paper_setup
 from jax_irkd.data import loading
 from jax_irkd.detection.rows import Row
@@ -181,10 +191,14 @@ def test_the_page_keeps_its_text_and_gets_the_new_table(tmp_path):
     marks = f"{everything.BEGIN}\nold\n{everything.END}"
     (tmp_path / "performance.md").write_text(f"# Speed\n\nbefore\n\n{marks}\n\nafter\n")
     everything.write(tmp_path, [_result("seeds", 0.9), _result("step", 0.8)])
-    everything.write(tmp_path, [_result("step", 1.2), _result("step", 3.0, "GPU")])
+    noted = _result("step", 3.0, "GPU") | {"note": "Of before the mends."}
+    everything.write(tmp_path, [_result("step", 1.2), noted])
     page = (tmp_path / "performance.md").read_text()
     assert page.startswith("# Speed\n\nbefore\n") and page.endswith("\nafter\n")
     assert "old" not in page and page.index("distillation step") < page.index("Several students")
+    headings = ["### The distillation step (slow one)", "### The distillation step (GPU)"]
+    assert [line for line in page.splitlines() if "distillation step" in line] == headings
+    assert "jax 0.10.2.\n\nOf before the mends.\n\n| what |" in page
     assert "| ours (so many) | 1.20 × | 0.50 to 2.00 | ≥ 1 | yes |" in page
     assert "| ours (so many) | 0.90 × | 0.50 to 2.00 | ≥ 1 | **no** |" in page
     kept = json.loads((tmp_path / "performance.json").read_text())
@@ -259,6 +273,11 @@ def test_what_was_measured_is_kept_when_the_time_is_up(tmp_path, monkeypatch, ca
     assert "unknown ['updates']; choose from ['losses', 'update']" in capsys.readouterr().err
 
 
+def test_what_a_share_costs_is_measured_for_what_is_recommended():
+    default = balance.parser().parse_args([]).methods
+    assert {config.METHODS[name] for name in ("best", "ours")} <= set(default)
+
+
 def test_a_grey_reader_shows_the_luma():
     colour = np.zeros((8, 8, 3), np.uint8)
     colour[:, :4] = 200, 40, 90  # 0.299 * 200 + 0.587 * 40 + 0.114 * 90 = 93.54
@@ -274,6 +293,22 @@ def test_shares_by_class_by_hand():
     scores = Scores(np.arange(4), np.array([0, 0, 1, 1]), logits)
     np.testing.assert_array_equal(grey_teacher.by_class(scores, 2), [0.5, 0.5])
     assert grey_teacher.main(["--runs=nowhere"]) == 2
+
+
+def test_the_limits_of_a_teacher_that_reads_colour(monkeypatch, capsys):
+    names = ("", np.array(["wave", "clap", "mean of the classes"]))
+    colour = ("teacher", np.array([0.95, 0.75, 0.85]))
+    grey = ("in grey", np.array([0.9, 0.52, 0.71]))
+    infrared = ("infrared", np.array([0.6, 0.8, 0.7]))
+    columns = [names, colour, grey, infrared]
+    monkeypatch.setattr(grey_teacher, "measure", lambda runs: columns)
+    assert grey_teacher.main(["--runs=made_up"]) == 0
+    lost, least = capsys.readouterr().out.splitlines()[-2:]
+    assert lost.split()[-5:] == ["points", "target", "≤", "15:", "met"]
+    assert least.split()[-8:] == ["-5.00", "points", "target", "≥", "0:", "NOT", "met", "(clap)"]
+    assert [row.met for row in grey_teacher.limits(columns[:3])] == [True]
+    grey[1][-1] = 0.69
+    assert [row.met for row in grey_teacher.limits(columns)] == [False, False]
 
 
 @pytest.mark.parametrize("clips", [8, 32, 128])  # of 80; what an epoch leaves over counts for none
