@@ -95,9 +95,7 @@ def local() -> list[jax.Device]:
         try:
             return jax.local_devices()
         except (RuntimeError, AssertionError) as error:  # JAX asserts that a search finds one
-            said = (gpus.said() or one_line(error))[
-                :200
-            ]  # why a plugin failed, or that none is left
+            said = gpus.said() or one_line(error)[:200]  # why a plugin failed, or that none is left
             raise UserError(f"JAX finds no device ({said}); {NO_DEVICE}") from error
 
 

@@ -19,6 +19,7 @@ from jax_irkd.studies import planning
 from tests.helpers import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES += [ROOT / "docs" / "results" / "index.md"]
 PAGES += [ROOT / "docker" / "README.md", *sorted(ROOT.glob("examples/*.py"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 OURS = re.compile(r"`((?:python -m (?:jax_irkd|benchmarks)|jax-irkd|make)\b[^`]*)`")
