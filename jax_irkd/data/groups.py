@@ -13,15 +13,16 @@ _GROUPS = {
     "recordings": re.compile(r"(?P<group>\d{4})-[LMR]\b"),
     "named subjects": re.compile(r"(?:.*/)?(?P<group>[^/]+?)__"),
 }
-# What several cameras filmed at once: the id without the camera.
-_CAMERAS = re.compile(r"(?<=^S\d{3})C\d{3}(?=P\d{3}R\d{3}A\d{3}$)|(?<=^\d{4})-[LMR](?=-\d+$)")
+# What is left out of an id for what several cameras filmed at once.
+_CAMERAS = re.compile(r"(?<=^S\d{3})C\d{3}(?=P\d{3}R\d{3}A\d{3}$)|(?<=^\d{4})-[LMR]-\d+$")
 
 
 def performances_of(clip_ids: Sequence[str]) -> Int[np.ndarray, " n"]:
     """A number for what each clip shows: the same for clips of one performance.
 
-    NTU RGB+D and PKU-MMD film every performance with three cameras at once, so that these clips are
-    right or wrong together. Clips of other names are a performance each.
+    NTU RGB+D films every performance with three cameras at once, so that these clips are right or
+    wrong together. Of PKU-MMD a recording is one, some twenty actions in a row: its three views do
+    not always number them alike. Clips of other names are a performance each.
     """
     names = [_CAMERAS.sub("", str(clip)) for clip in clip_ids]
     return np.unique(names, return_inverse=True)[1].reshape(-1)

@@ -12,10 +12,10 @@ def test_clips_of_cameras_side_by_side_are_one_performance():
         "S001C001P003R001A011",
         "0002-L-003",
         "0002-R-003",
-        "0002-R-004",
+        "0002-R-004",  # some action of the same recording
         "0003-R-003",
     ]
-    names = ["a", "a", "b", "c", "d", "e", "e", "f", "g"]
+    names = ["a", "a", "b", "c", "d", "e", "e", "e", "f"]
     numbers = performances_of(clips).tolist()
     assert len(set(numbers)) == len(set(names)) == len(set(zip(names, numbers)))
 
