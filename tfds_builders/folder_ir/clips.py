@@ -11,8 +11,14 @@ from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders._shared.cache import EncodingResult, EncodingTask
 from jax_irkd.tfds_builders._shared.crops import require_crops
 from jax_irkd.tfds_builders._shared.options import BuildOptions
-from jax_irkd.tfds_builders._shared.pairs import FRAMES, encode_alone, encode_pair, unpaired
-from jax_irkd.video.archives import ARCHIVE_SUFFIX, Found, Source, name_of
+from jax_irkd.tfds_builders._shared.pairs import (
+    FRAMES,
+    encode_alone,
+    encode_pair,
+    same_content,
+    unpaired,
+)
+from jax_irkd.video.archives import ARCHIVE_SUFFIX, Found, Source, archive_of, name_of
 from jax_irkd.video.finding import Skip, duplicate, film_name, find
 from jax_irkd.video.formats import composed
 
@@ -56,10 +62,16 @@ class Place(NamedTuple):
 
 
 class FolderScan(NamedTuple):
-    """What lies in a folder: files by clip key and modality, and what is odd about it."""
+    """What lies in a folder: files by clip key and modality, and what is odd about it.
+
+    `recordings` has the names of the modality folders that lie in one folder, by that folder;
+    `clashes` are films of one modality that claim one clip and differ.
+    """
 
     clips: dict[str, dict[str, Found]]
     places: dict[str, Place]
+    recordings: dict[str, set[str]]
+    clashes: list[tuple[str, Found, Found]]
     notes: list[Skip]
     skipped: list[Skip]
     unreadable: list[Skip]
@@ -108,7 +120,8 @@ def scan(folder: Path) -> FolderScan:
     """Joins the videos under `folder`, unpacked or zipped, by split, class and name."""
     found = find(folder)
     others = [_inner_path(one.source, folder) for one in found.others]
-    result = FolderScan({}, {}, [], list(found.skipped), found.unreadable, others)
+    skipped = list(found.skipped)
+    result = FolderScan({}, {}, {}, [], [], skipped, found.unreadable, others)
     for film in found.films:
         path = _inner_path(film.source, folder)
         place = parse(path, film_name(film.source))
@@ -116,12 +129,35 @@ def scan(folder: Path) -> FolderScan:
             result.other_files.append(path)
             result.skipped.append(Skip(path, MISPLACED, f"expected {LAYOUT}"))
             continue
+        recording, kind = _recording(path)
+        result.recordings.setdefault(recording, set()).add(kind)
         pair = result.clips.setdefault(place.key, {})
         result.places[place.key] = place
         known = pair.setdefault(place.modality, film)
-        if known is not film:
+        if known is film:
+            continue
+        if _is_copy(known, film, folder):
             result.notes.append(duplicate(f"{place.key} {place.modality}", known, film))
+        else:
+            result.clashes.append((place.key, known, film))
     return result
+
+
+def _recording(path: str) -> tuple[str, str]:
+    """The folder in which a film's modality folder lies, and that folder's name in lower case."""
+    *above, kind, _, _ = path.split("/")
+    return "/".join(above), kind.lower()
+
+
+def _is_copy(used: Found, other: Found, folder: Path) -> bool:
+    """Whether `other` has the same bytes, or is what `used` was unpacked from."""
+    places = {_inner_path(one.source, folder) for one in (used, other)}
+    if archive_of(other.source) and not archive_of(used.source) and len(places) == 1:
+        return True
+    try:
+        return used.size == other.size and same_content(used.source, other.source)
+    except (OSError, ValueError):  # nobody knows what it holds
+        return False
 
 
 def _inner_path(source: Source, folder: Path) -> str:
@@ -131,7 +167,8 @@ def _inner_path(source: Source, folder: Path) -> str:
 
 
 def refuse_wrong_folder(folder: Path, found: FolderScan, unpaired: bool = False) -> None:
-    """Raises UserError when `folder` holds no clips, no pairs among both kinds, or half a split.
+    """Raises UserError when `folder` holds no clips, no pairs among both kinds, or half a split,
+    and where different recordings have one name.
 
     Clips of one modality alone are taken where nothing lies beside them that may be the other.
     """
@@ -141,6 +178,7 @@ def refuse_wrong_folder(folder: Path, found: FolderScan, unpaired: bool = False)
         seen = f"{len(found.other_files)} files, {videos} of them videos"
         first = f" (first: {found.other_files[0]})" if found.other_files else ""
         raise UserError(f"no clips in {folder}: expected {LAYOUT}; found {seen}{first}")
+    _refuse_shared_names(folder, found)
     for kind in FRAMES:
         if not counts[kind] and not found.only:
             raise UserError(
@@ -166,6 +204,33 @@ def refuse_wrong_folder(folder: Path, found: FolderScan, unpaired: bool = False)
         raise UserError(
             f"all clips in {folder} lie below {given.pop()}/; add the other folder, or move rgb/ "
             "and infrared/ up to let a share be chosen for testing"
+        )
+
+
+def _refuse_shared_names(folder: Path, found: FolderScan) -> None:
+    """Raises UserError where the films of a clip would be those of different recordings.
+
+    A clip is known by class and name. Different files of one name are different recordings, and so
+    are the films of a pair that lie in two folders which hold both modalities each.
+    """
+
+    def apart(pair: dict[str, Found]) -> bool:
+        above = {_recording(_inner_path(film.source, folder))[0] for film in pair.values()}
+        return len(above) > 1 and all(len(found.recordings[one]) > 1 for one in above)
+
+    shared = [
+        *found.clashes,
+        *((key, *pair.values()) for key, pair in found.pairs.items() if apart(pair)),
+    ]
+    if shared:
+        key, first, second = shared[0]
+        count = len({key for key, *_ in shared})
+        also = f" ({count} clips are so)" if count > 1 else ""
+        raise UserError(
+            f"{name_of(first.source)} and {name_of(second.source)} are different recordings with "
+            f"one name, {key}{also}: class and name say which films belong together, so rename "
+            "one recording's films in both modalities, as SESSION_NAME, or move it out of "
+            f"{folder}"
         )
 
 
