@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jax_irkd.errors import UserError
-from jax_irkd.tfds_builders.folder_ir import clips
+from jax_irkd.tfds_builders.folder_ir import clips, refusals
 
 KINDS = ("rgb", "infrared")
 
@@ -29,7 +29,7 @@ def sessions(root: Path) -> None:
 def kept(root: Path) -> list[list[str]]:
     """Where the films of every pair lie, below `root`."""
     found = clips.scan(root)
-    clips.refuse_wrong_folder(root, found)
+    refusals.refuse_wrong_folder(root, found)
     return [
         [Path(film.source).relative_to(root).as_posix() for film in pair.values()]
         for pair in found.pairs.values()
@@ -73,3 +73,19 @@ def test_copies_are_used_once(tmp_path):
         shutil.copytree(tmp_path / kind, tmp_path / "saved" / kind)
     assert len(kept(tmp_path)) == 1
     assert [note.reason for note in clips.scan(tmp_path).notes] == ["duplicate file"] * 2
+
+
+@pytest.mark.parametrize(
+    "second", ["thermal/wave/2.avi", "Thermal/wave/1.avi", "s2/thermal/a/1.avi"]
+)
+def test_infrared_of_two_cameras_is_no_data_set(tmp_path, second):
+    write(tmp_path, "rgb/wave/1.avi", "rgb/wave/2.avi", "nir/wave/1.avi", second)
+    with pytest.raises(UserError, match=r"called nir, thermal, and .* move all folders but one"):
+        kept(tmp_path)
+
+
+def test_one_camera_s_folder_may_be_written_in_any_case(tmp_path):
+    write(
+        tmp_path, "s1/rgb/wave/1.avi", "s1/IR/wave/1.avi", "s2/RGB/wave/2.avi", "s2/ir/wave/2.avi"
+    )
+    assert len(kept(tmp_path)) == 2

@@ -119,17 +119,17 @@ def parse(path: str, name: str) -> Place | None:
 def scan(folder: Path) -> FolderScan:
     """Joins the videos under `folder`, unpacked or zipped, by split, class and name."""
     found = find(folder)
-    others = [_inner_path(one.source, folder) for one in found.others]
+    others = [inner_path(one.source, folder) for one in found.others]
     skipped = list(found.skipped)
     result = FolderScan({}, {}, {}, [], [], skipped, found.unreadable, others)
     for film in found.films:
-        path = _inner_path(film.source, folder)
+        path = inner_path(film.source, folder)
         place = parse(path, film_name(film.source))
         if place is None:
             result.other_files.append(path)
             result.skipped.append(Skip(path, MISPLACED, f"expected {LAYOUT}"))
             continue
-        recording, kind = _recording(path)
+        recording, kind = recording_of(path)
         result.recordings.setdefault(recording, set()).add(kind)
         pair = result.clips.setdefault(place.key, {})
         result.places[place.key] = place
@@ -143,7 +143,7 @@ def scan(folder: Path) -> FolderScan:
     return result
 
 
-def _recording(path: str) -> tuple[str, str]:
+def recording_of(path: str) -> tuple[str, str]:
     """The folder in which a film's modality folder lies, and that folder's name in lower case."""
     *above, kind, _, _ = path.split("/")
     return "/".join(above), kind.lower()
@@ -151,7 +151,7 @@ def _recording(path: str) -> tuple[str, str]:
 
 def _is_copy(used: Found, other: Found, folder: Path) -> bool:
     """Whether `other` has the same bytes, or is what `used` was unpacked from."""
-    places = {_inner_path(one.source, folder) for one in (used, other)}
+    places = {inner_path(one.source, folder) for one in (used, other)}
     if archive_of(other.source) and not archive_of(used.source) and len(places) == 1:
         return True
     try:
@@ -160,78 +160,10 @@ def _is_copy(used: Found, other: Found, folder: Path) -> bool:
         return False
 
 
-def _inner_path(source: Source, folder: Path) -> str:
+def inner_path(source: Source, folder: Path) -> str:
     """The path below `folder`; an archive counts as a folder of its own name."""
     path = Path(os.path.relpath(name_of(source), folder)).as_posix()
     return path.replace(f"{ARCHIVE_SUFFIX}/", "/")
-
-
-def refuse_wrong_folder(folder: Path, found: FolderScan, unpaired: bool = False) -> None:
-    """Raises UserError when `folder` holds no clips, no pairs among both kinds, or half a split,
-    and where different recordings have one name.
-
-    Clips of one modality alone are taken where nothing lies beside them that may be the other.
-    """
-    counts = collections.Counter(kind for pair in found.clips.values() for kind in pair)
-    if not found.clips:
-        videos = sum(skip.reason == MISPLACED for skip in found.skipped)
-        seen = f"{len(found.other_files)} files, {videos} of them videos"
-        first = f" (first: {found.other_files[0]})" if found.other_files else ""
-        raise UserError(f"no clips in {folder}: expected {LAYOUT}; found {seen}{first}")
-    _refuse_shared_names(folder, found)
-    for kind in FRAMES:
-        if not counts[kind] and not found.only:
-            raise UserError(
-                f"no {kind} clips in {folder}, only {sum(counts.values())} of the other modality: "
-                "distillation needs both, filmed at the same time, and "
-                f"{len(found.skipped)} videos lie in other places; expected {LAYOUT}"
-            )
-    if not found.pairs and not found.only:
-        first = {
-            kind: next(k for k, pair in found.clips.items() if kind in pair) for kind in FRAMES
-        }
-        raise UserError(
-            f"no pairs in {folder}: an RGB and an infrared file belong together when class and "
-            f"name agree, but they are called, for example, {first['rgb']} and {first['infrared']}"
-        )
-    given = {found.places[key].split for key in found.kept(unpaired)}
-    if "" in given and len(given) > 1:
-        raise UserError(
-            f"{folder} has clips below train/ or test/ and clips outside of both; move all of them "
-            "below train/ and test/, or none"
-        )
-    if given in ({"train"}, {"test"}):
-        raise UserError(
-            f"all clips in {folder} lie below {given.pop()}/; add the other folder, or move rgb/ "
-            "and infrared/ up to let a share be chosen for testing"
-        )
-
-
-def _refuse_shared_names(folder: Path, found: FolderScan) -> None:
-    """Raises UserError where the films of a clip would be those of different recordings.
-
-    A clip is known by class and name. Different files of one name are different recordings, and so
-    are the films of a pair that lie in two folders which hold both modalities each.
-    """
-
-    def apart(pair: dict[str, Found]) -> bool:
-        above = {_recording(_inner_path(film.source, folder))[0] for film in pair.values()}
-        return len(above) > 1 and all(len(found.recordings[one]) > 1 for one in above)
-
-    shared = [
-        *found.clashes,
-        *((key, *pair.values()) for key, pair in found.pairs.items() if apart(pair)),
-    ]
-    if shared:
-        key, first, second = shared[0]
-        count = len({key for key, *_ in shared})
-        also = f" ({count} clips are so)" if count > 1 else ""
-        raise UserError(
-            f"{name_of(first.source)} and {name_of(second.source)} are different recordings with "
-            f"one name, {key}{also}: class and name say which films belong together, so rename "
-            "one recording's films in both modalities, as SESSION_NAME, or move it out of "
-            f"{folder}"
-        )
 
 
 def splits_of(found: FolderScan) -> dict[str, str]:

@@ -11,13 +11,13 @@ from jax_irkd.tfds_builders._shared.inventory import (
     read_headers,
 )
 from jax_irkd.tfds_builders._shared.options import BuildOptions
-from jax_irkd.tfds_builders.folder_ir import clips
+from jax_irkd.tfds_builders.folder_ir import clips, refusals
 
 
 def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
     """Clips by class, modality and split, what is missing or odd, and an estimate."""
     found = clips.scan(folder)
-    clips.refuse_wrong_folder(folder, found, options.unpaired)
+    refusals.refuse_wrong_folder(folder, found, options.unpaired)
     tasks, unpaired, thin = clips.tasks_of(found, options)
     problems, decoded, stored = found.notes + found.skipped + unpaired + thin, {}, {}
     problems += found.unreadable
