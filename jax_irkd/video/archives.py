@@ -134,7 +134,8 @@ def find_files(root: str | os.PathLike) -> tuple[list[Found], list[Broken]]:
                     found.append(Found(str(path), status.st_size, stamp))
             except OSError as error:  # A link whose target is gone, a bad sector.
                 packed = path.suffix.lower() == ARCHIVE_SUFFIX
-                broken.append(Broken(str(path), words(error), packed, packed))
+                folder_gone = path.is_symlink() and not path.suffix
+                broken.append(Broken(str(path), words(error), packed or folder_gone, packed))
             except DAMAGED_ZIP as error:
                 why = f"is not a readable zip archive ({words(error)})"
                 broken.append(Broken(str(path), why, container=True, archive=True))

@@ -6,11 +6,14 @@ This is how thermal cameras deliver, with 8 or 16 bits a pixel, or temperatures 
 import collections
 import contextlib
 import hashlib
+import itertools
 import os
 import re
+import statistics
 import struct
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -109,6 +112,54 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
+class Sequence(NamedTuple):
+    """What pictures of one film share: folder, what precedes the number, and suffix."""
+
+    folder: str
+    prefix: str
+    suffix: str
+
+    @property
+    def title(self) -> str:
+        """What the film is called: `a/walk`, or the folder where names are numbers only."""
+        return f"{self.folder}/{self.prefix}" if self.prefix else self.folder
+
+
+class Still(NamedTuple):
+    """A picture of a film: its sequence and its number there."""
+
+    sequence: Sequence
+    number: int
+
+
+def still_of(name: str) -> Still | None:
+    """The picture of this path; None for what has no number, or is no picture."""
+    folder, _, base = name.rpartition("/")
+    stem, suffix = stem_and_suffix(base)
+    match = NUMBERED.match(stem) if is_still(base) else None
+    return Still(Sequence(folder, match[1], suffix), int(match[2])) if match else None
+
+
+def gap(source: Source) -> str:
+    """What is missing between the numbers of a sequence, in words; empty when nothing is.
+
+    Numbers may begin anywhere, grow by any step, and be times: missing is what would lie in between
+    where a step is twice the usual one or more.
+    """
+    if not isinstance(source, Stills):
+        return ""
+    pictures = [still_of(name_of(part)) for part in source.files]
+    numbers = [picture.number for picture in pictures if picture]
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    usual = statistics.median_low([step for step in steps if step > 0] or [1])
+    lost = [max(step // usual - 1, 0) for step in steps]
+    if not any(lost):
+        return ""
+    first = base_name(source.files[next(i for i, count in enumerate(lost) if count)])
+    total = sum(lost) + len(numbers)
+    return f"lacks {sum(lost)} of {total} pictures by their numbers, the first behind {first}"
+
+
 def gather(files: Iterable[Found]) -> tuple[list[Found], list[Found]]:
     """Files as films: numbered pictures of one folder become one film, in order of their numbers.
 
@@ -119,32 +170,28 @@ def gather(files: Iterable[Found]) -> tuple[list[Found], list[Found]]:
     films, single = [], []
     groups = collections.defaultdict(list)
     for found in files:
-        name = base_name(found.source)
-        stem, suffix = stem_and_suffix(name)
-        match = NUMBERED.match(stem) if is_still(name) else None
-        if match:
-            folder = name_of(found.source).rpartition("/")[0]
-            groups[folder, match[1], suffix].append((int(match[2]), found))
-        elif is_still(name) and suffix not in PAGES:
+        name = name_of(found.source)
+        if still := still_of(name):
+            groups[still.sequence].append((still.number, found))
+        elif is_still(name) and stem_and_suffix(base_name(found.source))[1] not in PAGES:
             single.append(found)
         else:
             films.append(found)
-    for (folder, prefix, suffix), members in groups.items():
+    for sequence, members in groups.items():
         if len(members) == 1:
-            (films if suffix in PAGES else single).append(members[0][1])
+            (films if sequence.suffix in PAGES else single).append(members[0][1])
             continue
         members = [found for _, found in sorted(members, key=lambda item: item[0])]
-        if suffix in PAGES and _pages(members[0].source) > 1:
+        if sequence.suffix in PAGES and _pages(members[0].source) > 1:
             films += members
             continue
-        name = f"{folder}/{prefix}" if prefix else folder
         stamp = hashlib.sha256(" ".join(found.stamp for found in members).encode()).hexdigest()
-        source = Stills(name, tuple(found.source for found in members))
+        source = Stills(sequence.title, tuple(found.source for found in members))
         films.append(Found(source, sum(found.size for found in members), stamp[:16]))
-    return sorted(films, key=_place), single
+    return sorted(films, key=_order), single
 
 
-def _place(found: Found) -> tuple[bool, str]:
+def _order(found: Found) -> tuple[bool, str]:
     return archive_of(found.source) is not None, name_of(found.source)
 
 
