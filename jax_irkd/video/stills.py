@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from jax_irkd.video.archives import (
+    DAMAGED_ZIP,
     Found,
     Source,
     Stills,
@@ -30,8 +31,9 @@ from jax_irkd.video.archives import (
 from jax_irkd.video.formats import PAGES, is_still, stem_and_suffix
 
 NUMBERED = re.compile(r"^(.*?)[-_. ]*(\d+)$")
-# What Pillow raises for a damaged picture, apart from OSError.
+# What Pillow raises for a damaged picture, in an archive too, apart from OSError.
 DAMAGED = (
+    *DAMAGED_ZIP,
     *(ValueError, SyntaxError, struct.error, EOFError, Image.DecompressionBombError, KeyError),
     *(TypeError, IndexError, OverflowError, AttributeError, ZeroDivisionError, MemoryError),
 )
@@ -46,7 +48,7 @@ def count(source: Source) -> int:
     """The number of pictures. Raises OSError or ValueError for what is no TIFF."""
     if isinstance(source, Stills):
         return len(source.files)
-    with _opened(source) as image, _named("the list of its pages"):
+    with _opened(source, whole=False) as image, _named("the list of its pages"):
         return getattr(image, "n_frames", 1)
 
 
@@ -78,8 +80,8 @@ def is_deep_colour(source: Source) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(source: Source) -> Iterator[Image.Image]:
-    with open_source(source) as file, warnings.catch_warnings():
+def _opened(source: Source, *, whole: bool = True) -> Iterator[Image.Image]:
+    with open_source(source, whole=whole) as file, warnings.catch_warnings():
         # About metadata, which are of no interest; pixels that are not there raise an error.
         warnings.simplefilter("ignore", UserWarning)
         try:
@@ -164,8 +166,9 @@ def gather(files: Iterable[Found]) -> tuple[list[Found], list[Found]]:
     """Files as films: numbered pictures of one folder become one film, in order of their numbers.
 
     `a/walk_0001.png`, `a/walk_0002.png` are the film `a/walk`; pictures that are nothing but
-    numbers are the film of their folder's name. A TIFF that stands alone may hold pages and stays.
-    Also returns the pictures that belong to no film.
+    numbers are the film of their folder's name. A TIFF that stands alone may hold pages and stays,
+    and so do all that are numbered alike where one of them has pages. Also returns the pictures
+    that belong to no film.
     """
     films, single = [], []
     groups = collections.defaultdict(list)
@@ -182,7 +185,7 @@ def gather(files: Iterable[Found]) -> tuple[list[Found], list[Found]]:
             (films if sequence.suffix in PAGES else single).append(members[0][1])
             continue
         members = [found for _, found in sorted(members, key=lambda item: item[0])]
-        if sequence.suffix in PAGES and _pages(members[0].source) > 1:
+        if sequence.suffix in PAGES and any(_pages(found.source) > 1 for found in members):
             films += members
             continue
         stamp = hashlib.sha256(" ".join(found.stamp for found in members).encode()).hexdigest()

@@ -1,6 +1,7 @@
 """Pictures for films: what is missing, damaged, turned or a film of its own is never closed up."""
 
 import os
+import zipfile
 
 import pytest
 
@@ -10,6 +11,8 @@ from jax_irkd.tfds_builders._shared import inventory, pairs
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.video import stills
 from jax_irkd.video.archives import Stills
+from jax_irkd.video.decoding import Film
+from jax_irkd.video.faults import VideoError
 from jax_irkd.video.finding import film_name, find
 from tests.deployment.test_predict import Reader
 from tests.helpers import made_films as films
@@ -90,3 +93,42 @@ def test_pictures_nearly_as_many_as_the_video_s_frames_are_no_remark(tmp_path, c
     infrared, rgb = find(tmp_path).films
     done = pairs.encode_pair("a", {}, rgb.source, infrared.source, BuildOptions(), "1")
     assert len(done.records) == 1 and done.notes == []
+
+
+@pytest.mark.parametrize("place", [1, 3, 5])
+@pytest.mark.parametrize("how", ["one page", "damaged", "empty"])
+def test_tiffs_of_pages_stay_films_of_their_own(tmp_path, place, how):
+    for number in range(1, 6):
+        films.write_pages(tmp_path / f"anna_{number}.tif", 4)
+    odd = tmp_path / f"anna_{place}.tif"
+    films.write_pages(odd, 1)
+    if how != "one page":
+        odd.write_bytes(odd.read_bytes()[:20] if how == "damaged" else b"")
+    found = find(tmp_path).films
+    assert [film_name(film.source) for film in found] == [f"anna_{n}" for n in range(1, 6)]
+
+
+def test_a_damaged_tiff_among_single_pages_spoils_its_sequence(tmp_path):
+    films.write_stills(tmp_path / "wave", 5, ".tif")
+    (tmp_path / "wave" / "8.tif").write_bytes(b"II*")
+    (film,) = find(tmp_path).films
+    with pytest.raises(VideoError, match=r"wave: .*8\.tif"):
+        list(Film(film.source).shots())
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_damaged_tiffs_of_an_archive_are_found_and_refused(tmp_path, method):
+    films.write_pages(tmp_path / "anna_1.tif", 4)
+    content = (tmp_path / "anna_1.tif").read_bytes()
+    (tmp_path / "anna_1.tif").unlink()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        for number in (1, 2):
+            archive.writestr(f"anna_{number}.tif", content)
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    start = data.index(b"anna_1.tif") + 10
+    data[start : start + 40] = b"\xff" * 40
+    (tmp_path / "a.zip").write_bytes(data)
+    first, second = find(tmp_path).films
+    assert len(list(Film(second.source).shots())) == 4
+    with pytest.raises(VideoError, match=r"a\.zip/anna_1\.tif: "):
+        list(Film(first.source).shots())
