@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jax_irkd.video.archives import (
     DAMAGED_ZIP,
@@ -102,6 +102,8 @@ def _named(part: str) -> Iterator[None]:
 
 def _pixels(image: Image.Image) -> np.ndarray:
     image.load()
+    with contextlib.suppress(*DAMAGED):  # metadata that cannot be read turn nothing
+        image = ImageOps.exif_transpose(image)
     if image.mode in ("1", "L", "LA", "La"):
         return np.asarray(image.convert("L"))
     if image.mode.startswith("I") or image.mode == "F":

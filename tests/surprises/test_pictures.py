@@ -3,7 +3,9 @@
 import os
 import zipfile
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jax_irkd.data.synthetic.raw_ntu import write_video
 from jax_irkd.deployment import prediction
@@ -132,3 +134,42 @@ def test_damaged_tiffs_of_an_archive_are_found_and_refused(tmp_path, method):
     assert len(list(Film(second.source).shots())) == 4
     with pytest.raises(VideoError, match=r"a\.zip/anna_1\.tif: "):
         list(Film(first.source).shots())
+
+
+# What EXIF's orientations make of a picture, by NumPy.
+TURNS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].T,
+    8: lambda a: np.rot90(a),
+}
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_pictures_are_turned_as_their_header_wants(tmp_path, suffix, orientation):
+    grey = np.repeat(np.repeat(np.uint8([[0, 80, 160], [200, 120, 40]]), 16, 0), 16, 1)
+    header = Image.Exif()
+    header[0x0112] = orientation
+    for number in range(2):
+        Image.fromarray(grey).save(tmp_path / f"{number}.{suffix}", exif=header)
+    (film,) = find(tmp_path).films
+    opened = Film(film.source)
+    facts = opened.facts()
+    for shot in opened.shots():
+        upright = TURNS[orientation](grey)
+        image = shot.image()
+        image = image if image.ndim == 2 else image[..., 0]
+        assert image.shape == upright.shape == (facts.height, facts.width)
+        np.testing.assert_allclose(image.astype(int), upright, atol=12)  # JPEG, WebP
+
+
+def test_metadata_that_cannot_be_read_turn_nothing(tmp_path):
+    for number in range(2):
+        Image.new("L", (32, 16)).save(tmp_path / f"{number}.jpg", exif=b"Exif\0\0nonsense")
+    (film,) = find(tmp_path).films
+    assert [shot.image().shape[:2] for shot in Film(film.source).shots()] == [(16, 32)] * 2
