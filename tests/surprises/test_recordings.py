@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,12 @@ def test_one_camera_s_folder_may_be_written_in_any_case(tmp_path):
         tmp_path, "s1/rgb/wave/1.avi", "s1/IR/wave/1.avi", "s2/RGB/wave/2.avi", "s2/ir/wave/2.avi"
     )
     assert len(kept(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".ZIP", ".Zip"])
+def test_archives_are_folders_whatever_the_case_of_their_suffix(tmp_path, suffix):
+    for kind in ("RGB", "Ir"):
+        with zipfile.ZipFile(tmp_path / f"{kind}{suffix}", "w") as archive:
+            archive.writestr("wave/1.mp4", kind)
+    found = clips.scan(tmp_path)
+    assert list(found.pairs) == ["wave/1"] and not found.skipped

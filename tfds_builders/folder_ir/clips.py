@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -163,7 +164,7 @@ def _is_copy(used: Found, other: Found, folder: Path) -> bool:
 def inner_path(source: Source, folder: Path) -> str:
     """The path below `folder`; an archive counts as a folder of its own name."""
     path = Path(os.path.relpath(name_of(source), folder)).as_posix()
-    return path.replace(f"{ARCHIVE_SUFFIX}/", "/")
+    return re.sub(rf"{re.escape(ARCHIVE_SUFFIX)}/", "/", path, flags=re.IGNORECASE)
 
 
 def splits_of(found: FolderScan) -> dict[str, str]:
