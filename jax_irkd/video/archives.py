@@ -11,7 +11,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,7 +98,7 @@ def find_files(root: str | os.PathLike) -> tuple[list[Found], list[Broken]]:
     returns what cannot be used, with the reason: folders and archives that cannot be opened, names
     that are not UTF-8, pipes and devices.
     """
-    found, broken, seen = [], [], set()
+    found, broken = [], []
     if not _is_text(os.fspath(root)):
         raise UserError(f"{shown(os.fspath(root))} is not UTF-8; rename the folder")
 
@@ -106,12 +106,7 @@ def find_files(root: str | os.PathLike) -> tuple[list[Found], list[Broken]]:
         where = shown(str(error.filename or root))
         broken.append(Broken(where, f"cannot be listed ({words(error)})", container=True))
 
-    for folder, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # Links may form a circle.
-            folders.clear()
-            continue
-        seen.add(real)
+    for folder, folders, files in _walk(root, unreadable):
         for name in [n for n in (*folders, *files) if not _is_text(n)]:
             why, where = "its name is not UTF-8; rename it", shown(os.path.join(folder, name))
             broken.append(Broken(where, why, container=name in folders))
@@ -134,11 +129,32 @@ def find_files(root: str | os.PathLike) -> tuple[list[Found], list[Broken]]:
                     found.append(Found(str(path), status.st_size, stamp))
             except OSError as error:  # A link whose target is gone, a bad sector.
                 packed = path.suffix.lower() == ARCHIVE_SUFFIX
-                broken.append(Broken(str(path), words(error), packed, packed))
+                folder_gone = path.is_symlink() and not path.suffix
+                broken.append(Broken(str(path), words(error), packed or folder_gone, packed))
             except DAMAGED_ZIP as error:
                 why = f"is not a readable zip archive ({words(error)})"
                 broken.append(Broken(str(path), why, container=True, archive=True))
     return sorted(found, key=lambda one: isinstance(one.source, Member)), broken
+
+
+def _walk(
+    root: str | os.PathLike, unreadable: Callable[[OSError], None]
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk`, every folder once, also where links form a circle.
+
+    Links come last, so that a folder is called by its own name where it has one below `root`.
+    """
+    seen, tops = set(), [os.fspath(root)]
+    for top in tops:  # It grows.
+        for folder, folders, files in os.walk(top, onerror=unreadable):
+            real = os.path.realpath(folder)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            yield folder, folders, files
+            paths = [os.path.join(folder, name) for name in folders]
+            tops += filter(os.path.islink, paths)
 
 
 def words(error: BaseException) -> str:

@@ -106,6 +106,8 @@ class Film:
             found.append(f"is {cut}: {self.read} of {total} frames are readable and were used")
         elif self.promised > self.read + HEADER_SLACK:
             found.append(f"promises {self.promised} frames in its header and has {self.read}")
+        if lost := stills.gap(self.source):
+            found.append(lost)
         if self.read and self._is_stills() and stills.is_deep_colour(self.source):
             found.append("has colours of 16 bits, of which eight are kept")
         if self.rotation:

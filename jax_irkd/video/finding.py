@@ -1,10 +1,12 @@
 """What a raw folder holds: films, other files, and what cannot be used, with the reason."""
 
+import collections
 from pathlib import Path
 from typing import NamedTuple
 
 from jax_irkd.video import stills
 from jax_irkd.video.archives import (
+    Broken,
     Found,
     Source,
     Stills,
@@ -13,7 +15,7 @@ from jax_irkd.video.archives import (
     find_files,
     name_of,
 )
-from jax_irkd.video.formats import PAGES, is_video, stem_and_suffix
+from jax_irkd.video.formats import PAGES, is_still, is_video, stem_and_suffix
 
 
 class Skip(NamedTuple):
@@ -54,12 +56,42 @@ def find(folder: Path) -> Finds:
         for one in broken
         if one.container
     ]
-    skipped = [
-        Skip(one.name, "unreadable file", one.why)
-        for one in broken
-        if not one.container and is_video(one.name)
-    ]
+    lost = [one for one in broken if not one.container]
+    films, skipped = _without_torn(films, [one for one in lost if _may_be_film(one.name)])
     return Finds(films, others, skipped, unreadable)
+
+
+def _may_be_film(name: str) -> bool:
+    return is_video(name) or is_still(name)
+
+
+def _without_torn(films: list[Found], broken: list[Broken]) -> tuple[list[Found], list[Skip]]:
+    """The films of which no picture is `broken`, and a remark on each of the others.
+
+    A sequence without some of its pictures would show other moments than its partner.
+    """
+    sequences = {
+        still.sequence: film
+        for film in films
+        if isinstance(film.source, Stills)
+        and (still := stills.still_of(name_of(film.source.files[0])))
+    }
+    lost = collections.defaultdict(list)
+    for one in broken:
+        still = stills.still_of(one.name)
+        whole = still and (still.sequence in sequences or still.sequence.suffix not in PAGES)
+        lost[still.sequence if whole else one.name].append(one)
+    skipped, torn = [], []
+    for key, ones in lost.items():
+        name, why, total = ones[0].name, ones[0].why, len(ones)
+        if film := sequences.get(key):
+            torn.append(film)
+            total += len(film.source.files)
+        if total > 1:
+            first = f"the first is {base_name(name)} ({why})"
+            name, why = key.title, f"{len(ones)} of its {total} pictures cannot be used, {first}"
+        skipped.append(Skip(name, "unreadable file", why))
+    return [film for film in films if film not in torn], skipped
 
 
 def film_name(source: Source) -> str:

@@ -6,16 +6,20 @@ This is how thermal cameras deliver, with 8 or 16 bits a pixel, or temperatures 
 import collections
 import contextlib
 import hashlib
+import itertools
 import os
 import re
+import statistics
 import struct
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jax_irkd.video.archives import (
+    DAMAGED_ZIP,
     Found,
     Source,
     Stills,
@@ -27,8 +31,9 @@ from jax_irkd.video.archives import (
 from jax_irkd.video.formats import PAGES, is_still, stem_and_suffix
 
 NUMBERED = re.compile(r"^(.*?)[-_. ]*(\d+)$")
-# What Pillow raises for a damaged picture, apart from OSError.
+# What Pillow raises for a damaged picture, in an archive too, apart from OSError.
 DAMAGED = (
+    *DAMAGED_ZIP,
     *(ValueError, SyntaxError, struct.error, EOFError, Image.DecompressionBombError, KeyError),
     *(TypeError, IndexError, OverflowError, AttributeError, ZeroDivisionError, MemoryError),
 )
@@ -43,7 +48,7 @@ def count(source: Source) -> int:
     """The number of pictures. Raises OSError or ValueError for what is no TIFF."""
     if isinstance(source, Stills):
         return len(source.files)
-    with _opened(source) as image, _named("the list of its pages"):
+    with _opened(source, whole=False) as image, _named("the list of its pages"):
         return getattr(image, "n_frames", 1)
 
 
@@ -75,8 +80,8 @@ def is_deep_colour(source: Source) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(source: Source) -> Iterator[Image.Image]:
-    with open_source(source) as file, warnings.catch_warnings():
+def _opened(source: Source, *, whole: bool = True) -> Iterator[Image.Image]:
+    with open_source(source, whole=whole) as file, warnings.catch_warnings():
         # About metadata, which are of no interest; pixels that are not there raise an error.
         warnings.simplefilter("ignore", UserWarning)
         try:
@@ -97,6 +102,8 @@ def _named(part: str) -> Iterator[None]:
 
 def _pixels(image: Image.Image) -> np.ndarray:
     image.load()
+    with contextlib.suppress(*DAMAGED):  # metadata that cannot be read turn nothing
+        image = ImageOps.exif_transpose(image)
     if image.mode in ("1", "L", "LA", "La"):
         return np.asarray(image.convert("L"))
     if image.mode.startswith("I") or image.mode == "F":
@@ -109,42 +116,87 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
+class Sequence(NamedTuple):
+    """What pictures of one film share: folder, what precedes the number, and suffix."""
+
+    folder: str
+    prefix: str
+    suffix: str
+
+    @property
+    def title(self) -> str:
+        """What the film is called: `a/walk`, or the folder where names are numbers only."""
+        return f"{self.folder}/{self.prefix}" if self.prefix else self.folder
+
+
+class Still(NamedTuple):
+    """A picture of a film: its sequence and its number there."""
+
+    sequence: Sequence
+    number: int
+
+
+def still_of(name: str) -> Still | None:
+    """The picture of this path; None for what has no number, or is no picture."""
+    folder, _, base = name.rpartition("/")
+    stem, suffix = stem_and_suffix(base)
+    match = NUMBERED.match(stem) if is_still(base) else None
+    return Still(Sequence(folder, match[1], suffix), int(match[2])) if match else None
+
+
+def gap(source: Source) -> str:
+    """What is missing between the numbers of a sequence, in words; empty when nothing is.
+
+    Numbers may begin anywhere, grow by any step, and be times: missing is what would lie in between
+    where a step is twice the usual one or more.
+    """
+    if not isinstance(source, Stills):
+        return ""
+    pictures = [still_of(name_of(part)) for part in source.files]
+    numbers = [picture.number for picture in pictures if picture]
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    usual = statistics.median_low([step for step in steps if step > 0] or [1])
+    lost = [max(step // usual - 1, 0) for step in steps]
+    if not any(lost):
+        return ""
+    first = base_name(source.files[next(i for i, count in enumerate(lost) if count)])
+    total = sum(lost) + len(numbers)
+    return f"lacks {sum(lost)} of {total} pictures by their numbers, the first behind {first}"
+
+
 def gather(files: Iterable[Found]) -> tuple[list[Found], list[Found]]:
     """Files as films: numbered pictures of one folder become one film, in order of their numbers.
 
     `a/walk_0001.png`, `a/walk_0002.png` are the film `a/walk`; pictures that are nothing but
-    numbers are the film of their folder's name. A TIFF that stands alone may hold pages and stays.
-    Also returns the pictures that belong to no film.
+    numbers are the film of their folder's name. A TIFF that stands alone may hold pages and stays,
+    and so do all that are numbered alike where one of them has pages. Also returns the pictures
+    that belong to no film.
     """
     films, single = [], []
     groups = collections.defaultdict(list)
     for found in files:
-        name = base_name(found.source)
-        stem, suffix = stem_and_suffix(name)
-        match = NUMBERED.match(stem) if is_still(name) else None
-        if match:
-            folder = name_of(found.source).rpartition("/")[0]
-            groups[folder, match[1], suffix].append((int(match[2]), found))
-        elif is_still(name) and suffix not in PAGES:
+        name = name_of(found.source)
+        if still := still_of(name):
+            groups[still.sequence].append((still.number, found))
+        elif is_still(name) and stem_and_suffix(base_name(found.source))[1] not in PAGES:
             single.append(found)
         else:
             films.append(found)
-    for (folder, prefix, suffix), members in groups.items():
+    for sequence, members in groups.items():
         if len(members) == 1:
-            (films if suffix in PAGES else single).append(members[0][1])
+            (films if sequence.suffix in PAGES else single).append(members[0][1])
             continue
         members = [found for _, found in sorted(members, key=lambda item: item[0])]
-        if suffix in PAGES and _pages(members[0].source) > 1:
+        if sequence.suffix in PAGES and any(_pages(found.source) > 1 for found in members):
             films += members
             continue
-        name = f"{folder}/{prefix}" if prefix else folder
         stamp = hashlib.sha256(" ".join(found.stamp for found in members).encode()).hexdigest()
-        source = Stills(name, tuple(found.source for found in members))
+        source = Stills(sequence.title, tuple(found.source for found in members))
         films.append(Found(source, sum(found.size for found in members), stamp[:16]))
-    return sorted(films, key=_place), single
+    return sorted(films, key=_order), single
 
 
-def _place(found: Found) -> tuple[bool, str]:
+def _order(found: Found) -> tuple[bool, str]:
     return archive_of(found.source) is not None, name_of(found.source)
 
 

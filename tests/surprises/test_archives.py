@@ -107,6 +107,29 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         find_videos([tmp_path])
 
 
+@pytest.mark.parametrize("link", ["latest", "zz", "rgb/wave/again", "infrared/up"])
+def test_a_link_does_not_take_a_folder_s_name(tmp_path, link):
+    """Before and behind its target, to it, and in circles."""
+    for kind in ("rgb", "infrared"):
+        (tmp_path / "raw" / kind / "wave").mkdir(parents=True)
+        (tmp_path / "raw" / kind / "wave" / "1.avi").write_text(kind)
+    target = ".." if link == "infrared/up" else tmp_path / "raw" / "rgb"
+    (tmp_path / "raw" / link).symlink_to(target)
+    found = folder_clips.scan(tmp_path / "raw")
+    assert list(found.pairs) == ["wave/1"] and not found.skipped and not found.notes
+
+
+def test_links_to_elsewhere_are_followed_and_links_to_each_other_end(tmp_path):
+    for kind in ("rgb", "infrared"):
+        (tmp_path / "disk" / kind / "wave").mkdir(parents=True)
+        (tmp_path / "disk" / kind / "wave" / "1.avi").write_text(kind)
+        (tmp_path / "disk" / kind / "wave" / "disk").symlink_to(tmp_path / "disk")
+    (tmp_path / "raw").mkdir()
+    for kind in ("rgb", "infrared"):
+        (tmp_path / "raw" / kind).symlink_to(tmp_path / "disk" / kind)
+    assert list(folder_clips.scan(tmp_path / "raw").pairs) == ["wave/1"]
+
+
 def test_what_is_no_file_hangs_nobody(tmp_path):
     os.mkfifo(tmp_path / "a.avi")
     (tmp_path / "b.avi").symlink_to("/dev/zero")
@@ -150,7 +173,7 @@ def test_members_are_found_whatever_their_path_looks_like(tmp_path, name, method
 def test_unpacked_files_win_over_archived_ones_and_it_is_said(tmp_path):
     names = [f"{kind}/wave/{i}.avi" for kind in ("rgb", "infrared") for i in (1, 2)]
     for name in names:
-        path = tmp_path / "z" / name  # Sorted behind the archive.
+        path = tmp_path / "a" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"unpacked")
     zipped(tmp_path / "a.zip", *names)

@@ -16,11 +16,12 @@ from jax_irkd.data.spec import CHANNELS
 from jax_irkd.tfds_builders._shared import pool
 from jax_irkd.tfds_builders._shared.encoding import FrameStorage, encode_jpeg
 from jax_irkd.tfds_builders._shared.options import BuildOptions
-from jax_irkd.tfds_builders._shared.pairs import length_notes
+from jax_irkd.tfds_builders._shared.pairs import UNUSUAL, length_notes
 from jax_irkd.video.archives import Found, base_name, held
 from jax_irkd.video.decoding import Facts, Film
 from jax_irkd.video.faults import VideoError, named_faults
 from jax_irkd.video.finding import Skip
+from jax_irkd.video.stills import gap
 
 SAMPLES, SAMPLE_FRAMES = 3, 96
 FILES_PER_WORKER = 200  # headers to be read before another process is worth its start
@@ -119,6 +120,14 @@ def length_problems(headers: dict[tuple[str, str], Facts]) -> list[Skip]:
         if all(pair.values()):
             problems += length_notes(key, {kind: facts.timing for kind, facts in pair.items()})
     return problems
+
+
+def gap_problems(files: dict[tuple[str, str], Found]) -> list[Skip]:
+    """The remarks that a build will make on sequences of pictures whose numbers have gaps."""
+    lost = {place: gap(found.source) for place, found in files.items()}
+    return [
+        Skip(f"{key} {kind}", UNUSUAL, f"it {what}") for (key, kind), what in lost.items() if what
+    ]
 
 
 def estimate(

@@ -16,6 +16,7 @@ from jax_irkd.video.timing import Timing, span_of
 
 FRAMES = {"rgb": "rgb_frames", "infrared": "infrared_frames"}
 LENGTHS = 0.1  # of the longer film: pairs that differ more do not share a clock
+UNUSUAL = "unusual film"
 SHORT_CLIP = 8  # Frames; fewer than the segments of the paper's sampling.
 
 
@@ -101,7 +102,7 @@ def _notes(key: str, films: dict[str, Film], clips: dict[str, EncodedClip]) -> l
 
 def film_notes(key: str, kind: str, film: Film, clips: Sequence[EncodedClip]) -> list[Skip]:
     """Remarks on what is unusual in a film that was read, and in what its pictures show."""
-    notes = [Skip(f"{key} {kind}", "unusual film", f"it {remark}") for remark in film.remarks]
+    notes = [Skip(f"{key} {kind}", UNUSUAL, f"it {remark}") for remark in film.remarks]
     flat = next((clip.flat for clip in clips if clip.flat), "")
     return notes + ([Skip(f"{key} {kind}", "nothing to be seen", flat)] if flat else [])
 
@@ -109,13 +110,11 @@ def film_notes(key: str, kind: str, film: Film, clips: Sequence[EncodedClip]) ->
 def length_notes(key: str, timings: Mapping[str, Timing]) -> list[Skip]:
     """The remark on a pair that does not last equally long."""
     rgb, infrared = (timings[kind] for kind in FRAMES)
-    if rgb.timed != infrared.timed:
-        return []  # pictures last as long as their partner
-    if not rgb.timed:
+    if not (rgb.timed and infrared.timed):  # as long as each other, so their frames are counted
         first, second = len(rgb.times), len(infrared.times)
         if abs(first - second) <= LENGTHS * max(first, second):
             return []
-        detail = f"{first} RGB and {second} infrared pictures"
+        detail = f"{first} RGB and {second} infrared frames"
     elif span_of(rgb, infrared, LENGTHS)[2]:
         return []
     else:

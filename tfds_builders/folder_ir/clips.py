@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +12,14 @@ from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders._shared.cache import EncodingResult, EncodingTask
 from jax_irkd.tfds_builders._shared.crops import require_crops
 from jax_irkd.tfds_builders._shared.options import BuildOptions
-from jax_irkd.tfds_builders._shared.pairs import FRAMES, encode_alone, encode_pair, unpaired
-from jax_irkd.video.archives import ARCHIVE_SUFFIX, Found, Source, name_of
+from jax_irkd.tfds_builders._shared.pairs import (
+    FRAMES,
+    encode_alone,
+    encode_pair,
+    same_content,
+    unpaired,
+)
+from jax_irkd.video.archives import ARCHIVE_SUFFIX, Found, Source, archive_of, name_of
 from jax_irkd.video.finding import Skip, duplicate, film_name, find
 from jax_irkd.video.formats import composed
 
@@ -56,10 +63,16 @@ class Place(NamedTuple):
 
 
 class FolderScan(NamedTuple):
-    """What lies in a folder: files by clip key and modality, and what is odd about it."""
+    """What lies in a folder: files by clip key and modality, and what is odd about it.
+
+    `recordings` has the names of the modality folders that lie in one folder, by that folder;
+    `clashes` are films of one modality that claim one clip and differ.
+    """
 
     clips: dict[str, dict[str, Found]]
     places: dict[str, Place]
+    recordings: dict[str, set[str]]
+    clashes: list[tuple[str, Found, Found]]
     notes: list[Skip]
     skipped: list[Skip]
     unreadable: list[Skip]
@@ -107,66 +120,51 @@ def parse(path: str, name: str) -> Place | None:
 def scan(folder: Path) -> FolderScan:
     """Joins the videos under `folder`, unpacked or zipped, by split, class and name."""
     found = find(folder)
-    others = [_inner_path(one.source, folder) for one in found.others]
-    result = FolderScan({}, {}, [], list(found.skipped), found.unreadable, others)
+    others = [inner_path(one.source, folder) for one in found.others]
+    skipped = list(found.skipped)
+    result = FolderScan({}, {}, {}, [], [], skipped, found.unreadable, others)
     for film in found.films:
-        path = _inner_path(film.source, folder)
+        path = inner_path(film.source, folder)
         place = parse(path, film_name(film.source))
         if place is None:
             result.other_files.append(path)
             result.skipped.append(Skip(path, MISPLACED, f"expected {LAYOUT}"))
             continue
+        recording, kind = recording_of(path)
+        result.recordings.setdefault(recording, set()).add(kind)
         pair = result.clips.setdefault(place.key, {})
         result.places[place.key] = place
         known = pair.setdefault(place.modality, film)
-        if known is not film:
+        if known is film:
+            continue
+        if _is_copy(known, film, folder):
             result.notes.append(duplicate(f"{place.key} {place.modality}", known, film))
+        else:
+            result.clashes.append((place.key, known, film))
     return result
 
 
-def _inner_path(source: Source, folder: Path) -> str:
+def recording_of(path: str) -> tuple[str, str]:
+    """The folder in which a film's modality folder lies, and that folder's name in lower case."""
+    *above, kind, _, _ = path.split("/")
+    return "/".join(above), kind.lower()
+
+
+def _is_copy(used: Found, other: Found, folder: Path) -> bool:
+    """Whether `other` has the same bytes, or is what `used` was unpacked from."""
+    places = {inner_path(one.source, folder) for one in (used, other)}
+    if archive_of(other.source) and not archive_of(used.source) and len(places) == 1:
+        return True
+    try:
+        return used.size == other.size and same_content(used.source, other.source)
+    except (OSError, ValueError):  # nobody knows what it holds
+        return False
+
+
+def inner_path(source: Source, folder: Path) -> str:
     """The path below `folder`; an archive counts as a folder of its own name."""
     path = Path(os.path.relpath(name_of(source), folder)).as_posix()
-    return path.replace(f"{ARCHIVE_SUFFIX}/", "/")
-
-
-def refuse_wrong_folder(folder: Path, found: FolderScan, unpaired: bool = False) -> None:
-    """Raises UserError when `folder` holds no clips, no pairs among both kinds, or half a split.
-
-    Clips of one modality alone are taken where nothing lies beside them that may be the other.
-    """
-    counts = collections.Counter(kind for pair in found.clips.values() for kind in pair)
-    if not found.clips:
-        videos = sum(skip.reason == MISPLACED for skip in found.skipped)
-        seen = f"{len(found.other_files)} files, {videos} of them videos"
-        first = f" (first: {found.other_files[0]})" if found.other_files else ""
-        raise UserError(f"no clips in {folder}: expected {LAYOUT}; found {seen}{first}")
-    for kind in FRAMES:
-        if not counts[kind] and not found.only:
-            raise UserError(
-                f"no {kind} clips in {folder}, only {sum(counts.values())} of the other modality: "
-                "distillation needs both, filmed at the same time, and "
-                f"{len(found.skipped)} videos lie in other places; expected {LAYOUT}"
-            )
-    if not found.pairs and not found.only:
-        first = {
-            kind: next(k for k, pair in found.clips.items() if kind in pair) for kind in FRAMES
-        }
-        raise UserError(
-            f"no pairs in {folder}: an RGB and an infrared file belong together when class and "
-            f"name agree, but they are called, for example, {first['rgb']} and {first['infrared']}"
-        )
-    given = {found.places[key].split for key in found.kept(unpaired)}
-    if "" in given and len(given) > 1:
-        raise UserError(
-            f"{folder} has clips below train/ or test/ and clips outside of both; move all of them "
-            "below train/ and test/, or none"
-        )
-    if given in ({"train"}, {"test"}):
-        raise UserError(
-            f"all clips in {folder} lie below {given.pop()}/; add the other folder, or move rgb/ "
-            "and infrared/ up to let a share be chosen for testing"
-        )
+    return re.sub(rf"{re.escape(ARCHIVE_SUFFIX)}/", "/", path, flags=re.IGNORECASE)
 
 
 def splits_of(found: FolderScan) -> dict[str, str]:

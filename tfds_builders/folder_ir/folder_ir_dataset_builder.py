@@ -15,7 +15,7 @@ from jax_irkd.tfds_builders._shared.builder import BuildPlan, PairedBuilder
 from jax_irkd.tfds_builders._shared.inventory import Inventory
 from jax_irkd.tfds_builders._shared.pairs import FRAMES
 from jax_irkd.tfds_builders._shared.report import Report
-from jax_irkd.tfds_builders.folder_ir import clips, inventory
+from jax_irkd.tfds_builders.folder_ir import clips, inventory, refusals
 
 
 class Builder(PairedBuilder):
@@ -40,7 +40,7 @@ class Builder(PairedBuilder):
 
     def plan(self, manual_dir: Path) -> BuildPlan:
         found = clips.scan(manual_dir)
-        clips.refuse_wrong_folder(manual_dir, found, self.options.unpaired)
+        refusals.refuse_wrong_folder(manual_dir, found, self.options.unpaired)
         tasks, unpaired, thin = clips.tasks_of(found, self.options)
         try:
             names = found.class_names(self.options.unpaired)

@@ -7,17 +7,18 @@ from jax_irkd.tfds_builders._shared.inventory import (
     MODALITIES,
     Inventory,
     estimate,
+    gap_problems,
     length_problems,
     read_headers,
 )
 from jax_irkd.tfds_builders._shared.options import BuildOptions
-from jax_irkd.tfds_builders.folder_ir import clips
+from jax_irkd.tfds_builders.folder_ir import clips, refusals
 
 
 def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
     """Clips by class, modality and split, what is missing or odd, and an estimate."""
     found = clips.scan(folder)
-    clips.refuse_wrong_folder(folder, found, options.unpaired)
+    refusals.refuse_wrong_folder(folder, found, options.unpaired)
     tasks, unpaired, thin = clips.tasks_of(found, options)
     problems, decoded, stored = found.notes + found.skipped + unpaired + thin, {}, {}
     problems += found.unreadable
@@ -25,7 +26,7 @@ def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
     files = {(key, kind): film for key, pair in kept.items() for kind, film in pair.items()}
     samples = {kind: [f for (_, k), f in files.items() if k == kind] for kind in MODALITIES}
     headers, unreadable = read_headers(files, options.processes)
-    problems += unreadable + length_problems(headers)
+    problems += unreadable + length_problems(headers) + gap_problems(files)
     for kind in MODALITIES:
         lengths = [facts.frames for (_, k), facts in headers.items() if k == kind]
         decoded[kind] = sum(lengths)

@@ -7,6 +7,7 @@ from jax_irkd.tfds_builders._shared.inventory import (
     MODALITIES,
     Inventory,
     estimate,
+    gap_problems,
     length_problems,
     odd_headers,
     read_headers,
@@ -27,7 +28,7 @@ def take(folder: Path, config: str, classes: int, options: BuildOptions, out: Pa
     headers, unreadable = read_headers(files, options.processes)
     missing, rows = _missing(found, wanted, classes), _rows(found, wanted)
     problems = found.notes + found.skipped + found.unreadable + unpaired + unreadable + missing
-    problems += odd_headers(headers, SHORT_CLIP) + length_problems(headers)
+    problems += odd_headers(headers, SHORT_CLIP) + length_problems(headers) + gap_problems(files)
     pairs = sum(len(pair) == 2 for pair in wanted.values())
     other = len(found.clips) - len(wanted)
     decoded, stored = {}, {}
