@@ -132,6 +132,20 @@ def test_planted_faults_are_named_and_everything_else_is_built(tmp_path, capsys)
     assert "0002-R" in capsys.readouterr().out
 
 
+def test_a_video_without_annotation_weighs_as_many_instances_as_others(tmp_path, capsys):
+    """Two of twelve videos, three instances in each of the others: a sixth, not two of 32."""
+    raw = tmp_path / "raw"
+    pku_tree(raw, train=(2, 3, 4))
+    for name in ("0002-L", "0291-R"):
+        label_path(raw, name).unlink()
+    assert run(raw, tmp_path / "out", "--max_frames=2", "--max_skipped=0.16") == 2
+    said = capsys.readouterr().err
+    assert "16.7% of the instances would be left out" in said
+    assert "no annotation: 2" in said and "about 4 more instances" in said
+    assert run(raw, tmp_path / "out", "--max_frames=2", "--max_skipped=0.17") == 0
+    assert report(tmp_path / "out")["skipped_count"] == 6
+
+
 def test_archives_are_read_in_place(tree, built, tmp_path):
     raw = tmp_path / "raw"
     pku_tree(raw, train=(2,), validation=(291,), views="LM")

@@ -19,7 +19,10 @@ KEPT_SHARE = 0.5  # An instance of which less is on film is left out.
 
 
 def tasks_of(found: PkuScan, options: BuildOptions) -> tuple[list[EncodingTask], list[Skip]]:
-    """A task for every complete video, and one skip for every instance of an incomplete one."""
+    """A task for every complete video, and one skip for every instance of an incomplete one.
+
+    A video without annotation is one skip, too, and has more instances (`unlisted`).
+    """
     tasks, skipped = [], []
     for name in sorted(found.videos):
         pair, labels = found.videos[name], found.labels.get(name)
@@ -42,6 +45,13 @@ def tasks_of(found: PkuScan, options: BuildOptions) -> tuple[list[EncodingTask],
         tasks.append(EncodingTask(name, found.splits[name], stamp, work))
     require_crops(options.crop_file, [task.key[-1] for task in tasks])
     return tasks, skipped
+
+
+def unlisted(found: PkuScan) -> int:
+    """The instances of videos without annotation beyond the one skip for each, as others have."""
+    without = sum(name not in found.labels for name in found.videos)
+    rows = sum(len(labels.instances) + len(labels.dropped) for labels in found.labels.values())
+    return max(0, round(without * (rows / len(found.labels) - 1)))
 
 
 def encode(task: EncodingTask) -> EncodingResult:
