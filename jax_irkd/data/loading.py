@@ -7,6 +7,7 @@ that step s of a run reads the same clips wherever, and in however many pieces, 
 import dataclasses
 import functools
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -139,13 +140,14 @@ def open_dataset(name: str, data_dir: str) -> Dataset:
     Raises UserError, with the folder looked for and the command that builds it, when it is missing.
     """
     root = expanded(data_dir)
-    versions = sorted(root.joinpath(name).glob("*.*.*/dataset_info.json"), key=_version)
-    if not versions:
+    versions = filter(_version, root.joinpath(name).glob("*/dataset_info.json"))
+    newest = max(versions, key=_version, default=None)
+    if newest is None:
         raise UserError(
             f"no dataset {name} under {root.absolute()} (looked for {name}/*/dataset_info.json); "
             f"build it: python -m jax_irkd.build {name} --manual_dir=RAW --data_dir={data_dir}"
         )
-    folder = versions[-1].parent
+    folder = newest.parent
     try:
         builder = tfds.builder_from_directory(folder)
         decoders = {modality: _SkipDecoding() for modality in CHANNELS}
@@ -165,7 +167,12 @@ def open_dataset(name: str, data_dir: str) -> Dataset:
 
 
 def _version(info: Path) -> tuple[int, ...]:
-    return tuple(int(part) for part in info.parent.name.split(".") if part.isdigit())
+    """What sorts data sets by age; () for no finished one.
+
+    What --overwrite left behind (`build._exchange`) counts only where nothing took its place.
+    """
+    match = re.fullmatch(r"(replaced\.)?(\d+)\.(\d+)\.(\d+)", info.parent.name)
+    return (not match[1], *map(int, match.groups()[1:])) if match else ()
 
 
 @dataclasses.dataclass(frozen=True)
