@@ -14,9 +14,14 @@ REPLACEMENTS = 40
 
 @dataclasses.dataclass
 class Faults:
-    """Clips that could not be decoded; more than `max_share` of those read stops the run."""
+    """Clips that could not be decoded; more than `max_share` of all `total` stop the run.
+
+    One broken clip is met again in every pass, and early or late in it: clips are counted once,
+    and what fails only now and then is judged by all that was read.
+    """
 
     max_share: float = 0.01
+    total: int = 100
     read: int = 0
     clips: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)
@@ -29,10 +34,10 @@ class Faults:
             if clip not in self.clips:
                 logging.warning("clip %s cannot be decoded and is skipped: %s", clip, reason)
             self.clips[clip] += 1
-            broken = sum(self.clips.values())
-            if broken > max(1, self.max_share * max(self.read, 100)):
+            often = sum(self.clips.values()) > self.max_share * max(self.read, self.total)
+            if often and len(self.clips) > max(1, self.max_share * self.total):
                 raise UserError(
-                    f"{broken} of {self.read} clips could not be decoded, more than "
+                    f"{len(self.clips)} of {self.total} clips could not be decoded, more than "
                     f"input.max_broken={self.max_share:.2%}; first: {sorted(self.clips)[:5]}; "
                     "check the disk or build the dataset again"
                 )

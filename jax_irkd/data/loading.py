@@ -187,8 +187,9 @@ class ClipReader:
     num_classes: int = 0  # of the labels; 0: not checked
 
     def of(self, records: Sequence) -> "ClipReader":
-        """The same reader of other records."""
-        return dataclasses.replace(self, records=records)
+        """The same reader of other records, whose faults are counted anew."""
+        faults = Faults(self.faults.max_share, len(records))
+        return dataclasses.replace(self, records=records, faults=faults)
 
     def __call__(self, index: int, rng: np.random.Generator) -> Clip:
         """A training clip. One that cannot be decoded gives way to another, drawn from `rng`.

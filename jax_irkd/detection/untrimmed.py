@@ -89,8 +89,8 @@ def find_footage(config: ConfigDict) -> TestVideos:
     found = TestVideos(part.videos, ground, part.listed)
     if (found.absent and config.eval.missing == "error") or not found.videos:
         raise UserError(
-            f"{len(found.absent)} of {len(found.listed)} test videos of {config.protocol} lack a film "
-            f"or their annotation in {folder}, {found.absent[:3]} first; get them, "
+            f"{len(found.absent)} of {len(found.listed)} test videos of {config.protocol} lack a "
+            f"film or their annotation in {folder}, {found.absent[:3]} first; get them, "
             "or leave them out with --config.eval.missing=official (as the official script does), "
             "or count them as not found with --config.eval.missing=empty"
         )
