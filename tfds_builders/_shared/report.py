@@ -78,7 +78,7 @@ class Report:
                 shown = [item for item in items if item.reason == reason][:names]
                 lines += [f"    {item.name}: {item.detail}" for item in shown]
         if self.unlisted:
-            lines.append(f"  skipped: about {self.unlisted} more {self.unit} that nobody has listed")
+            lines.append(f"  skipped: about {self.unlisted} more {self.unit} that nobody listed")
         return "\n".join(lines)
 
 
