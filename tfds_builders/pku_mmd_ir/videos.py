@@ -94,15 +94,18 @@ def _encode(
         notes.append(Skip(video, "lengths differ", detail))
     records, skipped = [], []
     for row, instance in enumerate(instances):
+        own = {kind: wanted[kind][row] for kind in wanted}
         pair = {kind: clips[kind][row] for kind in clips}
-        why = _too_little(pair, {kind: wanted[kind][row] for kind in wanted}, lengths, faults)
+        why = _too_little(pair, own, lengths, faults)
+        pair = pair if why else _until_both_end(pair, own, films)
         if why:
             skipped.append(Skip(f"{video} {instance.start}-{instance.stop}", *why))
         else:
             records.append(_record(video, row, instance, pair))
             annotated = instance.stop - instance.start
             if pair["rgb"].total < annotated:
-                detail = f"frames {instance.start}-{instance.stop}, the video has {lengths['rgb']}"
+                there = " and ".join(f"{lengths[kind]} {kind}" for kind in films)
+                detail = f"frames {instance.start}-{instance.stop}, there are {there} frames"
                 notes.append(Skip(f"{video}-{row:03d}", "cut off at the end", detail))
     for kind, own in clips.items():
         notes += film_notes(video, kind, films[kind], own)
@@ -122,9 +125,29 @@ def _too_little(
             continue
         if faults[kind]:
             return "unreadable video", str(faults[kind])
-        if too_short(clip.total, stop - start):
+        if too_short(clip.total, stop - start) or not clip.frames:
             return "past the end", f"frames {start}-{stop}, the {kind} video has {lengths[kind]}"
     return None
+
+
+def _until_both_end(
+    pair: dict[str, EncodedClip], wanted: dict[str, tuple[int, int]], films: dict[str, Film]
+) -> dict[str, EncodedClip]:
+    """An instance that passes the end of a film, cut off in both at the last moment both show.
+
+    Readers take frames by their place between the first and the last of a clip, so that clips of
+    different lengths would show different moments.
+    """
+    stops = {kind: start + pair[kind].total for kind, (start, _) in wanted.items()}
+    if all(stops[kind] == stop for kind, (_, stop) in wanted.items()):
+        return pair
+    rgb, infrared = films["rgb"].whole, films["infrared"].whole
+    if stops["infrared"] < wanted["infrared"][1]:
+        end = (wanted["infrared"][0], stops["infrared"])
+        stops["rgb"] = min(stops["rgb"], on_own_clock([end], infrared, rgb)[0][1])
+    end = (wanted["rgb"][0], stops["rgb"])
+    stops["infrared"] = min(stops["infrared"], on_own_clock([end], rgb, infrared)[0][1])
+    return {kind: pair[kind].until(stops[kind], wanted[kind][0]) for kind in pair}
 
 
 def too_short(length: int, annotated: int) -> bool:
