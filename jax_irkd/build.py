@@ -58,8 +58,9 @@ def build(argv: list[str]) -> None:
                 _say_already_built(builder, options)
                 return
             # Beside the old one, which stays in use until the new one is whole.
-            beside = builder.config_folder / REBUILT
-            builder = make_builder(arguments.dataset, beside, options)
+            home = builder.config_folder
+            builder = make_builder(arguments.dataset, home / REBUILT, options)
+            builder.cache_home = home  # what --keep_cache kept, or a killed build left
         builder.holds_lock = True
         _prepare(builder, arguments.manual_dir)
         if Path(builder.data_dir) != final:

@@ -102,6 +102,19 @@ def test_a_build_that_replaces_another_leaves_it_in_place_until_the_end(
         assert run(raw, tmp_path) == 0  # Asking for what is there needs no lock.
 
 
+def test_a_kept_cache_serves_the_build_that_replaces_its_own(raw, tmp_path, monkeypatch):
+    stored = []
+    store = Cache.store
+    monkeypatch.setattr(Cache, "store", lambda *given: stored.append(given) or store(*given))
+    encoded = Path(tmp_path, *CONFIG, ".encoded")
+    assert run(raw, tmp_path, "--keep_cache") == 0 and stored
+    before, kept = len(stored), sorted(encoded.rglob("*.clip"))
+    assert run(raw, tmp_path, "--keep_cache", "--overwrite") == 0
+    assert len(stored) == before and sorted(encoded.rglob("*.clip")) == kept
+    assert run(raw, tmp_path, "--overwrite", "--max_frames=2") == 0
+    assert len(stored) == 2 * before and not encoded.exists()  # others, and nothing was to be kept
+
+
 def test_a_split_whose_clips_are_all_skipped_can_be_opened(raw, tmp_path, monkeypatch):
     """Under Beam the builder learns what is left of a split when it is written."""
 

@@ -10,6 +10,7 @@ from jax_irkd.host import processor
 from jax_irkd.video.depth import AUTO, parse_range
 
 VARIABLE = "JAX_IRKD_BUILD"
+ENCODING = 2  # Raised whenever clips are encoded otherwise: a cache that was kept is not theirs.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ class BuildOptions:
     @property
     def digest(self) -> str:
         """Names the cache: clips encoded with other options are not reused."""
-        content = self.stored | {"trust_names": self.trust_names}
+        content = self.stored | {"trust_names": self.trust_names, "encoding": ENCODING}
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
     @property
