@@ -40,7 +40,9 @@ def tasks_of(found: PkuScan, options: BuildOptions) -> tuple[list[EncodingTask],
             skipped += [Skip(f"{name} {span}", reason, f"only {present}") for span in spans]
             continue
         stamp = f"{pair['rgb'].stamp} {pair['infrared'].stamp} {found.stamps[name]}"
-        instances = labels.instances + (background(labels.instances) if options.background else [])
+        instances = labels.instances
+        if options.background:
+            instances = instances + background(instances, labels.taken)
         work = (pair["rgb"].source, pair["infrared"].source, instances, options)
         tasks.append(EncodingTask(name, found.splits[name], stamp, work))
     require_crops(options.crop_file, [task.key[-1] for task in tasks])
