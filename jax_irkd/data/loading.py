@@ -117,6 +117,7 @@ class Dataset:
         if len(left) < 2:
             raise UserError(f"{len(left)} of {len(self.class_names)} classes is left; leave two")
         label_of = {self.class_names.index(name): place for place, name in enumerate(left)}
+        label_of[-1] = -1  # what cannot be read may be of any class: it is named when it is read
         splits = {split: self._of_classes(split, label_of) for split in self.splits}
         marked = f"{self.fingerprint} without {', '.join(sorted(names))}"
         changes = {"class_names": tuple(left), "splits": splits, "fingerprint": marked}

@@ -229,6 +229,27 @@ def test_splits_that_were_not_built(caplog):
     assert "no clips for the splits ['val']" in caplog.text
 
 
+def test_a_record_that_cannot_be_read_stays_where_classes_are_left_out():
+    """It may be of a class that is left, and has to be counted; it is no clip of a given class."""
+    records = Unreadable([fakes.record(i % 3, i) for i in range(9)])
+    data = loading.Dataset("x", ("a", "b", "c"), {"train": records}, "x")
+    left = data.without(["c"])
+    assert left.catalogue(("train",)).labels == [0, 1, 0, -1, 0, 1]
+    read = reader(left.records(("train",)))
+    masks = [read.centre(i)["mask"] for i in range(6)]
+    assert masks == [1, 1, 1, 0, 1, 1] and list(read.faults.clips) == ["record 3"]
+    assert data.only("b").catalogue(("train",)).labels == [1, 1]
+
+
+class Unreadable(list):
+    """Records of which the fifth is damaged."""
+
+    def __getitem__(self, index):
+        if index == 4:
+            raise ValueError("damaged")
+        return super().__getitem__(index)
+
+
 def test_a_large_part_of_a_picture_is_not_cut_off_in_silence():
     """Films of 32 x 40, of which 64 x 32 keeps two fifths, and nothing is lost at 32 x 40."""
     upright = dataclasses.replace(reader(), sizes={"rgb": (64, 32), "infrared": (24, 30)})
