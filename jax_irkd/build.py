@@ -122,9 +122,8 @@ def _replaced(dataset: Path) -> Path:
 def _say_already_built(builder, options) -> None:
     stored = dict(builder.info.metadata or {})
     print(f"already built: {builder.data_dir} (--overwrite builds it again)")
-    stored.setdefault("background", False)
-    wanted = {**options.stored, "background": options.background}
-    different = {k: v for k, v in wanted.items() if k in stored and stored[k] != v}
+    stored.setdefault("background", False)  # older ones say it only where it is true
+    different = {k: v for k, v in options.recorded.items() if k in stored and stored[k] != v}
     if different:
         was = {name: stored[name] for name in different}
         print(f"note: it was built with {was}, you asked for {different}")

@@ -97,7 +97,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
             homepage=homepage,
-            metadata=tfds.core.MetadataDict(self.options.stored),
+            metadata=tfds.core.MetadataDict(self.options.recorded),
         )
 
     @abc.abstractmethod

@@ -77,6 +77,12 @@ class BuildOptions:
         } | ({"background": True} if self.background else {})
 
     @property
+    def recorded(self) -> dict[str, int | str | bool]:
+        """What decides which clips there are, and their bytes: the data set's metadata say it."""
+        names = ("background", "unpaired", "trust_names")
+        return self.stored | {name: getattr(self, name) for name in names}
+
+    @property
     def storage(self) -> dict:
         """The fields of `encoding.FrameStorage`."""
         return {
