@@ -58,8 +58,9 @@ def build(argv: list[str]) -> None:
                 _say_already_built(builder, options)
                 return
             # Beside the old one, which stays in use until the new one is whole.
-            beside = builder.config_folder / REBUILT
-            builder = make_builder(arguments.dataset, beside, options)
+            home = builder.config_folder
+            builder = make_builder(arguments.dataset, home / REBUILT, options)
+            builder.cache_home = home  # what --keep_cache kept, or a killed build left
         builder.holds_lock = True
         _prepare(builder, arguments.manual_dir)
         if Path(builder.data_dir) != final:
@@ -121,9 +122,8 @@ def _replaced(dataset: Path) -> Path:
 def _say_already_built(builder, options) -> None:
     stored = dict(builder.info.metadata or {})
     print(f"already built: {builder.data_dir} (--overwrite builds it again)")
-    stored.setdefault("background", False)
-    wanted = {**options.stored, "background": options.background}
-    different = {k: v for k, v in wanted.items() if k in stored and stored[k] != v}
+    stored.setdefault("background", False)  # older ones say it only where it is true
+    different = {k: v for k, v in options.recorded.items() if k in stored and stored[k] != v}
     if different:
         was = {name: stored[name] for name in different}
         print(f"note: it was built with {was}, you asked for {different}")

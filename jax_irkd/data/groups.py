@@ -1,5 +1,6 @@
 """Who and what is to be seen in which clips, by their names, and which people are kept aside."""
 
+import collections
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
@@ -32,13 +33,20 @@ def grouped(clip_ids: Sequence[str]) -> tuple[str, list[str]]:
     """What clips are grouped by, and the group of each.
 
     NTU RGB+D's clips are grouped by subject, PKU-MMD's by recording (its three views are the same
-    people), names like `anna__3` by what precedes `__`, and others one by one.
+    people), names like `anna__3` by what precedes `__`. A clip whose name says nothing of people
+    is a group of its own, called as the clip; its neighbours stay in theirs. What most clips are
+    grouped by gives the name.
     """
+    found = [_group(str(clip)) for clip in clip_ids]
+    kinds = collections.Counter(kind for kind, _ in found) or {"clips": 0}
+    return max(kinds, key=lambda kind: kinds[kind]), [group for _, group in found]
+
+
+def _group(clip: str) -> tuple[str, str]:
     for name, pattern in _GROUPS.items():
-        found = [pattern.match(clip) for clip in clip_ids]
-        if found and all(found):
-            return name, [match["group"] for match in found if match]
-    return "clips", [str(clip) for clip in clip_ids]
+        if match := pattern.match(clip):
+            return name, match["group"]
+    return "clips", clip
 
 
 def kept_aside(groups: Iterable[str], share: float) -> list[str]:

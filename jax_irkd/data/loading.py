@@ -4,11 +4,10 @@ Order and randomness come from Grain and depend only on the seed and the positio
 that step s of a run reads the same clips wherever, and in however many pieces, it is run.
 """
 
-import collections
 import dataclasses
 import functools
 import logging
-import threading
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -19,6 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jax_irkd.data import built, workers
+from jax_irkd.data.faults import REPLACEMENTS, Faults
 from jax_irkd.data.frames import fit
 from jax_irkd.data.records import UNREADABLE, Catalogue, Chosen, Concatenated, catalogue, text
 from jax_irkd.data.sampling import BalancedOrder, frame_indices, segment_positions
@@ -117,6 +117,7 @@ class Dataset:
         if len(left) < 2:
             raise UserError(f"{len(left)} of {len(self.class_names)} classes is left; leave two")
         label_of = {self.class_names.index(name): place for place, name in enumerate(left)}
+        label_of[-1] = -1  # what cannot be read may be of any class: it is named when it is read
         splits = {split: self._of_classes(split, label_of) for split in self.splits}
         marked = f"{self.fingerprint} without {', '.join(sorted(names))}"
         changes = {"class_names": tuple(left), "splits": splits, "fingerprint": marked}
@@ -140,13 +141,14 @@ def open_dataset(name: str, data_dir: str) -> Dataset:
     Raises UserError, with the folder looked for and the command that builds it, when it is missing.
     """
     root = expanded(data_dir)
-    versions = sorted(root.joinpath(name).glob("*.*.*/dataset_info.json"), key=_version)
-    if not versions:
+    versions = filter(_version, root.joinpath(name).glob("*/dataset_info.json"))
+    newest = max(versions, key=_version, default=None)
+    if newest is None:
         raise UserError(
             f"no dataset {name} under {root.absolute()} (looked for {name}/*/dataset_info.json); "
             f"build it: python -m jax_irkd.build {name} --manual_dir=RAW --data_dir={data_dir}"
         )
-    folder = versions[-1].parent
+    folder = newest.parent
     try:
         builder = tfds.builder_from_directory(folder)
         decoders = {modality: _SkipDecoding() for modality in CHANNELS}
@@ -166,33 +168,12 @@ def open_dataset(name: str, data_dir: str) -> Dataset:
 
 
 def _version(info: Path) -> tuple[int, ...]:
-    return tuple(int(part) for part in info.parent.name.split(".") if part.isdigit())
+    """What sorts data sets by age; () for no finished one.
 
-
-@dataclasses.dataclass
-class Faults:
-    """Clips that could not be decoded; more than `max_share` of those read stops the run."""
-
-    max_share: float = 0.01
-    read: int = 0
-    clips: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)
-
-    def count(self, clip: str | None = None, reason: str = "") -> None:
-        with self.lock:
-            self.read += 1
-            if clip is None:
-                return
-            if clip not in self.clips:
-                logging.warning("clip %s cannot be decoded and is skipped: %s", clip, reason)
-            self.clips[clip] += 1
-            broken = sum(self.clips.values())
-            if broken > max(1, self.max_share * max(self.read, 100)):
-                raise UserError(
-                    f"{broken} of {self.read} clips could not be decoded, more than "
-                    f"input.max_broken={self.max_share:.2%}; first: {sorted(self.clips)[:5]}; "
-                    "check the disk or build the dataset again"
-                )
+    What --overwrite left behind (`build._exchange`) counts only where nothing took its place.
+    """
+    match = re.fullmatch(r"(replaced\.)?(\d+)\.(\d+)\.(\d+)", info.parent.name)
+    return (not match[1], *map(int, match.groups()[1:])) if match else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,26 +188,39 @@ class ClipReader:
     num_classes: int = 0  # of the labels; 0: not checked
 
     def of(self, records: Sequence) -> "ClipReader":
-        """The same reader of other records."""
-        return dataclasses.replace(self, records=records)
+        """The same reader of other records, whose faults are counted anew."""
+        faults = Faults(self.faults.max_share, len(records))
+        return dataclasses.replace(self, records=records, faults=faults)
 
     def __call__(self, index: int, rng: np.random.Generator) -> Clip:
-        """A training clip. One that cannot be decoded gives way to another, drawn from `rng`."""
+        """A training clip. One that cannot be decoded gives way to another, drawn from `rng`.
+
+        Raises UserError where none of `REPLACEMENTS` can be: the disk is gone, or all are broken.
+        """
         positions = segment_positions(self.num_segments, rng)
         seed = rng.integers(2**32, dtype=np.uint32)
-        while True:
+        broken = []
+        while len(broken) < REPLACEMENTS:
             clip = self._try(index, positions)
-            if clip is not None:
+            if not isinstance(clip, str):
                 return clip | {"seed": seed}
+            broken.append(clip)
             index = int(rng.integers(len(self.records)))
+        raise UserError(
+            f"{len(broken)} clips in a row could not be decoded; last: {'; '.join(broken[-2:])}; "
+            "check the disk or build the dataset again"
+        )
 
     def centre(self, index: int, views: int = 1) -> Clip:
         """A test clip in several `views`; one that is padding (index -1) or broken has mask 0."""
         positions = segment_positions(self.num_segments, views=views)
-        clip = self._try(index, positions) if index >= 0 else None
-        return self._blank(index, views) if clip is None else clip | {"index": np.int32(index)}
+        clip = self._try(index, positions) if index >= 0 else "padding"
+        if isinstance(clip, str):
+            return self._blank(index, views)
+        return clip | {"index": np.int32(index)}
 
-    def _try(self, index: int, positions: np.ndarray) -> Clip | None:
+    def _try(self, index: int, positions: np.ndarray) -> Clip | str:
+        """The clip, or which one cannot be decoded and why."""
         identity = f"record {index}"
         try:
             record = self.records[index]
@@ -234,8 +228,9 @@ class ClipReader:
             label = self._label(record["label"], identity)
             clip = {name: self._decode(record[name], positions, name) for name in self.modalities}
         except UNREADABLE as error:
-            self.faults.count(identity, f"{type(error).__name__}: {error}")
-            return None
+            reason = f"{type(error).__name__}: {error}"
+            self.faults.count(identity, reason)
+            return f"{identity} ({reason})"
         self.faults.count()
         return {"clips": clip, "label": label, "mask": np.float32(1), "clip_id": np.str_(identity)}
 

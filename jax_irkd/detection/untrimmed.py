@@ -44,14 +44,16 @@ _meetings = itertools.count()
 
 
 class TestVideos(NamedTuple):
-    """The test videos on disk, and the annotation of all of them, also of those that are not."""
+    """The complete test videos, the annotation also of others, and the names of all there are."""
 
     videos: list[untrimmed.UntrimmedVideo]
     ground: dict[str, list[Row]]
+    listed: list[str]
 
     @property
     def absent(self) -> list[str]:
-        return sorted(self.ground.keys() - {video.name for video in self.videos})
+        """Those of which a film or the annotation is missing."""
+        return sorted({*self.listed} - {video.name for video in self.videos})
 
 
 def check(config: ConfigDict) -> None:
@@ -82,15 +84,13 @@ def find_footage(config: ConfigDict) -> TestVideos:
     folder = expanded(config.eval.raw_dir)
     if not folder.is_dir():
         raise UserError(f"config.eval.raw_dir={config.eval.raw_dir} is no folder; check the path")
-    annotated = untrimmed.pku_annotations(folder, config.protocol)
-    found = TestVideos(
-        untrimmed.pku_videos(folder, config.protocol),
-        {name: [Row(*row) for row in rows] for name, rows in annotated.items()},
-    )
+    part = untrimmed.pku_part(folder, config.protocol)
+    ground = {name: [Row(*row) for row in rows] for name, rows in part.rows.items()}
+    found = TestVideos(part.videos, ground, part.listed)
     if (found.absent and config.eval.missing == "error") or not found.videos:
         raise UserError(
-            f"{len(found.absent)} of {len(found.ground)} annotated test videos of "
-            f"{config.protocol} are not complete in {folder}, {found.absent[:3]} first; get them, "
+            f"{len(found.absent)} of {len(found.listed)} test videos of {config.protocol} lack a "
+            f"film or their annotation in {folder}, {found.absent[:3]} first; get them, "
             "or leave them out with --config.eval.missing=official (as the official script does), "
             "or count them as not found with --config.eval.missing=empty"
         )
@@ -209,7 +209,7 @@ def section(results: Mapping[str, Any]) -> sections.Section:
         lead += " Thresholds are of calibrated probabilities."
     if found["absent_videos"]:
         treated = {"official": "left out", "empty": "counted as not found"}[found["missing"]]
-        lead += f" {len(found['absent_videos'])} annotated videos are absent and {treated}."
+        lead += f" {len(found['absent_videos'])} test videos are absent and {treated}."
     if found["damaged_videos"]:
         names = ", ".join(sorted(found["damaged_videos"])[:5])
         lead += f" {len(found['damaged_videos'])} damaged videos count as far as read: {names}."

@@ -81,11 +81,15 @@ MARGIN, SHORTEST, LONGEST = 8, 48, 150  # frames: left out at both ends, kept at
 
 
 class Labels(NamedTuple):
-    """The instances of a video in order of start, rows left out and repairs, each with a reason."""
+    """The instances of a video in order of start, rows left out and repairs, each with a reason.
+
+    `taken` are the frames, from 0 and half-open, in which rows that were left out lie.
+    """
 
     instances: list[Instance]
     dropped: list[tuple[str, str]]
     repaired: list[tuple[str, str]]
+    taken: list[tuple[int, int]]
 
 
 class Split(NamedTuple):
@@ -96,15 +100,20 @@ class Split(NamedTuple):
     odd: list[str]
 
 
-def background(instances: Sequence[Instance]) -> list[Instance]:
+def background(
+    instances: Sequence[Instance], taken: Sequence[tuple[int, int]] = ()
+) -> list[Instance]:
     """The longest stretches before and between annotated actions, as a class of their own.
 
     `MARGIN` frames at both ends are left out, as nobody knows to the frame when an action begins;
-    of a long stretch the middle is taken. What comes after the last action is not looked at.
+    of a long stretch the middle is taken. What comes after the last action is not looked at, and
+    neither is a stretch into which frames `taken` by rows that were left out reach: something
+    happens there.
     """
     gaps, end = [], 0
     for instance in sorted(instances, key=lambda i: i.start):
-        gaps.append((end + MARGIN, instance.start - MARGIN))
+        if not any(start < instance.start and stop > end for start, stop in taken):
+            gaps.append((end + MARGIN, instance.start - MARGIN))
         end = max(end, instance.stop)
     long = sorted((start - stop, start, stop) for start, stop in gaps if stop - start >= SHORTEST)
     found = []
@@ -128,41 +137,46 @@ def parse_labels(text: str) -> Labels:
     before it starts is dropped (its numbers belong to other rows, swapping them invents an
     action); rows are sorted. The confidence may be missing (0 then).
     """
-    found, dropped, repaired = [], [], []
+    found, dropped, repaired, taken = [], [], [], []
     for line in text.removeprefix("\ufeff").splitlines():
         if not line.strip():
             continue
-        reason, instance = _row(line)
+        reason, instance, span = _row(line)
         if instance is None:
             dropped.append((line.strip(), reason))
+            taken += [span] if span else []
             continue
         if reason:
             repaired.append((line.strip(), reason))
-        if instance in found:
+        if any(instance[:3] == known[:3] for known in found):  # whatever their confidence
             repaired.append((line.strip(), "row given twice"))
         else:
             found.append(instance)
-    return Labels(sorted(found, key=lambda i: (i.start, i.stop)), dropped, repaired)
+    return Labels(sorted(found, key=lambda i: (i.start, i.stop)), dropped, repaired, taken)
 
 
-def _row(line: str) -> tuple[str, Instance | None]:
+def _row(line: str) -> tuple[str, Instance | None, tuple[int, int] | None]:
+    """What is odd about a row, its instance if it can be used, and the frames it names."""
     try:
         numbers = [int(field) for field in _fields(line)]
     except ValueError:
-        return "not a row of whole numbers", None
+        return "not a row of whole numbers", None, None
     if len(numbers) not in (3, 4):
-        return "not a row of three or four numbers", None
+        return "not a row of three or four numbers", None, None
     label, start, end, confidence = [*numbers, 0][:4]
+    if max(abs(start), abs(end)) > LAST_FRAME:
+        return "a number out of range", None, None
+    span = min(start, end) - 1, max(start, end)
     if not 1 <= label <= len(CLASSES):
-        return f"label not in 1 to {len(CLASSES)}", None
-    if max(abs(start), abs(end)) > LAST_FRAME or abs(confidence) > HIGHEST_CONFIDENCE:
-        return "a number out of range", None
+        return f"label not in 1 to {len(CLASSES)}", None, span
+    if abs(confidence) > HIGHEST_CONFIDENCE:
+        return "a number out of range", None, span
     if start > end:
-        return "start after end", None
+        return "start after end", None, span
     if end < 1:
-        return "ends before the first frame", None
+        return "ends before the first frame", None, span
     reason = "start before frame 1" if start < 1 else ""
-    return reason, Instance(label - 1, max(start, 1) - 1, end, confidence)
+    return reason, Instance(label - 1, max(start, 1) - 1, end, confidence), span
 
 
 def _fields(line: str) -> list[str]:

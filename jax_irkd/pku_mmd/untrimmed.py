@@ -13,6 +13,9 @@ from jax_irkd.video.timing import SAME_CLOCK, Timing, place_of, span_of, time_of
 PROTOCOLS = {"cross_subject": 0, "cross_view": 2}  # Position of train/test in a split's name.
 
 
+Row = tuple[int, int, int, int]
+
+
 class UntrimmedVideo(NamedTuple):
     """A long video and its annotation, rows `(label, start, end, confidence)` as published:
     labels from 1, frames from 1, the end included."""
@@ -20,7 +23,16 @@ class UntrimmedVideo(NamedTuple):
     name: str
     rgb: Source
     infrared: Source
-    rows: list[tuple[int, int, int, int]]
+    rows: list[Row]
+
+
+class Part(NamedTuple):
+    """The training or test part of a protocol: the videos that are complete, the rows of all that
+    are annotated, on disk or not, and the names of all that the split files put there."""
+
+    videos: list[UntrimmedVideo]
+    rows: dict[str, list[Row]]
+    listed: list[str]
 
 
 def pku_videos(folder: str | Path, protocol: str, part: str = "test") -> list[UntrimmedVideo]:
@@ -28,22 +40,31 @@ def pku_videos(folder: str | Path, protocol: str, part: str = "test") -> list[Un
 
     Raises UserError for an unknown protocol or part, and when the folder is not PKU-MMD.
     """
-    found, rows = _annotated(folder, protocol, part)
-    return [
-        UntrimmedVideo(name, pair["rgb"].source, pair["infrared"].source, rows[name])
-        for name, pair in sorted(found.videos.items())
-        if len(pair) == 2 and name in rows
-    ]
+    return pku_part(folder, protocol, part).videos
 
 
-def pku_annotations(
-    folder: str | Path, protocol: str, part: str = "test"
-) -> dict[str, list[tuple[int, int, int, int]]]:
-    """The rows of all annotated videos that `protocol` puts into `part`, on disk or not.
+def pku_part(folder: str | Path, protocol: str, part: str = "test") -> Part:
+    """What a raw PKU-MMD folder has of what `protocol` puts into `part`.
 
     Rows are corrected as the builder does. Raises UserError like `pku_videos`.
     """
-    return _annotated(folder, protocol, part)[1]
+    if protocol not in PROTOCOLS:
+        raise UserError(f"unknown protocol {protocol!r}; choose one of {sorted(PROTOCOLS)}")
+    if part not in ("train", "test"):
+        raise UserError(f"unknown part {part!r}; choose one of ['train', 'test']")
+    found, place = scan(Path(folder)), PROTOCOLS[protocol]
+    listed = sorted(name for name, split in found.splits.items() if split.split("_")[place] == part)
+    rows = {
+        name: [(i.label + 1, i.start + 1, i.stop, i.confidence) for i in labels.instances]
+        for name in listed
+        if (labels := found.labels.get(name))
+    }
+    pairs = {name: pair for name in rows if len(pair := found.videos.get(name, {})) == 2}
+    videos = [
+        UntrimmedVideo(name, pair["rgb"].source, pair["infrared"].source, rows[name])
+        for name, pair in pairs.items()
+    ]
+    return Part(videos, rows, listed)
 
 
 class AnnotatedClock:
@@ -78,18 +99,3 @@ def on_own_clock(
         for start, e in spans
     ]
     return [(start, max(start + 1, stop)) for start, stop in moved]
-
-
-def _annotated(folder: str | Path, protocol: str, part: str):
-    """A scan of the folder, and the rows by video."""
-    if protocol not in PROTOCOLS:
-        raise UserError(f"unknown protocol {protocol!r}; choose one of {sorted(PROTOCOLS)}")
-    if part not in ("train", "test"):
-        raise UserError(f"unknown part {part!r}; choose one of ['train', 'test']")
-    found = scan(Path(folder))
-    rows = {
-        name: [(i.label + 1, i.start + 1, i.stop, i.confidence) for i in labels.instances]
-        for name, labels in sorted(found.labels.items())
-        if found.splits.get(name, "____").split("_")[PROTOCOLS[protocol]] == part
-    }
-    return found, rows

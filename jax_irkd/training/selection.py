@@ -102,20 +102,24 @@ def divide(
 ) -> tuple[str, list[str], list[bool]]:
     """What clips are grouped by, the groups that validate, and whether each clip does.
 
-    Whole subjects are kept aside, the same for every seed and method (`data.groups`). Raises
-    UserError where the clips are all of one, where a class would be left without training clips,
-    and where those kept aside are all of the class `background`: no threshold comes of these.
+    Whole subjects are kept aside, the same for every seed and method (`data.groups`), and as large
+    a share of the clips whose names say of nobody. A record that cannot be read (label -1) has no
+    say in it. Raises UserError where the clips are all of one, where a class would be left without
+    training clips, and where those kept aside are all of the class `background`: no threshold comes
+    of these.
     """
-    kind, groups = grouped(catalogue.clip_ids)
-    try:
-        aside = kept_aside(groups, share)
-    except ValueError:
+    read = [clip for clip, label in zip(catalogue.clip_ids, catalogue.labels) if label != -1]
+    kind, groups = grouped(read)
+    alone = {group for clip, group in zip(read, groups) if clip == group}
+    parts = [part for part in (set(groups) - alone, alone) if len(part) > 1]
+    if not parts:
         raise UserError(
             f"input.validation is {share:g}, but all training clips are of one group ({kind}: "
-            f"{groups[0]}), which cannot be divided; set input.validation=0"
-        ) from None
-    held = set(aside)  # thousands where every clip is a group of its own
-    mask = [group in held for group in groups]
+            f"{', '.join(groups[:1])}), which cannot be divided; set input.validation=0"
+        )
+    aside = sorted(group for part in parts for group in kept_aside(part, share))
+    group_of, held = dict(zip(read, groups)), set(aside)  # thousands where each clip is a group
+    mask = [group_of.get(clip) in held for clip in catalogue.clip_ids]
     trained = {label for label, kept in zip(catalogue.labels, mask) if not kept}
     lost = sorted(set(catalogue.labels) - trained - {-1})
     if lost:

@@ -76,12 +76,13 @@ def make_reader(
 ) -> loading.ClipReader:
     """Reads the clips that `selection.select` chooses; raises UserError as it does."""
     sizes = frame_sizes(config)
+    records = select(config, dataset, split, modalities, single).records(dataset)
     return loading.ClipReader(
-        records=select(config, dataset, split, modalities, single).records(dataset),
+        records=records,
         modalities=modalities,
         num_segments=config.input.num_segments,
         sizes={name: sizes[name] for name in modalities},
-        faults=loading.Faults(config.input.max_broken),
+        faults=loading.Faults(config.input.max_broken, len(records)),
         num_classes=len(dataset.class_names),
     )
 

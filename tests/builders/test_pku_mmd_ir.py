@@ -8,6 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from jax_irkd import build
+from jax_irkd.data import loading
 from jax_irkd.data.synthetic.raw_ntu import ntu_tree, number_of, write_video, zip_folder
 from jax_irkd.data.synthetic.raw_pku import (
     label_path,
@@ -18,8 +19,12 @@ from jax_irkd.data.synthetic.raw_pku import (
     write_rows,
     write_split,
 )
-from jax_irkd.pku_mmd.annotations import CLASSES
-from jax_irkd.pku_mmd.files import scan
+from jax_irkd.pku_mmd.annotations import CLASSES, Instance
+from jax_irkd.pku_mmd.files import SPLITS, scan
+from jax_irkd.tfds_builders._shared.cache import EncodingTask
+from jax_irkd.tfds_builders._shared.options import BuildOptions
+from jax_irkd.tfds_builders._shared.pairs import FRAMES
+from jax_irkd.tfds_builders.pku_mmd_ir import videos
 
 
 def run(raw, out, *flags):
@@ -132,6 +137,20 @@ def test_planted_faults_are_named_and_everything_else_is_built(tmp_path, capsys)
     assert "0002-R" in capsys.readouterr().out
 
 
+def test_a_video_without_annotation_weighs_as_many_instances_as_others(tmp_path, capsys):
+    """Two of twelve videos, three instances in each of the others: a sixth, not two of 32."""
+    raw = tmp_path / "raw"
+    pku_tree(raw, train=(2, 3, 4))
+    for name in ("0002-L", "0291-R"):
+        label_path(raw, name).unlink()
+    assert run(raw, tmp_path / "out", "--max_frames=2", "--max_skipped=0.16") == 2
+    said = capsys.readouterr().err
+    assert "16.7% of the instances would be left out" in said
+    assert "no annotation: 2" in said and "about 4 more instances" in said
+    assert run(raw, tmp_path / "out", "--max_frames=2", "--max_skipped=0.17") == 0
+    assert report(tmp_path / "out")["skipped_count"] == 6
+
+
 def test_archives_are_read_in_place(tree, built, tmp_path):
     raw = tmp_path / "raw"
     pku_tree(raw, train=(2,), validation=(291,), views="LM")
@@ -148,9 +167,35 @@ def test_lengths_that_differ_a_little_share_a_clock(tmp_path):
     pku_tree(raw, train=(2,), views="LM", infrared_frames=88)
     assert run(raw, tmp_path / "out") == 0
     record = by_clip(tmp_path / "out")["0002-L-002"]
-    assert (record["rgb_frames"], record["infrared_frames"]) == (20, 18)  # Frames 70 to 90.
-    assert [number_of(f) for f in record["infrared"]] == list(range(70, 88))
-    assert report(tmp_path / "out")["remarks"] == {"lengths differ": 4}
+    assert (record["rgb_frames"], record["infrared_frames"]) == (18, 18)  # Of frames 70 to 90.
+    for kind in ("rgb", "infrared"):
+        assert [number_of(f) for f in record[kind]] == list(range(70, 88))
+    remarks = {"lengths differ": 4, "cut off at the end": 4}
+    assert report(tmp_path / "out")["remarks"] == remarks
+
+
+@pytest.mark.parametrize(
+    ("frames", "infrared", "rate"), [(90, 88, 30), (88, 90, 30), (90, 44, 15), (88, 45, 15)]
+)
+@pytest.mark.parametrize("kept", [0, 5])
+def test_what_passes_the_end_of_a_film_ends_there_in_both(tmp_path, frames, infrared, rate, kept):
+    """RGB frames 70 to 90 of 30 a second are annotated; one of the films ends at frame 88."""
+    rgb = write_video(tmp_path / "rgb.avi", frames)
+    other = write_video(tmp_path / "infrared.avi", infrared, infrared=True, rate=rate)
+    options = BuildOptions(max_frames=kept)
+    work = (str(rgb), str(other), [Instance(3, 0, 20, 2), Instance(3, 70, 90, 2)], options)
+    result = videos.encode(EncodingTask("0002-L", SPLITS[0], "", work))
+    whole, cut = (record.scalars for record in result.records)
+    pace = 30 // rate
+    assert (whole["rgb_frames"], whole["infrared_frames"]) == (20, 20 // pace)
+    assert (cut["rgb_frames"], cut["infrared_frames"]) == (18, 18 // pace)
+    first, second = (
+        [number_of(loading.decode(frame, kind)) for frame in result.records[1].frames[kind]]
+        for kind in FRAMES
+    )
+    assert max(first) <= 87 and max(second) <= 87 // pace and len(first) >= len(second) > 0
+    assert all(abs(a - pace * b) < pace for a, b in zip(first, second) if pace == 1 or kept)
+    assert [note.name for note in result.notes if "cut off" in note.reason] == ["0002-L-001"]
 
 
 def test_other_frame_rates_are_scaled(tmp_path):

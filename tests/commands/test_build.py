@@ -1,9 +1,11 @@
 """Builds in parallel, killed, resumed, out of disk, and without TensorFlow."""
 
+import dataclasses
 import errno
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -214,10 +216,37 @@ def test_a_new_dataset_is_one_new_folder(tmp_path, monkeypatch):
 def test_options_from_the_environment(monkeypatch):
     monkeypatch.setenv(VARIABLE, '{"max_frames": 3, "workers": 2}')
     assert BuildOptions.from_environment() == BuildOptions(max_frames=3, workers=2)
-    for text, words in [("{", "not a JSON object"), ('{"frames": 1}', "unknown options")]:
+    monkeypatch.setenv(VARIABLE, '{"max_skipped": 1, "unpaired": true}')  # 1 is a number, too
+    assert BuildOptions.from_environment() == BuildOptions(max_skipped=1.0, unpaired=True)
+    for text, words in [
+        ("{", "not a JSON object"),
+        ("[]", 'not a JSON object such as {"workers": 4}: '),
+        ('["workers"]', "not a JSON object"),
+        ("3", "not a JSON object"),
+        ("null", "not a JSON object"),
+        ('{"frames": 1}', "unknown options"),
+        ('{"max_frames": "32"}', "max_frames is '32'; choose a whole number"),
+        ('{"quality": null}', "quality is None; choose a whole number"),
+        ('{"workers": 2.5}', "workers is 2.5; choose a whole number"),
+        ('{"workers": true}', "workers is True; choose a whole number"),
+        ('{"max_skipped": "1 %"}', "max_skipped is '1 %'; choose a number"),
+        ('{"range": null}', "range is None; choose a text"),
+        ('{"unpaired": 1}', "unpaired is 1; choose true or false"),
+        ('{"quality": 0}', "quality is 0; choose a value from 1 to 100"),
+    ]:
         monkeypatch.setenv(VARIABLE, text)
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UserError, match=f"^{VARIABLE}.*{re.escape(words)}"):
             BuildOptions.from_environment()
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(BuildOptions), ids=lambda field: field.name)
+def test_every_option_takes_its_own_kind_of_value_alone(field):
+    assert BuildOptions(**{field.name: field.default}) == BuildOptions()
+    for other in (None, [], {}, "x", 0.5, 1, True):
+        if type(other) is type(field.default) or (field.name, other) == ("max_skipped", 1):
+            continue
+        with pytest.raises(UserError, match=f"^{field.name} is .*; choose"):
+            BuildOptions(**{field.name: other})
 
 
 WITHOUT_TENSORFLOW = """

@@ -1,5 +1,6 @@
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,7 +14,9 @@ from tests.helpers import fakes
 def reader(records=None, max_broken=0.5, modalities=("rgb", "infrared")):
     records = fakes.dataset().records(fakes.SPLITS[:2]) if records is None else records
     sizes = {"rgb": (32, 40), "infrared": (24, 30)}
-    return loading.ClipReader(records, modalities, 2, sizes, loading.Faults(max_broken))
+    return loading.ClipReader(
+        records, modalities, 2, sizes, loading.Faults(max_broken, len(records))
+    )
 
 
 def take(batches, count):
@@ -147,6 +150,53 @@ def test_too_many_broken_clips_stop_the_run():
         take(batches, 20)
 
 
+class Sparse(list):
+    """Tiny infrared clips; some are broken."""
+
+    def __init__(self, count, broken):
+        good = cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1].tobytes()
+        frames = [[b"" if i in broken else good] for i in range(count)]
+        super().__init__(
+            {"clip_id": str(i), "label": 0, "infrared": f} for i, f in enumerate(frames)
+        )
+
+    @property
+    def reader(self):
+        faults = loading.Faults(0.01, len(self))
+        return loading.ClipReader(self, ("infrared",), 1, {"infrared": (8, 8)}, faults)
+
+
+@pytest.mark.parametrize(
+    ("count", "broken"),
+    [(190, [0]), (60, [7]), (200, [0, 1]), (200, [198, 199])],
+)
+def test_a_share_that_is_allowed_never_stops_a_run(count, broken):
+    """Wherever the broken clips lie, in evaluations and in training, however often it reads."""
+    evaluated, trained = Sparse(count, broken).reader, Sparse(count, broken).reader
+    for _ in range(2):
+        batches = loading.evaluation_batches(evaluated, batch_size=count, threads=1)
+        assert sum(int(batch["mask"].sum()) for batch in batches) == count - len(broken)
+    options = {"seed": 0, "batch_size": count, "first_step": 0, "threads": 1}
+    take(loading.training_batches(trained, **options), 2)
+    names = {str(i) for i in broken}
+    assert set(evaluated.faults.clips) == set(trained.faults.clips) == names
+
+
+def test_one_more_than_is_allowed_stops_an_evaluation():
+    batches = loading.evaluation_batches(
+        Sparse(300, [0, 9, 150, 299]).reader, batch_size=10, threads=1
+    )
+    with pytest.raises(UserError, match=r"^4 of 300 clips could not be decoded.*broken=1\.00%"):
+        list(batches)
+
+
+def test_what_fails_now_and_then_is_judged_by_all_that_was_read():
+    faults = loading.Faults(0.01, total=100)
+    for number in range(1000):
+        faults.count(f"clip {number}" if number % 200 == 0 else None, "the network was away")
+    assert faults.read == 1000 and len(faults.clips) == 5
+
+
 def test_a_broken_test_clip_has_mask_zero():
     records = [fakes.record(0, 0), fakes.record(1, 1)]
     records[1]["rgb"] = []
@@ -177,6 +227,27 @@ def test_splits_that_were_not_built(caplog):
         data.records(["val"])
     assert len(data.records(["val", "train_subjects_c1"])) == 6
     assert "no clips for the splits ['val']" in caplog.text
+
+
+def test_a_record_that_cannot_be_read_stays_where_classes_are_left_out():
+    """It may be of a class that is left, and has to be counted; it is no clip of a given class."""
+    records = Unreadable([fakes.record(i % 3, i) for i in range(9)])
+    data = loading.Dataset("x", ("a", "b", "c"), {"train": records}, "x")
+    left = data.without(["c"])
+    assert left.catalogue(("train",)).labels == [0, 1, 0, -1, 0, 1]
+    read = reader(left.records(("train",)))
+    masks = [read.centre(i)["mask"] for i in range(6)]
+    assert masks == [1, 1, 1, 0, 1, 1] and list(read.faults.clips) == ["record 3"]
+    assert data.only("b").catalogue(("train",)).labels == [1, 1]
+
+
+class Unreadable(list):
+    """Records of which the fifth is damaged."""
+
+    def __getitem__(self, index):
+        if index == 4:
+            raise ValueError("damaged")
+        return super().__getitem__(index)
 
 
 def test_a_large_part_of_a_picture_is_not_cut_off_in_silence():

@@ -187,3 +187,34 @@ class Looking(list):
 
         seen = b"devices" if xla_bridge.backends_are_initialized() else b"no device"
         return super().__getitem__(index) | {"clip_id": seen}
+
+
+class Unplugged(list):
+    """Records on a disk that is gone as soon as the file `gone` is there."""
+
+    def __init__(self, records, gone):
+        super().__init__(records)
+        self.gone = gone
+
+    def __reduce__(self):
+        return Unplugged, (list(self), self.gone)
+
+    def __getitem__(self, index):
+        if self.gone.exists():
+            raise OSError(5, "Input/output error")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_disk_that_goes_away_ends_the_run_whoever_reads(processes, tmp_path):
+    """Every replacement fails, too: reading has to give up, whatever share may be broken."""
+    records = Unplugged([fakes.record(i % 3, i) for i in range(200)], tmp_path / "gone")
+    watched = reader(records, max_broken=1.0)
+    options = {"seed": 0, "batch_size": 2, "first_step": 0, "processes": processes}
+    batches = loading.training_batches(watched, **options)
+    next(batches)
+    records.gone.touch()
+    with pytest.raises(UserError, match=r"40 clips in a row.*OSError.*check the disk"):
+        take(batches, 60)
+    with pytest.raises(UserError, match=r"40 clips in a row"):  # before a process is started
+        next(loading.training_batches(watched, **options))

@@ -11,7 +11,7 @@ from jax_irkd import algorithm, build
 from jax_irkd.configs import pku
 from jax_irkd.data import augment
 from jax_irkd.data.synthetic.raw_ntu import truncate, write_video
-from jax_irkd.data.synthetic.raw_pku import LABELS, pku_tree, video_path
+from jax_irkd.data.synthetic.raw_pku import LABELS, label_path, pku_tree, video_path
 from jax_irkd.detection import consensus, scoring, watching
 from jax_irkd.detection import untrimmed as evaluation
 from jax_irkd.detection.protocol import evaluate
@@ -207,7 +207,9 @@ def test_absent_damaged_and_slower_videos(tmp_path, built, raw):
     video_path(tmp_path, "0292-R", "infrared").write_bytes(b"no video")
     chosen = config(tmp_path, built)
     chosen.eval.window, chosen.eval.stride = 20, 20
-    with pytest.raises(UserError, match=r"1 of 6 annotated .*\['0291-L'\] first.*missing=official"):
+    with pytest.raises(
+        UserError, match=r"1 of 6 test videos .*\['0291-L'\] first.*missing=official"
+    ):
         evaluation.check(chosen)
     network = fakes.Network(fakes.TinyModel(51), {})
     chosen.eval.missing, one = "empty", np.eye(51, dtype=np.float32)[:1]
@@ -252,6 +254,17 @@ def test_mistakes_are_named_before_training(raw, built, tmp_path, field, value, 
     with pytest.raises(UserError, match=message):
         algorithm.run(wrong, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_video_without_its_annotation_is_absent(tmp_path, built):
+    pku_tree(tmp_path, train=(2,), validation=(291,), frames=40)
+    label_path(tmp_path, "0291-M").unlink()
+    chosen = config(tmp_path, built)
+    with pytest.raises(UserError, match=r"1 of 3 test videos of .*annotation.*\['0291-M'\] first"):
+        evaluation.check(chosen)
+    chosen.eval.missing = "official"
+    found = evaluation.find_footage(chosen)
+    assert found.absent == ["0291-M"] and sorted(found.ground) == ["0291-L", "0291-R"]
 
 
 def test_other_data_sets_have_no_untrimmed_videos(raw, built, tmp_path):

@@ -49,6 +49,12 @@ def test_rows_become_half_open_ranges_from_zero():
         ("3,1\n", [], ["not a row of three or four numbers"], []),
         ("3,-9,-1,2\n", [], ["ends before the first frame"], []),
         ("3,1,9,2\n3,1,9,2\n", [(2, 0, 9, 2)], [], ["row given twice"]),
+        (
+            "3,1,9,2\n3,1,9,1\n3,0,9\n4,1,9,2\n",
+            [(2, 0, 9, 2), (3, 0, 9, 2)],
+            [],
+            ["row given twice", "start before frame 1", "row given twice"],
+        ),
         ("", [], [], []),
     ],
 )
@@ -85,6 +91,26 @@ def test_background_lies_between_the_annotations():
     assert [(i.start, i.stop) for i in found] == [(135, 285), (405, 555)]
     assert background([instance(40, 90), instance(150, 200)]) == []  # 32 and 44 frames are short
     assert background([instance(64, 90)]) == [Instance(51, 8, 56, 0)]
+
+
+@pytest.mark.parametrize(
+    ("row", "kept"),
+    [
+        ("9,401,480,2", []),  # a row that is used divides the stretch into two short ones
+        ("99,431,440,2", []),
+        ("9,431,440,3000000", []),
+        ("9,440,401,2", []),  # begins at 440, and nobody knows when it ends
+        ("9,520,431,2", []),
+        ("99,521,560,2", [(391, 509)]),  # within the next action
+        ("9,900000000,431,2", [(391, 509)]),  # names no frames
+        ("9,431,x,2", [(391, 509)]),
+    ],
+)
+def test_no_background_where_a_row_was_left_out(row, kept):
+    """Something happens between the actions that end at frame 383 and begin at 517."""
+    labels = parse_labels(f"3,1,383,2\n{row}\n5,518,600,2\n")
+    found = background(labels.instances, labels.taken)
+    assert [(i.start, i.stop) for i in found] == kept
 
 
 def test_workbook(tmp_path):

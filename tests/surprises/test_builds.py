@@ -1,5 +1,6 @@
 """Builds that crash, meet, or are killed; names in any script."""
 
+import json
 import re
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from jax_irkd.reporting import charts, pictures
 from jax_irkd.tfds_builders._shared import inventory, pool, report
 from jax_irkd.tfds_builders._shared.cache import Cache, EncodingTask
 from jax_irkd.tfds_builders._shared.lock import locked
+from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.training import parallel
 from jax_irkd.video.archives import Found
 from tests.deployment.test_predict import Reader
@@ -100,6 +102,51 @@ def test_a_build_that_replaces_another_leaves_it_in_place_until_the_end(
     assert names <= {"1.0.0", ".build.lock"} and clips(tmp_path) == before
     with locked(folder):
         assert run(raw, tmp_path) == 0  # Asking for what is there needs no lock.
+
+
+def test_a_kept_cache_serves_the_build_that_replaces_its_own(raw, tmp_path, monkeypatch):
+    stored = []
+    store = Cache.store
+    monkeypatch.setattr(Cache, "store", lambda *given: stored.append(given) or store(*given))
+    encoded = Path(tmp_path, *CONFIG, ".encoded")
+    assert run(raw, tmp_path, "--keep_cache") == 0 and stored
+    before, kept = len(stored), sorted(encoded.rglob("*.clip"))
+    assert run(raw, tmp_path, "--keep_cache", "--overwrite") == 0
+    assert len(stored) == before and sorted(encoded.rglob("*.clip")) == kept
+    assert run(raw, tmp_path, "--overwrite", "--max_frames=2") == 0
+    assert len(stored) == 2 * before and not encoded.exists()  # others, and nothing was to be kept
+
+
+def test_what_is_built_says_which_of_the_options_it_was_not_built_with(tmp_path, capsys):
+    """A data set of before knew fewer of them."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for clip in ("a/1", "a/2", "b/1", "b/2"):
+        for kind in ("rgb", "infrared"):
+            write_video(raw / kind / f"{clip}.avi", 4, infrared=kind == "infrared")
+
+    def said(*flags):
+        flags = (f"--manual_dir={raw}", f"--data_dir={out}", "--workers=1", *flags)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pool, "INLINE", True)
+            assert build.main(["folder_ir", *flags]) == 0
+        return capsys.readouterr().out
+
+    said()
+    for flag in ("unpaired", "trust_names"):
+        note = f"built with {{'{flag}': False}}, you asked for {{'{flag}': True}}"
+        assert note in said(f"--{flag}") and "note:" not in said()
+    about = out / "folder_ir" / "1.0.0" / "metadata.json"
+    known = json.loads(about.read_text())
+    about.write_text(
+        json.dumps({k: v for k, v in known.items() if k not in ("unpaired", "trust_names")})
+    )
+    assert "note:" not in said("--unpaired") and "'quality': 80" in said("--quality=80")
+
+
+def test_clips_are_encoded_once_whichever_of_them_are_kept():
+    """The refusal of a build says that --unpaired keeps more, and that nothing is done again."""
+    assert BuildOptions(unpaired=True).digest == BuildOptions().digest
+    assert BuildOptions(trust_names=True).digest != BuildOptions().digest
 
 
 def test_a_split_whose_clips_are_all_skipped_can_be_opened(raw, tmp_path, monkeypatch):

@@ -44,6 +44,23 @@ def copy(whole, tmp_path):
     return tmp_path / "copy", tmp_path / "copy" / NAME / "1.0.0"
 
 
+def test_what_an_exchange_left_behind_is_opened_only_alone(copy):
+    """`replaced.1.0.0` is the older of two; between two renames it is the only one."""
+    place, folder = copy
+    now = loading.open_dataset(NAME, str(place)).fingerprint
+    for name in ("replaced.1.0.0", "replaced.9.0.0", "incomplete.X9_1.0.0", "0.9.9", "copy.of.it"):
+        shutil.copytree(folder, folder.with_name(name))
+        assert loading.open_dataset(NAME, str(place)).fingerprint == now
+    shutil.rmtree(folder)
+    assert ":0.9.9:" in loading.open_dataset(NAME, str(place)).fingerprint
+    shutil.rmtree(folder.with_name("0.9.9"))
+    assert ":replaced.9.0.0:" in loading.open_dataset(NAME, str(place)).fingerprint
+    shutil.rmtree(folder.with_name("replaced.9.0.0"))
+    shutil.rmtree(folder.with_name("replaced.1.0.0"))
+    with pytest.raises(UserError, match="no dataset"):
+        loading.open_dataset(NAME, str(place))
+
+
 @pytest.mark.slow
 def test_the_same_films_are_the_same_data_elsewhere(raw, whole, tmp_path):
     shutil.copytree(raw, tmp_path / "raw")

@@ -149,5 +149,9 @@ def test_an_instance_cut_off_at_the_end_is_named(tmp_path):
     done = videos.encode(tasks[0])
     assert [record.key for record in done.records] == ["0002-L-000", "0002-L-001"]
     assert [(note.name, note.reason, note.detail) for note in done.notes] == [
-        ("0002-L-001", "cut off at the end", "frames 80-95, the video has 90")
+        (
+            "0002-L-001",
+            "cut off at the end",
+            "frames 80-95, there are 90 rgb and 90 infrared frames",
+        )
     ]

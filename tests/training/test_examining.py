@@ -77,6 +77,22 @@ def test_background_alone_validates_nothing():
     assert selection.divide(loading.Catalogue(names, labels), 0.25)[1] == [aside]
 
 
+@pytest.mark.parametrize("extra", [("nobody/1", 0), ("record 7", -1)])
+@pytest.mark.parametrize("count", [1, 30])
+def test_odd_clips_and_unreadable_records_leave_subjects_whole(extra, count):
+    """Eight people; beside them clips of no name that says whose, or records without a name."""
+    names = [f"{what}/P{person}__{take}" for what in "ab" for person in range(8) for take in "xy"]
+    labels = [int(name.startswith("b")) for name in names]
+    expected = set(groups.kept_aside([f"P{person}" for person in range(8)], 0.25))
+    odd = [extra[0] + f" {i}" for i in range(count)]
+    catalogue = loading.Catalogue([*odd, *names], [extra[1]] * count + labels)
+    kind, aside, mask = selection.divide(catalogue, 0.25)
+    assert kind == "named subjects" and {group for group in aside if group[0] == "P"} == expected
+    assert mask[count:] == [name[2:4] in expected for name in names]
+    share = round(count / 4) if extra[1] == 0 else 0  # of the odd clips, where they can be divided
+    assert sum(mask[:count]) == share == len(aside) - 2
+
+
 def test_a_run_without_validation_is_the_run_it_was():
     plain = identity_of(config(0.0), "baseline")
     assert not any("validation" in name or "patience" in name for name in plain)

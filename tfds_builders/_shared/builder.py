@@ -75,6 +75,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self.show_progress = True
         self.report: Report | None = None
         self.holds_lock = False  # Whoever builds holds the folder's lock already.
+        self.cache_home: Path | None = None  # Where encoded clips lie if not beside the records.
         self._shards: dict[str, list] = {}
         self._clips: list[tuple[str, ...]] = []
         super().__init__(file_format=file_format or "array_record", **kwargs)
@@ -96,7 +97,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
             homepage=homepage,
-            metadata=tfds.core.MetadataDict(self.options.stored),
+            metadata=tfds.core.MetadataDict(self.options.recorded),
         )
 
     @abc.abstractmethod
@@ -113,8 +114,13 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return Path(self._data_dir_root, *self.info.full_name.split("/")[:-1])
 
     @property
+    def encoded(self) -> Path:
+        """Where encoded clips of all options lie."""
+        return (self.cache_home or self.config_folder) / ".encoded"
+
+    @property
     def cache(self) -> Cache:
-        return Cache(self.config_folder / ".encoded" / self.options.digest)
+        return Cache(self.encoded / self.options.digest)
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         config = download_config or tfds.download.DownloadConfig()
@@ -261,7 +267,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _disk_full(self, detail: str) -> str:
         return (
-            f"the disk is full: {detail}; what is encoded stays in {self.config_folder}, free some "
+            f"the disk is full: {detail}; what is encoded stays in {self.encoded}, free some "
             "space and run the same command again to continue"
         )
 
@@ -278,7 +284,7 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _post_download_and_prepare_hook(self) -> None:
         if not self.options.keep_cache:
-            shutil.rmtree(self.config_folder / ".encoded", ignore_errors=True)
+            shutil.rmtree(self.encoded, ignore_errors=True)
 
 
 def _rows(tasks: list[EncodingTask], summaries: list[EncodingSummary]) -> list[tuple[str, ...]]:

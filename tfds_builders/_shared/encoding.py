@@ -65,6 +65,12 @@ class EncodedClip(NamedTuple):
     colour: float
     flat: str = ""
 
+    def until(self, stop: int, start: int) -> "EncodedClip":
+        """Its frames before `stop` of its source, one at least; it begins at `start`."""
+        count = max(1, sum(index < stop for index in self.indices))
+        frames, indices = self.frames[:count], self.indices[:count]
+        return self._replace(frames=frames, indices=indices, total=stop - start)
+
 
 class _Kept(NamedTuple):
     """A frame that is waiting for its clip: JPEG bytes, or deep pixels until their range is known;

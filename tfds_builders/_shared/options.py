@@ -10,6 +10,8 @@ from jax_irkd.host import processor
 from jax_irkd.video.depth import AUTO, parse_range
 
 VARIABLE = "JAX_IRKD_BUILD"
+KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+ENCODING = 2  # Raised whenever clips are encoded otherwise: a cache that was kept is not theirs.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,10 @@ class BuildOptions:
     keep_cache: bool = False  # Keep the encoded clips after a finished build.
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            if type(value) not in (kind, int if kind is float else kind):  # True is an int, too
+                raise UserError(f"{field.name} is {value!r}; choose {KINDS[kind]}")
         limits = {
             "max_frames": (0, 1_000_000),
             "short_side": (8, 10_000),
@@ -49,17 +55,22 @@ class BuildOptions:
 
     @classmethod
     def from_environment(cls) -> "BuildOptions":
-        """Options from JAX_IRKD_BUILD. Raises UserError for bad JSON or unknown names."""
+        """Options from JAX_IRKD_BUILD. Raises UserError for bad JSON, names and values."""
         text = os.environ.get(VARIABLE, "")
         known = [field.name for field in dataclasses.fields(cls)]
         try:
             values = json.loads(text) if text else {}
-            unknown = sorted(set(values) - set(known))
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise UserError(f"{VARIABLE} is not a JSON object ({error}): {text!r}") from error
+        if not isinstance(values, dict):
+            raise UserError(f'{VARIABLE} is not a JSON object such as {{"workers": 4}}: {text!r}')
+        unknown = sorted(set(values) - set(known))
         if unknown:
             raise UserError(f"{VARIABLE} has unknown options {unknown}; choose from {known}")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except UserError as error:
+            raise UserError(f"{VARIABLE}: {error}") from error
 
     @property
     def stored(self) -> dict[str, int | str | bool]:
@@ -76,6 +87,12 @@ class BuildOptions:
         } | ({"background": True} if self.background else {})
 
     @property
+    def recorded(self) -> dict[str, int | str | bool]:
+        """What decides which clips there are, and their bytes: the data set's metadata say it."""
+        names = ("background", "unpaired", "trust_names")
+        return self.stored | {name: getattr(self, name) for name in names}
+
+    @property
     def storage(self) -> dict:
         """The fields of `encoding.FrameStorage`."""
         return {
@@ -89,7 +106,7 @@ class BuildOptions:
     @property
     def digest(self) -> str:
         """Names the cache: clips encoded with other options are not reused."""
-        content = self.stored | {"trust_names": self.trust_names}
+        content = self.stored | {"trust_names": self.trust_names, "encoding": ENCODING}
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
     @property

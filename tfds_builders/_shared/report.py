@@ -15,7 +15,8 @@ NO_COLOUR = "RGB without colour"
 @dataclasses.dataclass
 class Report:
     """Counts and names. `unit` is what one record is called, `found` counts what lay on disk;
-    `unreadable` are folders and archives of which nobody knows what they hold."""
+    `unreadable` are folders and archives of which nobody knows what they hold, `unlisted` is how
+    many more than the names in `skipped` are left out, where a name stands for several."""
 
     dataset: str
     unit: str
@@ -27,6 +28,7 @@ class Report:
     notes: list[Skip] = dataclasses.field(default_factory=list)
     unreadable: list[Skip] = dataclasses.field(default_factory=list)
     built: int = 0
+    unlisted: int = 0
     bytes: int = 0
     seconds: float = 0.0
 
@@ -40,13 +42,17 @@ class Report:
     @property
     def skipped_share(self) -> float:
         """Skipped as a share of all that was found."""
-        total = self.built + len(self.skipped)
-        return len(self.skipped) / total if total else 0.0
+        total = self.built + self.skipped_count
+        return self.skipped_count / total if total else 0.0
+
+    @property
+    def skipped_count(self) -> int:
+        return len(self.skipped) + self.unlisted
 
     def as_json(self) -> str:
         content = dataclasses.asdict(self) | {
             "skipped_share": self.skipped_share,
-            "skipped_count": len(self.skipped),
+            "skipped_count": self.skipped_count,
             "reasons": _counted(self.skipped),
             "remarks": _counted(self.notes),
             "skipped": [skip._asdict() for skip in self.skipped],
@@ -59,7 +65,7 @@ class Report:
         """A few lines: totals, then each reason with its count and its first names."""
         lines = [
             f"{self.dataset}: {self.built} {self.unit} built ({self.bytes / 1e6:.1f} MB), "
-            f"{len(self.skipped)} skipped ({self.skipped_share:.1%})"
+            f"{self.skipped_count} skipped ({self.skipped_share:.1%})"
         ]
         kinds = (
             ("skipped", self.skipped),
@@ -71,6 +77,8 @@ class Report:
                 lines.append(f"  {title}: {reason}: {count}")
                 shown = [item for item in items if item.reason == reason][:names]
                 lines += [f"    {item.name}: {item.detail}" for item in shown]
+        if self.unlisted:
+            lines.append(f"  skipped: about {self.unlisted} more {self.unit} that nobody listed")
         return "\n".join(lines)
 
 

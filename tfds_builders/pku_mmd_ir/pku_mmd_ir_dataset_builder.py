@@ -75,6 +75,7 @@ class Builder(PairedBuilder):
                 "videos_not_on_disk": absent,
             },
             skipped=found.skipped + skipped,
+            unlisted=videos.unlisted(found),
             unreadable=found.unreadable,
             notes=found.notes + repaired,
         )

@@ -19,7 +19,10 @@ KEPT_SHARE = 0.5  # An instance of which less is on film is left out.
 
 
 def tasks_of(found: PkuScan, options: BuildOptions) -> tuple[list[EncodingTask], list[Skip]]:
-    """A task for every complete video, and one skip for every instance of an incomplete one."""
+    """A task for every complete video, and one skip for every instance of an incomplete one.
+
+    A video without annotation is one skip, too, and has more instances (`unlisted`).
+    """
     tasks, skipped = [], []
     for name in sorted(found.videos):
         pair, labels = found.videos[name], found.labels.get(name)
@@ -37,11 +40,20 @@ def tasks_of(found: PkuScan, options: BuildOptions) -> tuple[list[EncodingTask],
             skipped += [Skip(f"{name} {span}", reason, f"only {present}") for span in spans]
             continue
         stamp = f"{pair['rgb'].stamp} {pair['infrared'].stamp} {found.stamps[name]}"
-        instances = labels.instances + (background(labels.instances) if options.background else [])
+        instances = labels.instances
+        if options.background:
+            instances = instances + background(instances, labels.taken)
         work = (pair["rgb"].source, pair["infrared"].source, instances, options)
         tasks.append(EncodingTask(name, found.splits[name], stamp, work))
     require_crops(options.crop_file, [task.key[-1] for task in tasks])
     return tasks, skipped
+
+
+def unlisted(found: PkuScan) -> int:
+    """The instances of videos without annotation beyond the one skip for each, as others have."""
+    without = sum(name not in found.labels for name in found.videos)
+    rows = sum(len(labels.instances) + len(labels.dropped) for labels in found.labels.values())
+    return max(0, round(without * (rows / len(found.labels) - 1)))
 
 
 def encode(task: EncodingTask) -> EncodingResult:
@@ -84,15 +96,18 @@ def _encode(
         notes.append(Skip(video, "lengths differ", detail))
     records, skipped = [], []
     for row, instance in enumerate(instances):
+        own = {kind: wanted[kind][row] for kind in wanted}
         pair = {kind: clips[kind][row] for kind in clips}
-        why = _too_little(pair, {kind: wanted[kind][row] for kind in wanted}, lengths, faults)
+        why = _too_little(pair, own, lengths, faults)
+        pair = pair if why else _until_both_end(pair, own, films)
         if why:
             skipped.append(Skip(f"{video} {instance.start}-{instance.stop}", *why))
         else:
             records.append(_record(video, row, instance, pair))
             annotated = instance.stop - instance.start
             if pair["rgb"].total < annotated:
-                detail = f"frames {instance.start}-{instance.stop}, the video has {lengths['rgb']}"
+                there = " and ".join(f"{lengths[kind]} {kind}" for kind in films)
+                detail = f"frames {instance.start}-{instance.stop}, there are {there} frames"
                 notes.append(Skip(f"{video}-{row:03d}", "cut off at the end", detail))
     for kind, own in clips.items():
         notes += film_notes(video, kind, films[kind], own)
@@ -112,9 +127,29 @@ def _too_little(
             continue
         if faults[kind]:
             return "unreadable video", str(faults[kind])
-        if too_short(clip.total, stop - start):
+        if too_short(clip.total, stop - start) or not clip.frames:
             return "past the end", f"frames {start}-{stop}, the {kind} video has {lengths[kind]}"
     return None
+
+
+def _until_both_end(
+    pair: dict[str, EncodedClip], wanted: dict[str, tuple[int, int]], films: dict[str, Film]
+) -> dict[str, EncodedClip]:
+    """An instance that passes the end of a film, cut off in both at the last moment both show.
+
+    Readers take frames by their place between the first and the last of a clip, so that clips of
+    different lengths would show different moments.
+    """
+    stops = {kind: start + pair[kind].total for kind, (start, _) in wanted.items()}
+    if all(stops[kind] == stop for kind, (_, stop) in wanted.items()):
+        return pair
+    rgb, infrared = films["rgb"].whole, films["infrared"].whole
+    if stops["infrared"] < wanted["infrared"][1]:
+        end = (wanted["infrared"][0], stops["infrared"])
+        stops["rgb"] = min(stops["rgb"], on_own_clock([end], infrared, rgb)[0][1])
+    end = (wanted["rgb"][0], stops["rgb"])
+    stops["infrared"] = min(stops["infrared"], on_own_clock([end], rgb, infrared)[0][1])
+    return {kind: pair[kind].until(stops[kind], wanted[kind][0]) for kind in pair}
 
 
 def too_short(length: int, annotated: int) -> bool:
