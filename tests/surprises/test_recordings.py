@@ -63,6 +63,13 @@ def test_two_files_of_one_name_in_one_folder_are_refused(tmp_path):
         kept(tmp_path)
 
 
+def test_a_film_in_two_formats_is_named_by_its_pictures(tmp_path):
+    names = [f"ir/wave/1/{number}.{suffix}" for number in (1, 2) for suffix in ("jpg", "png")]
+    write(tmp_path, "rgb/wave/1.avi", *names)
+    with pytest.raises(UserError, match=r"wave/1/1\.jpg and .*wave/1/1\.png are different"):
+        kept(tmp_path)
+
+
 def test_a_folder_per_camera_is_one_recording(tmp_path):
     write(tmp_path, "colour/rgb/wave/1.avi", "heat/ir/wave/1.avi")
     assert kept(tmp_path) == [["colour/rgb/wave/1.avi", "heat/ir/wave/1.avi"]]

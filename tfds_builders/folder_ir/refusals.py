@@ -13,7 +13,7 @@ from jax_irkd.tfds_builders.folder_ir.clips import (
     inner_path,
     recording_of,
 )
-from jax_irkd.video.archives import Found, name_of
+from jax_irkd.video.archives import Found, Stills, name_of
 
 
 def refuse_wrong_folder(folder: Path, found: FolderScan, unpaired: bool = False) -> None:
@@ -85,12 +85,18 @@ def _refuse_shared_names(folder: Path, found: FolderScan) -> None:
         *((key, *pair.values()) for key, pair in found.pairs.items() if apart(pair)),
     ]
     if shared:
-        key, first, second = shared[0]
+        key, *both = shared[0]
+        first, second = (_first_file(one) for one in both)
         count = len({key for key, *_ in shared})
         also = f" ({count} clips are so)" if count > 1 else ""
         raise UserError(
-            f"{name_of(first.source)} and {name_of(second.source)} are different recordings with "
-            f"one name, {key}{also}: class and name say which films belong together, so rename "
-            f"one recording's films in both modalities, as {key}_SESSION, or move it out of "
-            f"{folder}"
+            f"{first} and {second} are different recordings with one name, {key}{also}: class and "
+            "name say which films belong together, so rename one recording's films in both "
+            f"modalities, as {key}_SESSION, or move it out of {folder}"
         )
+
+
+def _first_file(film: Found) -> str:
+    """Sequences of two suffixes in one folder have one name; their pictures have not."""
+    source = film.source
+    return name_of(source.files[0] if isinstance(source, Stills) else source)
