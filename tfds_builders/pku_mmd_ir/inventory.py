@@ -7,6 +7,7 @@ from jax_irkd.tfds_builders._shared.inventory import (
     MODALITIES,
     Inventory,
     estimate,
+    gap_problems,
     length_problems,
     odd_headers,
     read_headers,
@@ -27,7 +28,7 @@ def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
     headers, unreadable = read_headers(files, options.processes)
     absent = [name for name in found.listed if name not in found.videos]
     problems = found.notes + found.skipped + found.unreadable + skipped + unreadable
-    problems += odd_headers(headers, SHORT_VIDEO)
+    problems += odd_headers(headers, SHORT_VIDEO) + gap_problems(files)
     problems += length_problems(headers) + _past_the_end(found, tasks, headers)
     problems += [Skip(name, "in a split file, not on disk", "no video") for name in absent]
     problems += [
