@@ -79,9 +79,9 @@ def all_records(folder: Path) -> Repeated:
 
 
 def make_reader(folder: Path, sizes: dict = SIZES) -> loading.ClipReader:
-    return loading.ClipReader(
-        all_records(folder), ("rgb", "infrared"), SEGMENTS, sizes, loading.Faults()
-    )
+    records = all_records(folder)
+    faults = loading.Faults(0.01, len(records))
+    return loading.ClipReader(records, ("rgb", "infrared"), SEGMENTS, sizes, faults)
 
 
 def stages(folder: Path, rounds: int) -> list[Result]:

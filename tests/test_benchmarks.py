@@ -282,7 +282,7 @@ def test_a_grey_reader_shows_the_luma():
     colour = np.zeros((8, 8, 3), np.uint8)
     colour[:, :4] = 200, 40, 90  # 0.299 * 200 + 0.587 * 40 + 0.114 * 90 = 93.54
     encoded = cv2.imencode(".png", colour[..., ::-1])[1].tobytes()
-    reader = grey_teacher.GreyReader([], ("rgb",), 1, {"rgb": (8, 8)}, loading.Faults())
+    reader = grey_teacher.GreyReader([], ("rgb",), 1, {"rgb": (8, 8)}, loading.Faults(0, 0))
     (frame,) = reader._decode([encoded], np.array([0.5]), "rgb")
     assert frame.shape == (8, 8, 3) and frame.dtype == np.uint8
     assert (frame[:, :4] == 94).all() and not frame[:, 4:].any()

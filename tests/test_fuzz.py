@@ -57,7 +57,7 @@ def test_mutated_records_are_read_or_counted(seed):
                 record[modality] = [b"", *record[modality][1:]]
             case _:
                 record[modality] = [mutate(frame, rng) for frame in record[modality]]
-    faults = loading.Faults(max_share=1.0)
+    faults = loading.Faults(1.0, len(records))
     sizes = {"rgb": (32, 40), "infrared": (32, 40)}
     reader = loading.ClipReader(records, ("rgb", "infrared"), 2, sizes, faults)
     good = 0

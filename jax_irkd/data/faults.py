@@ -20,8 +20,8 @@ class Faults:
     and what fails only now and then is judged by all that was read.
     """
 
-    max_share: float = 0.01
-    total: int = 100
+    max_share: float
+    total: int
     read: int = 0
     clips: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)

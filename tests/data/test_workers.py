@@ -205,7 +205,7 @@ class Unplugged(list):
         return super().__getitem__(index)
 
 
-@pytest.mark.parametrize("processes", [0, 1])
+@pytest.mark.parametrize("processes", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_disk_that_goes_away_ends_the_run_whoever_reads(processes, tmp_path):
     """Every replacement fails, too: reading has to give up, whatever share may be broken."""
     records = Unplugged([fakes.record(i % 3, i) for i in range(200)], tmp_path / "gone")
@@ -217,4 +217,4 @@ def test_a_disk_that_goes_away_ends_the_run_whoever_reads(processes, tmp_path):
     with pytest.raises(UserError, match=r"40 clips in a row.*OSError.*check the disk"):
         take(batches, 60)
     with pytest.raises(UserError, match=r"40 clips in a row"):  # before a process is started
-        next(loading.training_batches(watched, **options))
+        next(loading.training_batches(watched, **options | {"processes": 1}))
