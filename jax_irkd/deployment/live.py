@@ -70,6 +70,7 @@ def stream(flags: argparse.Namespace) -> int:
             capacity=max(flags.stride, WAITING),
             patience=flags.patience,
             notify=_notifier(board),
+            remark=remark,
         )
         with source, as_ctrl_c():
             if board:

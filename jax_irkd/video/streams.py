@@ -22,6 +22,7 @@ from jax_irkd.video.pixels import Converter
 from jax_irkd.video.playback import SHORT_SIDE
 
 LAG = 0.5  # seconds behind its own clock after which a source's frames are dropped
+SLIP = 2.0  # seconds of late frames only, after which the clock is taken to have slipped
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between attempts to reopen
 OPEN_TIMEOUT = READ_TIMEOUT = 5.0
 DRIFT = 1e-3  # by which two clocks may differ in speed; quartz differs by 1e-4 at most
@@ -34,8 +35,9 @@ class Stream:
     `source` is a camera's number, a device (/dev/video0), a URL, or a file that is played in real
     time. `prepare` turns an RGB frame, shrunk as the builders do, into what is kept; at most
     `capacity` frames wait, the oldest makes room for the newest. A lost source is reopened,
-    waiting 0.5, 1, 2, ... at most 10 seconds, until none came for `patience` seconds. Use it as a
-    context manager.
+    waiting 0.5, 1, 2, ... at most 10 seconds, until none came for `patience` seconds. `notify` is
+    told of losses, `remark` once of a source that stays behind its own clock. Use it as a context
+    manager.
     """
 
     def __init__(
@@ -46,15 +48,17 @@ class Stream:
         capacity: int = 16,
         patience: float = 30.0,
         notify: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+        remark: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
     ):
-        self.source, self.prepare, self.patience, self.notify = source, prepare, patience, notify
+        self.source, self.prepare, self.patience = source, prepare, patience
+        self.notify, self.remark = notify, remark
         self.kind, self.name = kind_of(source), name_of(source)
         self.received = self.dropped = self.reopened = 0
         self._frames: collections.deque = collections.deque()
         self._capacity = capacity
         self._changed = threading.Condition()
         self._stop = threading.Event()
-        self._ended = False
+        self._ended = self._slipped = False
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
 
@@ -136,6 +140,12 @@ class Stream:
                 late, shown = pace.wait(moment, self._stop)
                 if self._stop.is_set():
                     return
+                if pace.slipped and not self._slipped:
+                    self._slipped = True
+                    self.remark(
+                        f"{self.name} stayed behind its own clock for {SLIP:.0f} s, as after a "
+                        "pause or where this machine is too slow; its frames now count from there"
+                    )
                 if late > LAG:
                     self.dropped += 1
                     continue
@@ -151,11 +161,17 @@ class Stream:
 
 
 class _Pace:
-    """When frames are due: a file is held back to real time, any source may fall behind."""
+    """When frames are due: a file is held back to real time, any source may fall behind.
+
+    One of which every frame was late for `SLIP` seconds will not catch up: it has `slipped`, and
+    what it is behind by counts as usual from then on.
+    """
 
     def __init__(self, hold: bool):
-        self._hold, self._start, self._least = hold, None, np.inf
+        self._hold, self._start, self._least = hold, None, 0.0 if hold else np.inf
         self._last, self._seen = -np.inf, 0.0
+        self._behind: float | None = None  # since when every frame has been late
+        self.slipped = False
 
     def wait(self, moment: float | None, stop: threading.Event) -> tuple[float, float]:
         """Wait for `moment` (seconds by the source, None: now): how late it is, and when it was
@@ -165,6 +181,7 @@ class _Pace:
         """
         now = time.monotonic()
         if moment is None or moment <= self._last:
+            self._behind = None
             return 0.0, now
         self._last = moment
         if self._start is None:
@@ -173,11 +190,23 @@ class _Pace:
         if self._hold:
             if late < 0:
                 stop.wait(-late)
-            return max(late, 0.0), self._start + moment
-        # Clocks differ, in speed too: late is what is later than usual.
-        self._least = min(self._least + DRIFT * (now - self._seen), late)
-        self._seen = now
-        return late - self._least, self._start + moment + self._least
+        else:  # Clocks differ, in speed too: late is what is later than usual.
+            self._least = min(self._least + DRIFT * (now - self._seen), late)
+            self._seen = now
+        late = self._catch_up(max(late - self._least, 0.0), moment, now)
+        return late, self._start + moment + self._least
+
+    def _catch_up(self, late: float, moment: float, now: float) -> float:
+        """`late`, or 0 where the source has been so for too long."""
+        if late <= LAG:
+            self._behind = None
+            return late
+        self._behind = now if self._behind is None else self._behind
+        if now - self._behind < SLIP:
+            return late
+        self._start, self._behind, self.slipped = now - moment, None, True
+        self._least = 0.0
+        return 0.0
 
 
 def kind_of(source: str) -> str:

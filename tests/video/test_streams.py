@@ -121,6 +121,56 @@ def test_a_clock_of_another_speed_makes_no_frame_late(monkeypatch):
     assert pace.wait(60 * minute * (1 - 1e-4) + 0.02, stop)[0] > streams.LAG
 
 
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize(("after", "speed"), [(5.0, 1.0), (0.0, 0.9)])
+def test_a_source_behind_for_good_is_never_silent(monkeypatch, hold, after, speed):
+    """A clock that slips by five seconds, and one that is a tenth too slow: frames go on."""
+    now, stop = [50.0], threading.Event()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace, late, shown = streams._Pace(hold), [], []
+    for number in range(1800):
+        now[0] = 50 + number / 30 / speed + after * (number >= 300)
+        delay, moment = pace.wait(number / 30, stop)
+        late.append(delay > streams.LAG)
+        shown.append(moment)
+    assert pace.slipped and np.all(np.diff(shown) > 0)
+    runs = "".join("x" if one else " " for one in late).split()
+    assert max(map(len, runs)) <= 30 * streams.SLIP + 1
+    if speed == 1:  # it slips once, and no frame is late from then on
+        assert len(runs) == 1 and not any(late[361:])
+
+
+def test_a_backlog_that_is_caught_up_is_dropped(monkeypatch):
+    """Ten seconds of silence, then their frames at once: those are late, the newest are not."""
+    now, stop = [50.0], threading.Event()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace, late = streams._Pace(hold=False), []
+    for number in range(900):
+        held_back = 300 <= number < 600
+        now[0] = 70 + (number - 300) / 1000 if held_back else 50 + number / 30
+        late.append(pace.wait(number / 30, stop)[0] > streams.LAG)
+    assert not pace.slipped and not any(late[:300]) and not any(late[600:])
+    assert all(late[300:580])
+
+
+def test_a_slip_is_said_once(monkeypatch):
+    now, said = [50.0], []
+
+    def source(_):
+        for number in range(900):
+            now[0] += 1 / 30 + 3 * (number in (200, 500))
+            yield number / 30, lambda number=number: number
+
+    monkeypatch.setattr(streams.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(streams, "_container", source)
+    stream = Stream("rtsp://camera", lambda image: image, capacity=900, remark=said.append)
+    stream._read_once()
+    assert [line.split(",")[0] for line in said] == [
+        "rtsp://camera stayed behind its own clock for 2 s"
+    ]
+    assert abs(stream.dropped - 2 * 60) <= 4 and stream._frames[-1][1] == 899
+
+
 def test_pictures_without_times_are_shown_when_they_come(tmp_path):
     """Motion JPEG has no time stamps: FFmpeg's are made up, and frames would all be late."""
     path = tmp_path / "camera.mjpeg"
