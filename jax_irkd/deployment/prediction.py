@@ -98,6 +98,8 @@ def predict(
             batch_size=settings.batch,
             frames_at_once=settings.batch * spec.num_segments,
         )
+        # Only the walk tells which packets at the end have no frame of their own.
+        spans = np.minimum(spans, len(film.timing.times))
     verdicts = judge.of(scores, faults)
     rows = [] if trimmed else _rows(verdicts, spans, settings)
     rows = [row for row in rows if row.label - 1 != judge.background]
