@@ -19,6 +19,7 @@ from jax_irkd.video.depth import FLAT, contrast
 NOTHING = "nothing recognised"
 # Why an answer does not count, in the order in which they are looked for.
 REASONS = {
+    "unreadable": "too few of the frames can be read",
     "black": "the pictures are black",
     "constant": "the pictures are constant",
     "still": "the picture stands still",

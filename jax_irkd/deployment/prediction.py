@@ -126,8 +126,12 @@ def _looked_at(windows: Iterable[Window], faults: list[str]) -> Iterator[Window]
 
 
 def _fault_of(window: Window) -> str:
-    """`fault_of` its frames, each once: a film of few frames repeats some."""
+    """`unreadable`, where frames far away or a single one stand for the window's own; else
+    `fault_of` its frames, each once: a film of few frames repeats some."""
     _, distinct = np.unique(window.indices, return_index=True)
+    alone = len(distinct) == 1 and window.stop - window.start >= len(window.indices) > 1
+    if alone or window.apart > 1:
+        return "unreadable"
     return fault_of(window.frames[distinct] if len(distinct) else window.frames)
 
 

@@ -45,3 +45,40 @@ def test_placeholders_at_the_end_are_no_frames(tmp_path, tail):
     assert max(row["end_frame"] for row in found) == total
     assert {row["class"] for row in found} == set(Reader.class_names)
     assert max(row["end_seconds"] for row in found) == pytest.approx(result.timing.end, abs=1e-3)
+
+
+def test_what_cannot_be_read_is_not_recognised(tmp_path):
+    """From frame 50 to 150 of 200 nothing is readable: windows there have no answer."""
+    path = punched(tmp_path / "a.avi", 200, range(50, 150), rate=10)
+    reader = Reader()
+    settings = prediction.VideoSettings(trimmed=False, seconds=1.6, stride=4)
+    result = prediction.predict(reader, path, settings)
+    for (start, stop), verdict in zip(result.spans, result.verdicts, strict=True):
+        # Of four frames, in the middle of four each, one may lie up to a segment inside.
+        inside = min(stop, 150) - max(start, 50)
+        if inside <= 4:
+            assert verdict.recognised
+        if inside >= 9:
+            assert verdict.reason == "unreadable" and not verdict.recognised
+    assert all(row.end <= 50 + 8 or row.start > 150 - 8 for row in result.rows)
+    found = answers.as_json(result, Reader.class_names, 1)
+    assert found["unrecognised"]["unreadable"] > 20
+    text = answers.as_text(result, Reader.class_names, 1)
+    assert f"of {found['windows']} windows: too few of the frames can be read" in text
+
+
+@pytest.mark.parametrize(
+    ("total", "broken", "reason"),
+    [
+        (40, (), ""),
+        (40, range(12, 18), ""),  # frame 15, of 5, 15, 25 and 35
+        (40, range(10, 40), "unreadable"),  # frame 5 alone
+        (40, range(7, 33), ""),  # two frames, each for its neighbour
+        (40, range(17, 40), "unreadable"),  # frame 15 for 35, too
+        (3, (), ""),  # fewer frames than segments, all of them there
+    ],
+)
+def test_a_clip_of_too_few_readable_frames(tmp_path, total, broken, reason):
+    path = punched(tmp_path / "a.avi", total, broken)
+    result = prediction.predict(Reader(), path, prediction.VideoSettings(trimmed=True))
+    assert result.verdicts[0].reason == reason
