@@ -149,7 +149,18 @@ class Stream:
                 if late > LAG:
                     self.dropped += 1
                     continue
-                self._offer(shown, self.prepare(image()))
+                self._offer(shown, self._prepared(image))
+
+    def _prepared(self, image: Callable[[], np.ndarray]) -> Any:
+        """A frame as it is kept. Raises UserError: what cannot be used is no lost source, which
+        would be reopened for ever."""
+        try:
+            return self.prepare(image())
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise UserError(
+                f"the frames of {self.name} cannot be used ({words(error)}); convert them with "
+                "ffmpeg, or give a recording as a file without --stream"
+            ) from error
 
     def _offer(self, moment: float, frame: Any) -> None:
         with self._changed:

@@ -1,5 +1,6 @@
 """Frames as they come: a ring of seconds, predictions in time, drops counted, sources lost."""
 
+import functools
 import json
 import signal
 import subprocess
@@ -10,12 +11,15 @@ import time
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from jax_irkd import predict
+from jax_irkd.data.spec import InputSpec
 from jax_irkd.data.synthetic.raw_ntu import number_of, picture, write_video
 from jax_irkd.deployment.recognizer import Recognizer
 from jax_irkd.errors import UserError
 from jax_irkd.video import streams
+from jax_irkd.video.playback import prepare_frame
 from jax_irkd.video.streams import Stream
 from tests.deployment.test_predict import Reader
 from tests.helpers import ROOT
@@ -215,6 +219,25 @@ def test_a_lost_source_is_reopened(monkeypatch):
     assert said[1].startswith("rtsp://camera was lost (nothing came for 5 s)")
     waits = [float(line.rsplit(" ", 2)[1]) for line in said]
     assert waits[:2] == [0.0, 0.0] and max(waits) <= 0.4  # Doubled after each attempt in vain.
+
+
+@pytest.mark.parametrize("kind", ["network", "film"])
+def test_frames_that_cannot_be_used_end_the_stream(tmp_path, monkeypatch, kind):
+    """Temperatures in 32 bits: reopening the source would bring the same frames for ever."""
+    said, heat = [], np.linspace(20, 30, 48 * 64, dtype=np.float32).reshape(48, 64)
+    if kind == "film":
+        source = str(tmp_path / "heat.tiff")
+        pages = [Image.fromarray(heat)] * 4
+        pages[0].save(source, save_all=True, append_images=pages[1:])
+    else:
+        source = source_of([[heat]] * 3, monkeypatch)
+    prepare = functools.partial(prepare_frame, spec=InputSpec("infrared", 4, (48, 64)))
+    with (
+        Stream(source, prepare, patience=0.1, notify=said.append) as stream,
+        pytest.raises(UserError, match=r"cannot be used \(a frame is uint8 .* not float32"),
+    ):
+        list(stream)
+    assert stream.received == 1 and not said
 
 
 def test_a_stream_that_never_comes(monkeypatch, capsys):
