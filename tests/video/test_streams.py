@@ -394,6 +394,31 @@ def test_what_changes_in_a_source_is_said():
     assert recognizer.push(picture(9, infrared=True)) and len(reader.frames) == before + 4
 
 
+@pytest.mark.parametrize(("gap", "forgotten"), [(1.0, False), (3.0, True), (600.0, True)])
+def test_nothing_is_carried_over_a_gap(gap, forgotten):
+    """Neither frames nor a network's past, where nothing came for a window (about two seconds)."""
+    said, reader = [], Framewise(causal=True)
+    recognizer = Recognizer(reader, stride=16, warm_up=False, notify=said.append)
+    push_all(recognizer, range(64), [number / 30 for number in range(64)])
+    before = recognizer._lanes
+    made = push_all(recognizer, range(64, 96), [gap + number / 30 for number in range(64, 96)])
+    assert (recognizer._lanes is not before) == forgotten
+    if forgotten:
+        (first, told), *_ = made  # from one sample, by a network without a past
+        assert first == 64 + 15
+        shares = np.exp([0.0, first / 100, 1.0, 2.0])
+        np.testing.assert_allclose(told.probabilities, shares / shares.sum(), rtol=1e-4)
+    lines = [line for line in said if "brought nothing" in line]
+    assert len(lines) == forgotten and all("a window (2.1 s); what came" in one for one in lines)
+
+
+def test_a_source_slower_than_windows_says_so_once():
+    said = []
+    recognizer = Recognizer(Reader(), stride=1, warm_up=False, notify=said.append)
+    assert not push_all(recognizer, range(9), [5.0 * number for number in range(9)])
+    assert [line.split(",")[0] for line in said] == ["the source brought nothing for 5.0 s"]
+
+
 def test_the_program_is_compiled_before_the_first_frame():
     reader, whole = Framewise(causal=False), Framewise(causal=False)
     Recognizer(reader)
