@@ -179,7 +179,7 @@ def kind_of(out: Path, kind: str | None) -> str:
 
     Raises UserError where the two contradict each other: files are known by their names later.
     """
-    named = out.suffix.lower() == ".onnx"
+    named = onnx_file.is_onnx(out)
     if kind is None:
         return "onnx" if named else "irkd"
     if named != (kind == "onnx"):

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_irkd import export
+from jax_irkd import bench_student, export
 from jax_irkd.data import augment
 from jax_irkd.data.spec import InputSpec
-from jax_irkd.deployment import archive, classifier, clips, exported, precision, program
+from jax_irkd.deployment import archive, classifier, clips, exported, precision, program, timing
 from jax_irkd.deployment.classifier import open_classifier
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
@@ -378,6 +378,23 @@ def test_names_and_formats(flags, message, tmp_path, monkeypatch, capsys):
     assert export.main(["--run=nowhere", f"--out={flags[0]}", *flags[1:]]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.ONNX", "onnx"), ("a.Onnx", "onnx"), ("a.IRKD", "")])
+def test_capitals_in_a_name_are_read_as_they_are_written(name, kind, tmp_path, monkeypatch):
+    """By `open_classifier` and `bench_student` as by `export`, which wrote it."""
+    opened = []
+    monkeypatch.setattr(classifier, "open_onnx", lambda path, engine: opened.append("onnx"))
+    monkeypatch.setattr(classifier, "_open_irkd", lambda path, engine: opened.append("irkd"))
+    path = tmp_path / name
+    path.touch()
+    open_classifier(path)
+    assert opened == [archive.kind_of(path, None)] == [kind or "irkd"]
+    asked, honest = [], lambda path, which, engine: asked.append(engine)
+    monkeypatch.setattr(classifier, "open_classifier", honest)
+    monkeypatch.setattr(timing, "measure", lambda *_: [])
+    assert bench_student.main([str(path), "--engine=jax,onnxruntime", "--json"]) == 0
+    assert asked == (["onnxruntime"] if kind else ["jax", "onnxruntime"])
 
 
 def test_networks_without_a_graph_are_told(run, tmp_path, capsys):
