@@ -15,6 +15,7 @@ from jax_irkd import bench_student, export
 from jax_irkd.data import augment
 from jax_irkd.data.spec import InputSpec
 from jax_irkd.deployment import archive, classifier, clips, exported, precision, program, timing
+from jax_irkd.deployment.archive import without_paths
 from jax_irkd.deployment.classifier import open_classifier
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
@@ -37,7 +38,18 @@ def small():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return student_runs.write_run(tmp_path_factory.mktemp("student") / "ours")
+    """Of a configuration that names files of its machine."""
+    folder, honest = tmp_path_factory.mktemp("student"), fakes.config
+
+    def config():
+        made = honest()
+        made.teacher, made.eval.raw_dir = str(folder / "the_teacher"), str(folder / "raw")
+        made.weights.student, made.tstdd.cache_dir = str(folder / "resnet18.pth"), "~/flow"
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fakes, "config", config)
+        return student_runs.write_run(folder / "ours")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +102,18 @@ def test_what_travels_with_the_file(student):
     assert "data_dir" not in manifest["config"]["dataset"]
     for text in ("from exported import Exported", "| top1 | 0.5000 |", "fake/three", "eat meal"):
         assert text in card
+
+
+def test_no_path_of_the_training_machine_travels(run, student):
+    """Neither in the manifest nor on the card; the names of files are kept."""
+    with zipfile.ZipFile(student) as archive:
+        texts = [archive.read(name).decode() for name in ("MODEL_CARD.md", "manifest.json")]
+    for text in texts:
+        assert str(run.parent) not in text and "~/" not in text
+        assert '"the_teacher"' in text and '"resnet18.pth"' in text
+    held = {"a": ["/mnt/b", 2, None], "c": {"d": "fake/three", "e": "../../home/f.npz"}}
+    expected = {"a": ["b", 2, None], "c": {"d": "fake/three", "e": "f.npz"}}
+    assert without_paths(held) == expected
 
 
 ALONE = """
