@@ -98,7 +98,8 @@ class Judge:
             return "background"
         if not familiar:
             return "unfamiliar"
-        return "unsure" if float(probabilities.max()) < self.threshold else ""
+        # Asked this way a network that has run into NaN is not sure of anything.
+        return "" if float(probabilities.max()) >= self.threshold else "unsure"
 
 
 def held_by(network: Any) -> Mapping[str, Any]:

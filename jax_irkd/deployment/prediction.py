@@ -137,7 +137,7 @@ def _fault_of(window: Window) -> str:
 
 def _rows(verdicts: list[Verdict], spans: np.ndarray, settings: VideoSettings) -> list[Row]:
     """Segments, of windows that show something familiar."""
-    seen = [v.probabilities * (v.reason in ("", "unsure")) for v in verdicts]
+    seen = [v.probabilities if _counts(v) else np.zeros_like(v.probabilities) for v in verdicts]
     return segments(
         np.stack(seen),
         spans,
@@ -145,3 +145,8 @@ def _rows(verdicts: list[Verdict], spans: np.ndarray, settings: VideoSettings) -
         max_gap=settings.stride,
         min_frames=min(8, int(spans[-1, 1])),
     )
+
+
+def _counts(verdict: Verdict) -> bool:
+    """Whether a window shows something familiar, by a network that gives probabilities at all."""
+    return verdict.reason in ("", "unsure") and bool(np.isfinite(verdict.probabilities).all())
