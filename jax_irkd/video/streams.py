@@ -180,16 +180,22 @@ class _Pace:
 
     def __init__(self, hold: bool):
         self._hold, self._start, self._least = hold, None, 0.0 if hold else np.inf
-        self._last, self._seen = -np.inf, 0.0
+        self._last, self._seen, self._shown = -np.inf, 0.0, -np.inf
         self._behind: float | None = None  # since when every frame has been late
         self.slipped = False
 
     def wait(self, moment: float | None, stop: threading.Event) -> tuple[float, float]:
         """Wait for `moment` (seconds by the source, None: now): how late it is, and when it was
-        shown by this machine's clock.
+        shown by this machine's clock, which never falls.
 
-        Moments that do not grow are no clock; those frames count as shown when they come.
+        Moments that do not grow are no clock; those frames count as shown when they come, and a
+        frame behind one of them no earlier.
         """
+        late, shown = self._due(moment, stop)
+        self._shown = max(shown, self._shown)
+        return late, self._shown
+
+    def _due(self, moment: float | None, stop: threading.Event) -> tuple[float, float]:
         now = time.monotonic()
         if moment is None or moment <= self._last:
             self._behind = None

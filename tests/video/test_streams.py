@@ -157,6 +157,21 @@ def test_a_backlog_that_is_caught_up_is_dropped(monkeypatch):
     assert all(late[300:580])
 
 
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("odd", [None, 0.0, 0.1])
+def test_time_never_steps_back(monkeypatch, hold, odd):
+    """One frame without a time stamp, or with an old one, among frames that are a little late."""
+    now, stop, shown = [50.0], threading.Event(), []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace = streams._Pace(hold)
+    for number in range(60):
+        now[0] = 50 + number / 30 + 0.3 * (number > 3)
+        late, moment = pace.wait(odd if number == 6 else number / 30, stop)
+        shown.append(moment)
+        assert late < streams.LAG and moment <= now[0]
+    assert np.all(np.diff(shown) >= 0) and shown[-1] - shown[20] == pytest.approx(39 / 30, abs=0.1)
+
+
 def test_a_slip_is_said_once(monkeypatch):
     now, said = [50.0], []
 
