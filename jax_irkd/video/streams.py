@@ -18,7 +18,7 @@ import numpy as np
 from jax_irkd.errors import UserError
 from jax_irkd.video.archives import words
 from jax_irkd.video.decoding import Film
-from jax_irkd.video.pixels import Converter
+from jax_irkd.video.pixels import Converter, is_deep
 from jax_irkd.video.playback import SHORT_SIDE
 
 LAG = 0.5  # seconds behind its own clock after which a source's frames are dropped
@@ -28,6 +28,8 @@ OPEN_TIMEOUT = READ_TIMEOUT = 5.0
 DRIFT = 1e-3  # by which two clocks may differ in speed; quartz differs by 1e-4 at most
 UNTIMED = 0x80  # FFmpeg's flag of formats without time stamps, AVFMT_NOTIMESTAMPS
 
+Timed = tuple[float | None, Callable[[], np.ndarray]]  # seconds by the source, and the picture
+
 
 class Stream:
     """Frames of a source as they come, each handed out at most once.
@@ -36,8 +38,9 @@ class Stream:
     time. `prepare` turns an RGB frame, shrunk as the builders do, into what is kept; at most
     `capacity` frames wait, the oldest makes room for the newest. A lost source is reopened,
     waiting 0.5, 1, 2, ... at most 10 seconds, until none came for `patience` seconds. `notify` is
-    told of losses, `remark` once of a source that stays behind its own clock. Use it as a context
-    manager.
+    told of losses, `remark` once of a source that stays behind its own clock. With `infrared` the
+    grey of a colour film of more than eight bits comes as it is, not its colours in eight bits: the
+    pixels that the film has as a file. Use it as a context manager.
     """
 
     def __init__(
@@ -47,11 +50,12 @@ class Stream:
         *,
         capacity: int = 16,
         patience: float = 30.0,
+        infrared: bool = False,
         notify: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
         remark: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
     ):
         self.source, self.prepare, self.patience = source, prepare, patience
-        self.notify, self.remark = notify, remark
+        self.infrared, self.notify, self.remark = infrared, notify, remark
         self.kind, self.name = kind_of(source), name_of(source)
         self.received = self.dropped = self.reopened = 0
         self._frames: collections.deque = collections.deque()
@@ -133,7 +137,7 @@ class Stream:
     def _read_once(self) -> None:
         pace = _Pace(self.kind == "file")
         kinds = {"camera": _camera, "file": _film, "network": _container}
-        frames = kinds[self.kind](self.source)
+        frames = kinds[self.kind](self.source, self.infrared)
         with contextlib.closing(frames):
             for moment, image in frames:
                 self.received += 1
@@ -249,7 +253,8 @@ def name_of(source: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
-def _camera(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:
+def _camera(source: str, infrared: bool = False) -> Iterator[Timed]:
+    del infrared  # OpenCV gives deep grey or colours of eight bits, never a choice of them
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # What fails is said here.
     capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
     try:
@@ -269,12 +274,13 @@ def _camera(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray
         capture.release()
 
 
-def _film(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:
+def _film(source: str, infrared: bool = False) -> Iterator[Timed]:
     for shot in Film(source, threads=0, tolerant=True).shots():
-        yield shot.time, functools.partial(shot.image, SHORT_SIDE)
+        grey = infrared and shot.deep
+        yield shot.time, functools.partial(shot.image, SHORT_SIDE, grey=grey)
 
 
-def _container(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:
+def _container(source: str, infrared: bool = False) -> Iterator[Timed]:
     options = {"fflags": "nobuffer"} if "://" in source else {}
     if source.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
@@ -289,7 +295,8 @@ def _container(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndar
         for frame in _readable(container, stream):
             turned = getattr(frame, "rotation", 0)
             moment = None if untimed else frame.time
-            yield moment, functools.partial(convert, frame, turned, SHORT_SIDE)
+            grey = infrared and is_deep(frame, grey=True)
+            yield moment, functools.partial(convert, frame, turned, SHORT_SIDE, grey)
 
 
 def _readable(container, stream) -> Iterator[av.VideoFrame]:

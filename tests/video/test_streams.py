@@ -19,6 +19,7 @@ from jax_irkd.data.synthetic.raw_ntu import number_of, picture, write_video
 from jax_irkd.deployment.recognizer import Recognizer
 from jax_irkd.errors import UserError
 from jax_irkd.video import streams
+from jax_irkd.video.decoding import Film
 from jax_irkd.video.playback import prepare_frame
 from jax_irkd.video.streams import Stream
 from tests.deployment.test_predict import Reader
@@ -175,7 +176,7 @@ def test_time_never_steps_back(monkeypatch, hold, odd):
 def test_a_slip_is_said_once(monkeypatch):
     now, said = [50.0], []
 
-    def source(_):
+    def source(*_):
         for number in range(900):
             now[0] += 1 / 30 + 3 * (number in (200, 500))
             yield number / 30, lambda number=number: number
@@ -204,11 +205,39 @@ def test_pictures_without_times_are_shown_when_they_come(tmp_path):
     assert found == [(None, number) for number in range(5)]
 
 
+@pytest.mark.parametrize("kind", ["file", "network"])
+def test_a_film_of_ten_bits_has_the_same_pixels_as_a_stream(tmp_path, kind):
+    """For infrared the luma as it was written, as a file has it; for RGB colours of eight bits."""
+    path, luma = str(tmp_path / "deep.mkv"), np.arange(300, 300 + 64 * 48, dtype=np.uint16) % 1000
+    luma = luma.reshape(48, 64)
+    with av.open(path, "w") as container:
+        video = container.add_stream("ffv1", rate=100)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p10le"
+        for _ in range(3):
+            frame = av.VideoFrame(64, 48, "yuv420p10le")
+            for plane, values in zip(frame.planes, (luma, 512, 512), strict=True):
+                rows = np.full((plane.height, plane.line_size // 2), 512, np.uint16)
+                rows[:, : plane.width] = values
+                plane.update(rows.tobytes())
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    opened = streams._film if kind == "file" else streams._container
+    grey = [image() for _, image in opened(path, infrared=True)]
+    assert len(grey) == 3 and all(np.array_equal(one, luma) for one in grey)
+    as_file = next(Film(path).shots()).image(streams.SHORT_SIDE, grey=True)
+    np.testing.assert_array_equal(grey[0], as_file)
+    colours = [image() for _, image in opened(path)]
+    assert {(one.shape, one.dtype.name) for one in colours} == {((48, 64, 3), "uint8")}
+    if kind == "file":
+        with Stream(path, lambda image: image, infrared=True) as stream:
+            np.testing.assert_array_equal(next(iter(stream))[1], luma)
+
+
 def source_of(plays, monkeypatch, kind="network"):
     """A stand-in for a source: each play is frames, or a fault to raise."""
     left = iter(plays)
 
-    def opened(source):
+    def opened(*_):
         play = next(left, OSError("gone"))
         if isinstance(play, Exception):
             raise play
