@@ -137,10 +137,10 @@ def _fault_of(window: Window) -> str:
 
 def _rows(verdicts: list[Verdict], spans: np.ndarray, settings: VideoSettings) -> list[Row]:
     """Segments, of windows that show something familiar."""
-    seen = [v.probabilities if _counts(v) else np.zeros_like(v.probabilities) for v in verdicts]
     return segments(
-        np.stack(seen),
+        np.stack([verdict.probabilities for verdict in verdicts]),
         spans,
+        counts=np.array([_counts(verdict) for verdict in verdicts]),
         thresholds=(SEGMENTS if settings.threshold is None else settings.threshold,),
         max_gap=settings.stride,
         min_frames=min(8, int(spans[-1, 1])),
