@@ -1,11 +1,14 @@
 """Films of which some packets give no frame: what is said of them, and that the others are done."""
 
 import json
+from fractions import Fraction
 
 import av
 import pytest
 
 from jax_irkd.deployment import answers, prediction
+from jax_irkd.deployment.annotate import annotate
+from jax_irkd.video.decoding import Film
 from jax_irkd.video.faults import VideoError
 from tests.deployment.test_predict import Reader, command  # noqa: F401 (a fixture)
 from tests.helpers.damage import punched, with_placeholders
@@ -82,3 +85,19 @@ def test_a_clip_of_too_few_readable_frames(tmp_path, total, broken, reason):
     path = punched(tmp_path / "a.avi", total, broken)
     result = prediction.predict(Reader(), path, prediction.VideoSettings(trimmed=True))
     assert result.verdicts[0].reason == reason
+
+
+@pytest.mark.parametrize(
+    ("broken", "rate", "name", "expected"),
+    [
+        ((), 10, "seen.mp4", 6.0),
+        (range(20, 40), 10, "seen.mp4", 6.0),  # the gap stays a gap
+        (range(20, 40), 10, "seen.avi", 4.0),  # which cannot have one
+        ((), Fraction(1, 2), "seen.mp4", 120.0),
+    ],
+)
+def test_an_annotated_film_lasts_as_long_as_its_source(tmp_path, broken, rate, name, expected):
+    path = punched(tmp_path / "a.mkv", 60, broken, rate=rate)
+    result = prediction.predict(Reader(), path, prediction.VideoSettings(trimmed=True))
+    annotate(result, Reader.class_names, tmp_path / name)
+    assert Film(tmp_path / name).seconds == pytest.approx(expected, rel=0.02)

@@ -1,6 +1,7 @@
 """Films of `picture`s with packets that give no frame: damaged ones, and XVID's placeholders."""
 
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -8,7 +9,7 @@ import av
 from jax_irkd.data.synthetic.raw_ntu import picture
 
 
-def punched(path: Path, total: int, broken: Iterable[int], *, rate: int = 30) -> Path:
+def punched(path: Path, total: int, broken: Iterable[int], *, rate: int | Fraction = 30) -> Path:
     """Motion JPEG of `total` infrared pictures, of which nobody can read the `broken` ones."""
     broken = set(broken)
     with av.open(str(path), "w") as container:
