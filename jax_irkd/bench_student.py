@@ -39,6 +39,7 @@ def bench(argv: list[str]) -> None:
 
         from jax_irkd.deployment import timing
         from jax_irkd.deployment.classifier import open_classifier
+        from jax_irkd.deployment.onnx_file import is_onnx
         from jax_irkd.host import devices
 
     devices.start("off")
@@ -47,7 +48,7 @@ def bench(argv: list[str]) -> None:
         path if len(asked) == 1 else f"{path} {engine}": open_classifier(path, flags.which, engine)
         for path in flags.networks
         for engine in asked
-        if len(asked) == 1 or engine != "jax" or not path.endswith(".onnx")  # JAX cannot run those
+        if len(asked) == 1 or engine != "jax" or not is_onnx(path)  # which JAX cannot run
     }
     timings = timing.measure(classifiers, flags.batch, flags.repeats)
     if flags.json:

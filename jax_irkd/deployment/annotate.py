@@ -42,13 +42,16 @@ def annotate(result: Any, names: Sequence[str], target: Path) -> None:
     film = Film(result.source, threads=0, tolerant=True)
     centres = result.spans.sum(axis=1) / 2
     nearest = (centres[1:] + centres[:-1]) / 2  # Frame i belongs to the window nearest to it.
+    # Frames that could not be read leave gaps, which an AVI has no place for.
+    whole = result.frames == len(result.timing.times) or target.suffix.lower() == ".avi"
     writer, complete = None, False
     try:
         for shot in film.shots():
             image = sized(in_colour(shot.image()))
             if writer is None:
                 timing = film.timing
-                writer = FilmWriter(target, image.shape, timing.rate, steady=timing.steady)
+                steady = timing.steady and whole
+                writer = FilmWriter(target, image.shape, timing.rate, steady=steady)
             draw(image, result.verdicts[np.searchsorted(nearest, shot.index)], names)
             if not result.trimmed:
                 draw_timeline(image, result.rows, result.timing, shot.time)
@@ -142,7 +145,7 @@ class FilmWriter:
         self._container = av.open(str(path), "w", options=options)
         try:
             codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-            rate = Fraction(min(max(rate, 1), 240)).limit_denominator(1001)
+            rate = Fraction(min(max(rate, 1e-3), 240)).limit_denominator(1001)
             quick = (
                 {"preset": "veryfast", "tune": "zerolatency"} if live and codec == "libx264" else {}
             )

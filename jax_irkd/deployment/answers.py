@@ -2,6 +2,7 @@
 
 import collections
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,13 @@ def judged(answer: Verdict | Prediction) -> dict[str, Any]:
 
 
 def predictions(probabilities: np.ndarray, names: Sequence[str], topk: int) -> list[dict[str, Any]]:
-    """The most probable classes, for JSON; labels count from 1."""
+    """The most probable classes, for JSON, which has no NaN; labels count from 1."""
     return [
-        {"label": index + 1, "class": names[index], "probability": round(value, 6)}
+        {
+            "label": index + 1,
+            "class": names[index],
+            "probability": round(value, 6) if math.isfinite(value) else None,
+        }
         for index, value in top(probabilities, topk)
     ]
 
@@ -80,7 +85,8 @@ def as_text(result: VideoResult, names: Sequence[str], topk: int) -> str:
         lines += [] if verdict.recognised else [f"  {verdict.words}"]
         # What it would have said: in brackets, for it does not count.
         for row in found["predictions"] if verdict.reason not in PICTURES else ():
-            line = f"{row['probability']:6.1%}  {row['class']}"
+            share = row["probability"]
+            line = f"{'–' if share is None else f'{share:.1%}':>6}  {row['class']}"
             lines.append(f"  {line}" if verdict.recognised else f"  ({line.strip()})")
     else:
         for row in found["segments"]:

@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.export
@@ -34,8 +35,8 @@ def make_manifest(program: Program, meta: Mapping, results: Mapping, precision: 
     """What a user of the file has to know, as JSON."""
     modality, segments, (height, width), resolution, scale = program.spec
     parameters, flops = program.cost
-    config = json.loads(json.dumps(meta["config"]))
-    config["dataset"].pop("data_dir", None)  # A path on the machine it was trained on.
+    config = without_paths(json.loads(json.dumps(meta["config"])))
+    config["dataset"].pop("data_dir", None)
     return {
         "format": exported.FORMAT,
         "class_names": list(meta["class_names"]),
@@ -71,12 +72,23 @@ def make_manifest(program: Program, meta: Mapping, results: Mapping, precision: 
         "method": meta.get("name"),
         "metrics": results.get("metrics", {}),
         "calibration": meta.get("calibration"),
-        "teacher": results.get("teacher"),
+        "teacher": without_paths(results.get("teacher")),
         "config": config,
         "trained_with": results.get("versions"),
         "git_commit": results.get("git_commit"),
         "versions": provenance()["versions"],
     }
+
+
+def without_paths(held: Any) -> Any:
+    """JSON in which a path of the machine it was made on is the name of its file or folder: whose
+    machine that was is nobody's business."""
+    if isinstance(held, dict):
+        return {name: without_paths(value) for name, value in held.items()}
+    if isinstance(held, list):
+        return [without_paths(value) for value in held]
+    outside = isinstance(held, str) and held.startswith(("/", "~", "..", "file:"))
+    return Path(held).name if outside else held
 
 
 def write_irkd(
@@ -179,7 +191,7 @@ def kind_of(out: Path, kind: str | None) -> str:
 
     Raises UserError where the two contradict each other: files are known by their names later.
     """
-    named = out.suffix.lower() == ".onnx"
+    named = onnx_file.is_onnx(out)
     if kind is None:
         return "onnx" if named else "irkd"
     if named != (kind == "onnx"):

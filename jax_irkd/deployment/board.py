@@ -56,6 +56,8 @@ class Board:
     def show(self, image: np.ndarray) -> None:
         """The newest picture, `h w`, `h w 1` or RGB `h w 3` of any depth and size."""
         with self._lock:
+            if self.closed:
+                return
             self._image = image
             self._shown += 1
             self._moment = time.monotonic()
@@ -64,8 +66,11 @@ class Board:
         self.changed()
 
     def tell(self, state: str, text: str = "") -> None:
-        """How the source is: `lost`, with the reason, or `ended`."""
+        """How the source is: `lost`, with the reason, or `ended`, which nothing changes any more:
+        the thread that reads goes on for a moment."""
         with self._lock:
+            if self.closed:
+                return
             self._state, self._text = state, text
         self.changed()
 

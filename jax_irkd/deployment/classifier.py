@@ -50,7 +50,7 @@ def open_classifier(path: str | Path, which: str = "last", engine: str = "auto")
         raise UserError(f"{path} does not exist; give a run's folder or an exported .irkd file")
     if path.is_dir():
         return RunClassifier(path, which, engine)
-    return open_onnx(path, engine) if path.suffix == ".onnx" else _open_irkd(path, engine)
+    return open_onnx(path, engine) if onnx_file.is_onnx(path) else _open_irkd(path, engine)
 
 
 def shared_frames(classifier: Classifier, windows: str = "auto") -> Frames | None:

@@ -72,13 +72,14 @@ class Exported:
 
         By the thresholds of the manifest's `calibration` (jax_irkd.metrics.calibration has the
         equations); unchanged, and all of them, where the file has none. A class called `background`
-        never counts. Look at the frames yourself: black or frozen ones are answers like others
-        here.
+        never counts, nor does an answer that is not finite. Look at the frames yourself: black or
+        frozen ones are answers like others here.
         """
         held = self.manifest.get("calibration")
         names = list(self.class_names)
         nothing = names.index("background") if "background" in names else -1
         acts = np.asarray(probabilities).argmax(axis=1) != nothing
+        acts &= np.isfinite(probabilities).all(axis=1)
         if not held:
             return probabilities, acts
         logs = np.log(np.maximum(np.asarray(probabilities, np.float64), 1e-30))

@@ -19,6 +19,7 @@ from jax_irkd.video.depth import FLAT, contrast
 NOTHING = "nothing recognised"
 # Why an answer does not count, in the order in which they are looked for.
 REASONS = {
+    "unreadable": "too few of the frames can be read",
     "black": "the pictures are black",
     "constant": "the pictures are constant",
     "still": "the picture stands still",
@@ -97,7 +98,8 @@ class Judge:
             return "background"
         if not familiar:
             return "unfamiliar"
-        return "unsure" if float(probabilities.max()) < self.threshold else ""
+        # Asked this way a network that has run into NaN is not sure of anything.
+        return "" if float(probabilities.max()) >= self.threshold else "unsure"
 
 
 def held_by(network: Any) -> Mapping[str, Any]:

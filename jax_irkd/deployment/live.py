@@ -69,7 +69,9 @@ def stream(flags: argparse.Namespace) -> int:
             _preparer(recognizer.spec, board, remark),
             capacity=max(flags.stride, WAITING),
             patience=flags.patience,
+            infrared=recognizer.spec.modality == "infrared",
             notify=_notifier(board),
+            remark=remark,
         )
         with source, as_ctrl_c():
             if board:

@@ -12,6 +12,11 @@ SEAL, BLANK = "sha256", "0" * 64
 INSTALL = "pip install onnx onnxruntime"
 
 
+def is_onnx(path: str | Path) -> bool:
+    """Whether a name is that of an ONNX file, in capitals too."""
+    return Path(path).suffix.lower() == ".onnx"
+
+
 def need_onnx(purpose: str) -> None:
     """Raises UserError, saying what to install, where `onnx` or an engine to check with is not."""
     try:

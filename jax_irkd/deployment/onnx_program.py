@@ -29,11 +29,18 @@ def architecture(network: Network) -> dict[str, Any] | None:
     return {name: getattr(model, name) for name in FIELDS}
 
 
+def _folded(network: Network) -> tuple[Any, Any]:
+    """Without norms, in float32: the graph's precision is chosen apart, and kernels folded in the
+    type of a run that was trained in bfloat16 would be rounded before."""
+    model = network.model.clone(dtype=np.float32)
+    return without_norms(model, network.variables)
+
+
 def clip_model(network: Network, spec: InputSpec, precision: str = "float32", opset: int = OPSET):
     """`onnx_graph.clip_program` of a TSN, folded here where it is not yet."""
     from jax_irkd.deployment.onnx_graph import clip_program
 
-    model, variables = without_norms(*network)
+    model, variables = _folded(network)
     return clip_program(model, variables["params"], spec, precision=precision, opset=opset)
 
 
@@ -41,7 +48,7 @@ def frame_model(network: Network, spec: InputSpec, precision: str = "float32", o
     """`onnx_graph.frame_program` of a TSN, folded here where it is not yet, and its first past."""
     from jax_irkd.deployment.onnx_graph import frame_program
 
-    model, variables = without_norms(*network)
+    model, variables = _folded(network)
     return frame_program(model, variables["params"], spec, precision=precision, opset=opset)
 
 

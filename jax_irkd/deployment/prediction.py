@@ -98,6 +98,8 @@ def predict(
             batch_size=settings.batch,
             frames_at_once=settings.batch * spec.num_segments,
         )
+        # Only the walk tells which packets at the end have no frame of their own.
+        spans = np.minimum(spans, len(film.timing.times))
     verdicts = judge.of(scores, faults)
     rows = [] if trimmed else _rows(verdicts, spans, settings)
     rows = [row for row in rows if row.label - 1 != judge.background]
@@ -124,18 +126,27 @@ def _looked_at(windows: Iterable[Window], faults: list[str]) -> Iterator[Window]
 
 
 def _fault_of(window: Window) -> str:
-    """`fault_of` its frames, each once: a film of few frames repeats some."""
+    """`unreadable`, where frames far away or a single one stand for the window's own; else
+    `fault_of` its frames, each once: a film of few frames repeats some."""
     _, distinct = np.unique(window.indices, return_index=True)
+    alone = len(distinct) == 1 and window.stop - window.start >= len(window.indices) > 1
+    if alone or window.apart > 1:
+        return "unreadable"
     return fault_of(window.frames[distinct] if len(distinct) else window.frames)
 
 
 def _rows(verdicts: list[Verdict], spans: np.ndarray, settings: VideoSettings) -> list[Row]:
     """Segments, of windows that show something familiar."""
-    seen = [v.probabilities * (v.reason in ("", "unsure")) for v in verdicts]
     return segments(
-        np.stack(seen),
+        np.stack([verdict.probabilities for verdict in verdicts]),
         spans,
+        counts=np.array([_counts(verdict) for verdict in verdicts]),
         thresholds=(SEGMENTS if settings.threshold is None else settings.threshold,),
         max_gap=settings.stride,
         min_frames=min(8, int(spans[-1, 1])),
     )
+
+
+def _counts(verdict: Verdict) -> bool:
+    """Whether a window shows something familiar, by a network that gives probabilities at all."""
+    return verdict.reason in ("", "unsure") and bool(np.isfinite(verdict.probabilities).all())

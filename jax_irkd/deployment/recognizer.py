@@ -124,7 +124,8 @@ class Recognizer:
 
         `time` is in seconds, growing; without it frames come at `rate`. The first prediction comes
         after `stride` frames and as many as the network has segments; until the window is full,
-        from what there is. A source that changes its size or kind of picture begins anew.
+        from what there is. A source that changes its size or kind of picture begins anew, and so
+        does one that brings nothing for longer than a window.
         """
         prepared, image = prepare_frame(frame, self.spec), np.asarray(frame)
         if not self._clock:
@@ -145,6 +146,7 @@ class Recognizer:
         time = self._clock / self.rate if time is None else time
         if self._last is not None and time < self._last:
             self.reset()  # The source began anew: what was before is another scene.
+        self._forget_after_gap(time)
         self._last = time
         self._clock += 1
         self._pushed += 1
@@ -162,7 +164,21 @@ class Recognizer:
 
     def reset(self) -> None:
         """Forget the frames so far, as after a cut."""
-        self._changes, self._clock, self._fault = Changes(), 0, ""
+        self._changes, self._clock, self._fault, self._gap = Changes(), 0, "", False
+        self._forget()
+
+    def _forget_after_gap(self, time: float) -> None:
+        """No window reaches over a gap of its length, and a network's past should not either."""
+        length = self.grid.length / self.rate
+        gap = 0.0 if self._last is None else time - self._last
+        before, self._gap = self._gap, gap > length
+        if not self._gap:
+            return
+        if not before:  # of a source that always is so slow it is said once
+            self.notify(
+                f"the source brought nothing for {gap:.1f} s, more than a window ({length:.1f} s); "
+                "what came before is forgotten"
+            )
         self._forget()
 
     def _forget(self) -> None:

@@ -82,7 +82,8 @@ def _annotated(target: str | None, called: dict[Path, str]) -> dict[Path, Path]:
             )
         if not target.absolute().parent.is_dir():
             raise UserError(f"there is no folder {target.parent} for --annotate; make it first")
-        if target.exists() and target.samefile(paths[0]):
+        # Numbered pictures have a name of their own, which is no file.
+        if target.exists() and paths[0].exists() and target.samefile(paths[0]):
             raise UserError(f"--annotate={target} would overwrite the video itself; rename it")
         return {paths[0]: target}
     _make_folder(target)

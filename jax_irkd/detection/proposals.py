@@ -17,6 +17,7 @@ def segments(
     max_gap: int = 0,
     min_frames: int = 8,
     nms_overlap: float = 0.5,
+    counts: Bool[np.ndarray, " w"] | None = None,
 ) -> list[Row]:
     """Turn the class probabilities of sliding windows into segments, most confident first.
 
@@ -25,24 +26,33 @@ def segments(
     over `smoothing` neighbouring windows, keep what reaches the threshold, join stretches at
     most `max_gap` frames apart, drop what is shorter than `min_frames`. The confidence is the mean
     smoothed score of the stretch. Several thresholds propose nested segments; of two of one
-    class whose overlap exceeds `nms_overlap`, only the more confident stays.
+    class whose overlap exceeds `nms_overlap`, only the more confident stays. Windows that `counts`
+    leaves out have no segments: none reaches into them or over them, and their scores, which need
+    not be finite, are not averaged with others.
     """
     if len(scores) != len(spans):
         raise ValueError(f"{len(scores)} rows of scores do not fit {len(spans)} windows")
     if smoothing < 1 or smoothing % 2 == 0:
         raise ValueError(f"smoothing must be an odd number of windows, not {smoothing}")
-    if not np.isfinite(scores).all():
+    counts = np.ones(len(scores), bool) if counts is None else counts
+    if not np.isfinite(scores[counts]).all():
         raise ValueError("the window scores are not finite")
     if not len(scores):
         return []
     edges = _cells(spans)
-    smooth = _moving_average(np.asarray(scores, np.float64), smoothing)
+    parts = [
+        (_moving_average(np.asarray(scores[first:last], np.float64), smoothing), first, last)
+        for first, last in _runs(counts)
+    ]
     rows = []
-    for index, track in enumerate(smooth.T):
+    for index in range(scores.shape[1]):
         found = [
             Row(index + 1, start + 1, end, confidence)
+            for smooth, first, last in parts
             for threshold in thresholds
-            for start, end, confidence in _stretches(track, edges, track >= threshold, max_gap)
+            for start, end, confidence in _stretches(
+                smooth[:, index], edges[first : last + 1], smooth[:, index] >= threshold, max_gap
+            )
             if end - start >= min_frames
         ]
         rows += suppress(found, nms_overlap)
@@ -86,9 +96,8 @@ def _stretches(
     max_gap: int,
 ) -> list[tuple[int, int, float]]:
     # Frames [start, end) and mean score of each run of active windows, near runs joined.
-    change = np.diff(np.concatenate([[0], active.astype(np.int8), [0]]))
     runs: list[list[int]] = []
-    for first, last in zip(np.flatnonzero(change == 1), np.flatnonzero(change == -1)):
+    for first, last in _runs(active):
         if runs and edges[first] - edges[runs[-1][1]] <= max_gap:
             runs[-1][1] = last
         else:
@@ -98,6 +107,13 @@ def _stretches(
         (int(edges[a]), int(edges[b]), float(np.average(track[a:b], weights=lengths[a:b])))
         for a, b in runs
     ]
+
+
+def _runs(active: Bool[np.ndarray, " w"]) -> list[tuple[int, int]]:
+    """First and last, not included, of each run of active windows."""
+    change = np.diff(np.concatenate([[0], active.astype(np.int8), [0]]))
+    first, last = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
+    return list(zip(first.tolist(), last.tolist(), strict=True))
 
 
 def _frame_overlap(first: Row, second: Row) -> float:

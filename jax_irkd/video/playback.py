@@ -20,6 +20,7 @@ from jax_irkd.video import formats, grid, stills
 from jax_irkd.video.archives import Source, Stills
 from jax_irkd.video.decoding import STILLS_RATE, Film, Shot
 from jax_irkd.video.depth import Range, flat_warning
+from jax_irkd.video.faults import VideoError
 from jax_irkd.video.grid import PlannedWindow
 from jax_irkd.video.pixels import COLOURED, COLOURLESS, coarse_sample, colourfulness, resize
 from jax_irkd.video.timing import Timing
@@ -180,6 +181,7 @@ def windows(
 
     Only the frames that a window needs are converted, and kept until the last window that needs
     them: memory does not grow with the film. What comes behind the last readable frame is cut off.
+    Raises VideoError when no window has a readable frame.
     """
     timing = film.timing
     # Decoding goes on in a thread of its own while frames are converted here.
@@ -188,7 +190,11 @@ def windows(
     images = ((index, fitted(image, spec)) for index, image in converted)
     rest = yield from walk(images, planned, spec.channels, levels)
     total = min(film.read + film.broken, len(timing.times))
-    yield from rest.cut_off(timing, max(total, rest.seen))
+    begun = list(rest.cut_off(timing, max(total, rest.seen)))
+    if not begun and len(rest.planned) == len(planned):
+        reason = "is damaged: none of the frames that are looked at can be read; copy it again"
+        raise VideoError(film.source, reason)
+    yield from begun
 
 
 def _chosen(film: Film, planned: Sequence[PlannedWindow]) -> Iterator[Shot]:

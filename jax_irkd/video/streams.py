@@ -18,14 +18,17 @@ import numpy as np
 from jax_irkd.errors import UserError
 from jax_irkd.video.archives import words
 from jax_irkd.video.decoding import Film
-from jax_irkd.video.pixels import Converter
+from jax_irkd.video.pixels import Converter, is_deep
 from jax_irkd.video.playback import SHORT_SIDE
 
 LAG = 0.5  # seconds behind its own clock after which a source's frames are dropped
+SLIP = 2.0  # seconds of late frames only, after which the clock is taken to have slipped
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between attempts to reopen
 OPEN_TIMEOUT = READ_TIMEOUT = 5.0
 DRIFT = 1e-3  # by which two clocks may differ in speed; quartz differs by 1e-4 at most
 UNTIMED = 0x80  # FFmpeg's flag of formats without time stamps, AVFMT_NOTIMESTAMPS
+
+Timed = tuple[float | None, Callable[[], np.ndarray]]  # seconds by the source, and the picture
 
 
 class Stream:
@@ -34,8 +37,10 @@ class Stream:
     `source` is a camera's number, a device (/dev/video0), a URL, or a file that is played in real
     time. `prepare` turns an RGB frame, shrunk as the builders do, into what is kept; at most
     `capacity` frames wait, the oldest makes room for the newest. A lost source is reopened,
-    waiting 0.5, 1, 2, ... at most 10 seconds, until none came for `patience` seconds. Use it as a
-    context manager.
+    waiting 0.5, 1, 2, ... at most 10 seconds, until none came for `patience` seconds. `notify` is
+    told of losses, `remark` once of a source that stays behind its own clock. With `infrared` the
+    grey of a colour film of more than eight bits comes as it is, not its colours in eight bits: the
+    pixels that the film has as a file. Use it as a context manager.
     """
 
     def __init__(
@@ -45,16 +50,19 @@ class Stream:
         *,
         capacity: int = 16,
         patience: float = 30.0,
+        infrared: bool = False,
         notify: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+        remark: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
     ):
-        self.source, self.prepare, self.patience, self.notify = source, prepare, patience, notify
+        self.source, self.prepare, self.patience = source, prepare, patience
+        self.infrared, self.notify, self.remark = infrared, notify, remark
         self.kind, self.name = kind_of(source), name_of(source)
         self.received = self.dropped = self.reopened = 0
         self._frames: collections.deque = collections.deque()
         self._capacity = capacity
         self._changed = threading.Condition()
         self._stop = threading.Event()
-        self._ended = False
+        self._ended = self._slipped = False
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
 
@@ -129,17 +137,34 @@ class Stream:
     def _read_once(self) -> None:
         pace = _Pace(self.kind == "file")
         kinds = {"camera": _camera, "file": _film, "network": _container}
-        frames = kinds[self.kind](self.source)
+        frames = kinds[self.kind](self.source, self.infrared)
         with contextlib.closing(frames):
             for moment, image in frames:
                 self.received += 1
                 late, shown = pace.wait(moment, self._stop)
                 if self._stop.is_set():
                     return
+                if pace.slipped and not self._slipped:
+                    self._slipped = True
+                    self.remark(
+                        f"{self.name} stayed behind its own clock for {SLIP:.0f} s, as after a "
+                        "pause or where this machine is too slow; its frames now count from there"
+                    )
                 if late > LAG:
                     self.dropped += 1
                     continue
-                self._offer(shown, self.prepare(image()))
+                self._offer(shown, self._prepared(image))
+
+    def _prepared(self, image: Callable[[], np.ndarray]) -> Any:
+        """A frame as it is kept. Raises UserError: what cannot be used is no lost source, which
+        would be reopened for ever."""
+        try:
+            return self.prepare(image())
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise UserError(
+                f"the frames of {self.name} cannot be used ({words(error)}); convert them with "
+                "ffmpeg, or give a recording as a file without --stream"
+            ) from error
 
     def _offer(self, moment: float, frame: Any) -> None:
         with self._changed:
@@ -151,20 +176,33 @@ class Stream:
 
 
 class _Pace:
-    """When frames are due: a file is held back to real time, any source may fall behind."""
+    """When frames are due: a file is held back to real time, any source may fall behind.
+
+    One of which every frame was late for `SLIP` seconds will not catch up: it has `slipped`, and
+    what it is behind by counts as usual from then on.
+    """
 
     def __init__(self, hold: bool):
-        self._hold, self._start, self._least = hold, None, np.inf
-        self._last, self._seen = -np.inf, 0.0
+        self._hold, self._start, self._least = hold, None, 0.0 if hold else np.inf
+        self._last, self._seen, self._shown = -np.inf, 0.0, -np.inf
+        self._behind: float | None = None  # since when every frame has been late
+        self.slipped = False
 
     def wait(self, moment: float | None, stop: threading.Event) -> tuple[float, float]:
         """Wait for `moment` (seconds by the source, None: now): how late it is, and when it was
-        shown by this machine's clock.
+        shown by this machine's clock, which never falls.
 
-        Moments that do not grow are no clock; those frames count as shown when they come.
+        Moments that do not grow are no clock; those frames count as shown when they come, and a
+        frame behind one of them no earlier.
         """
+        late, shown = self._due(moment, stop)
+        self._shown = max(shown, self._shown)
+        return late, self._shown
+
+    def _due(self, moment: float | None, stop: threading.Event) -> tuple[float, float]:
         now = time.monotonic()
         if moment is None or moment <= self._last:
+            self._behind = None
             return 0.0, now
         self._last = moment
         if self._start is None:
@@ -173,11 +211,23 @@ class _Pace:
         if self._hold:
             if late < 0:
                 stop.wait(-late)
-            return max(late, 0.0), self._start + moment
-        # Clocks differ, in speed too: late is what is later than usual.
-        self._least = min(self._least + DRIFT * (now - self._seen), late)
-        self._seen = now
-        return late - self._least, self._start + moment + self._least
+        else:  # Clocks differ, in speed too: late is what is later than usual.
+            self._least = min(self._least + DRIFT * (now - self._seen), late)
+            self._seen = now
+        late = self._catch_up(max(late - self._least, 0.0), moment, now)
+        return late, self._start + moment + self._least
+
+    def _catch_up(self, late: float, moment: float, now: float) -> float:
+        """`late`, or 0 where the source has been so for too long."""
+        if late <= LAG:
+            self._behind = None
+            return late
+        self._behind = now if self._behind is None else self._behind
+        if now - self._behind < SLIP:
+            return late
+        self._start, self._behind, self.slipped = now - moment, None, True
+        self._least = 0.0
+        return 0.0
 
 
 def kind_of(source: str) -> str:
@@ -203,7 +253,8 @@ def name_of(source: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
-def _camera(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:
+def _camera(source: str, infrared: bool = False) -> Iterator[Timed]:
+    del infrared  # OpenCV gives deep grey or colours of eight bits, never a choice of them
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # What fails is said here.
     capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
     try:
@@ -223,12 +274,13 @@ def _camera(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray
         capture.release()
 
 
-def _film(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:
+def _film(source: str, infrared: bool = False) -> Iterator[Timed]:
     for shot in Film(source, threads=0, tolerant=True).shots():
-        yield shot.time, functools.partial(shot.image, SHORT_SIDE)
+        grey = infrared and shot.deep
+        yield shot.time, functools.partial(shot.image, SHORT_SIDE, grey=grey)
 
 
-def _container(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:
+def _container(source: str, infrared: bool = False) -> Iterator[Timed]:
     options = {"fflags": "nobuffer"} if "://" in source else {}
     if source.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
@@ -243,7 +295,8 @@ def _container(source: str) -> Iterator[tuple[float | None, Callable[[], np.ndar
         for frame in _readable(container, stream):
             turned = getattr(frame, "rotation", 0)
             moment = None if untimed else frame.time
-            yield moment, functools.partial(convert, frame, turned, SHORT_SIDE)
+            grey = infrared and is_deep(frame, grey=True)
+            yield moment, functools.partial(convert, frame, turned, SHORT_SIDE, grey)
 
 
 def _readable(container, stream) -> Iterator[av.VideoFrame]:

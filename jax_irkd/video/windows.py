@@ -17,7 +17,9 @@ from jax_irkd.video.grid import PlannedWindow
 class Window(NamedTuple):
     """Frames `start` to `stop` of a video, counted from 0, `stop` not included.
 
-    `frames` is uint8 `t h w c`, the centres of t equal segments; `indices` are their numbers.
+    `frames` is uint8 `t h w c`, the centres of t equal segments; `indices` are their numbers. Where
+    a frame cannot be read the nearest one kept stands in; `apart` is how many segments the farthest
+    of these is away.
     `lane` is that of the grid (`grid`). `shared`: in every window a frame has the same pixels; not
     so where each window's own percentiles bring more than eight bits down.
     """
@@ -28,6 +30,7 @@ class Window(NamedTuple):
     indices: tuple[int, ...] = ()
     lane: int = 0
     shared: bool = True
+    apart: float = 0.0
 
 
 def windows(
@@ -91,14 +94,19 @@ class Rest(NamedTuple):
         if kept:
             frames = grid.frames_of(whole, place.start, total, len(place.frames))
             begun = self._replace(kept=kept)
-            yield begun._window(place._replace(stop=total, frames=frames))
+            segment = (place.stop - place.start) / len(frames)
+            yield begun._window(place._replace(stop=total, frames=frames), segment)
 
-    def _window(self, place: PlannedWindow) -> Window:
+    def _window(self, place: PlannedWindow, segment: float = 0.0) -> Window:
+        """`place` with its frames or their nearest; `segment` frames long, unless 0: as planned."""
+        segment = segment or (place.stop - place.start) / len(place.frames)
         held = np.array(list(self.kept))
-        nearest = tuple(int(held[np.abs(held - index).argmin()]) for index in place.frames)
+        distance = np.abs(held[:, None] - place.frames)
+        nearest = tuple(held[distance.argmin(axis=0)].tolist())
         frames = [self.kept[index] for index in nearest]
         clip, shared = clip_of(frames, self.channels, self.levels), self.levels.is_fixed(frames)
-        return Window(place.start, place.stop, clip, nearest, place.lane, shared)
+        apart = float(distance.min(axis=0).max() / segment)
+        return Window(place.start, place.stop, clip, nearest, place.lane, shared, apart)
 
 
 def walk(

@@ -79,6 +79,21 @@ def test_graphs_give_what_the_network_gives(case, monkeypatch):
                 np.testing.assert_allclose(found, expected[0], atol=apart, rtol=apart)
 
 
+@pytest.mark.slow
+def test_a_run_in_bfloat16_keeps_its_kernels(monkeypatch):
+    """Engines compute in float32, so its graphs are those of the same parameters in float32."""
+    monkeypatch.setitem(resnet.BLOCKS, 10, (resnet.BasicBlock, (1, 1, 1, 1)))
+    model = TSN(num_classes=3, depth=10, width=2, temporal="causal", temporal_share=0.5)
+    spec, graphs = InputSpec("infrared", 2, (32, 32), 32, 1.0), []
+    variables = networks.draw(model, 1, 2, 32, 32, 1)
+    for dtype in ("float32", "bfloat16"):
+        network = Network(model.clone(dtype=dtype), variables)
+        clips = onnx_program.clip_model(network, spec)
+        frames, _ = onnx_program.frame_model(network, spec)
+        graphs.append([graph.SerializeToString() for graph in (clips, frames)])
+    assert graphs[0] == graphs[1]
+
+
 def test_signals_are_heard_when_programs_are_gone():
     """Whatever a library sets up for its own, and takes away with it."""
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None])

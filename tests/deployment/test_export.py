@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_irkd import export
+from jax_irkd import bench_student, export
 from jax_irkd.data import augment
 from jax_irkd.data.spec import InputSpec
-from jax_irkd.deployment import archive, classifier, clips, exported, precision, program
+from jax_irkd.deployment import archive, classifier, clips, exported, precision, program, timing
+from jax_irkd.deployment.archive import without_paths
 from jax_irkd.deployment.classifier import open_classifier
 from jax_irkd.errors import UserError
 from jax_irkd.models.tsn import TSN
@@ -37,7 +38,18 @@ def small():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return student_runs.write_run(tmp_path_factory.mktemp("student") / "ours")
+    """Of a configuration that names files of its machine."""
+    folder, honest = tmp_path_factory.mktemp("student"), fakes.config
+
+    def config():
+        made = honest()
+        made.teacher, made.eval.raw_dir = str(folder / "the_teacher"), str(folder / "raw")
+        made.weights.student, made.tstdd.cache_dir = str(folder / "resnet18.pth"), "~/flow"
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fakes, "config", config)
+        return student_runs.write_run(folder / "ours")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +102,18 @@ def test_what_travels_with_the_file(student):
     assert "data_dir" not in manifest["config"]["dataset"]
     for text in ("from exported import Exported", "| top1 | 0.5000 |", "fake/three", "eat meal"):
         assert text in card
+
+
+def test_no_path_of_the_training_machine_travels(run, student):
+    """Neither in the manifest nor on the card; the names of files are kept."""
+    with zipfile.ZipFile(student) as archive:
+        texts = [archive.read(name).decode() for name in ("MODEL_CARD.md", "manifest.json")]
+    for text in texts:
+        assert str(run.parent) not in text and "~/" not in text
+        assert '"the_teacher"' in text and '"resnet18.pth"' in text
+    held = {"a": ["/mnt/b", 2, None], "c": {"d": "fake/three", "e": "../../home/f.npz"}}
+    expected = {"a": ["b", 2, None], "c": {"d": "fake/three", "e": "f.npz"}}
+    assert without_paths(held) == expected
 
 
 ALONE = """
@@ -378,6 +402,23 @@ def test_names_and_formats(flags, message, tmp_path, monkeypatch, capsys):
     assert export.main(["--run=nowhere", f"--out={flags[0]}", *flags[1:]]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.ONNX", "onnx"), ("a.Onnx", "onnx"), ("a.IRKD", "")])
+def test_capitals_in_a_name_are_read_as_they_are_written(name, kind, tmp_path, monkeypatch):
+    """By `open_classifier` and `bench_student` as by `export`, which wrote it."""
+    opened = []
+    monkeypatch.setattr(classifier, "open_onnx", lambda path, engine: opened.append("onnx"))
+    monkeypatch.setattr(classifier, "_open_irkd", lambda path, engine: opened.append("irkd"))
+    path = tmp_path / name
+    path.touch()
+    open_classifier(path)
+    assert opened == [archive.kind_of(path, None)] == [kind or "irkd"]
+    asked, honest = [], lambda path, which, engine: asked.append(engine)
+    monkeypatch.setattr(classifier, "open_classifier", honest)
+    monkeypatch.setattr(timing, "measure", lambda *_: [])
+    assert bench_student.main([str(path), "--engine=jax,onnxruntime", "--json"]) == 0
+    assert asked == (["onnxruntime"] if kind else ["jax", "onnxruntime"])
 
 
 def test_networks_without_a_graph_are_told(run, tmp_path, capsys):

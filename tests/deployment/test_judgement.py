@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from jax_irkd import Recognizer, predict
-from jax_irkd.deployment import annotate, live, videos
+from jax_irkd.deployment import annotate, answers, live, prediction, videos
 from jax_irkd.deployment.exported import Exported
 from jax_irkd.deployment.judgement import REASONS, Judge, Verdict, fault_of
+from jax_irkd.deployment.prediction import VideoSettings
 from jax_irkd.deployment.recording import Recorder
 from jax_irkd.errors import UserError
 from jax_irkd.metrics import calibration
@@ -230,3 +231,21 @@ def test_what_is_drawn(tmp_path):
     bar = np.array(annotate.colour_of(0))
     coloured = [(image == bar).all(axis=-1).sum() for image in shown]
     assert coloured[0] > 100 and coloured[1] == 0
+
+
+@pytest.mark.parametrize("network", [Plain, Calibrated])
+@pytest.mark.parametrize("trimmed", [True, False])
+def test_numbers_that_are_none_are_not_recognised(films, network, trimmed):
+    """A network whose weights have become NaN: no answer, and JSON that parsers take."""
+    broken = network(np.nan, np.nan, np.nan)
+    result = prediction.predict(broken, films / "moving.avi", VideoSettings(trimmed=trimmed))
+    assert not any(verdict.recognised for verdict in result.verdicts) and not result.rows
+    told = json.dumps(answers.as_json(result, CLASSES, 2), allow_nan=False)
+    assert ("null" in told) == trimmed
+    assert "nothing recognised" in answers.as_text(result, CLASSES, 2) or not trimmed
+
+
+def test_the_reader_of_a_file_takes_no_number_that_is_none():
+    file = Exported.__new__(Exported)
+    file.manifest, file.class_names = {}, CLASSES
+    assert file.judge(np.array([[0.2, 0.7, 0.1], [np.nan] * 3]))[1].tolist() == [True, False]

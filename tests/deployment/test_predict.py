@@ -196,6 +196,16 @@ def test_files_for_programs_and_people(folder, command, tmp_path):
     assert left[0] > left[2] + 60 and np.abs(left - right).sum() > 60
 
 
+def test_numbered_pictures_are_annotated_again(tmp_path, command):
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f"walk_{number:04d}.png"), picture(number, infrared=True))
+    target = tmp_path / "seen.mp4"
+    for _ in range(2):
+        code, _, errors = command(tmp_path / "walk_*.png", f"--annotate={target}")
+        assert code == 0 and not any(line.startswith("error") for line in errors)
+        assert target.exists()
+
+
 def test_results_of_equal_names_do_not_meet(tmp_path):
     paths = [Path("/a/x.avi"), Path("/b/x.avi"), Path("/b/y.avi"), Path("/c/b/x.mp4")]
     names = list(answers.own_names(paths).values())

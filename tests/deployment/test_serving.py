@@ -134,6 +134,19 @@ def test_a_source_that_stands_still_and_answers_of_long_ago(monkeypatch):
     assert [number for number, _ in board.answers(0)] == [2]
 
 
+def test_the_end_is_the_end():
+    """The thread that reads the source may bring a picture or a loss after it was ended."""
+    changes = []
+    board = Board("camera", "net", lambda: changes.append(1))
+    board.show(picture(0))
+    board.tell("ended", "it was stopped")
+    known = board.picture()[0], len(changes)
+    board.show(picture(1))
+    board.tell("lost", "trying again")
+    assert board.closed and (board.picture()[0], len(changes)) == known
+    assert (board.status()["state"], board.status()["text"]) == ("ended", "it was stopped")
+
+
 def test_who_may_look():
     with served() as (_, ask, _):
         assert ask("/status", Host="elsewhere.org").status == 400

@@ -320,3 +320,19 @@ def test_window_errors(change, message):
 
 def test_no_windows_no_segments():
     assert segments(np.zeros((0, 3)), np.zeros((0, 2), int)) == []
+
+
+@pytest.mark.parametrize("bad", [{3}, {2, 3}, {0, 6}, {2, 4}, set(range(7)), set()])
+@pytest.mark.parametrize("max_gap", [0, 16, 200])
+def test_no_segment_reaches_into_windows_that_do_not_count(bad, max_gap):
+    """The frames nearest to such a window's centre are in no segment, all others are, whatever
+    gaps are joined; its own scores are not even numbers."""
+    spans = np.array([[16 * i, 16 * i + 64] for i in range(7)])
+    counts = np.array([i not in bad for i in range(7)])
+    scores = np.where(counts[:, None], [[0.9, 0.1]], np.nan)
+    rows = segments(scores, spans, max_gap=max_gap, counts=counts)
+    covered = {frame for row in rows for frame in range(int(row.start) - 1, int(row.end))}
+    centres = spans.mean(axis=1) - 0.5
+    nearest = [int(np.abs(centres - frame).argmin()) for frame in range(160)]
+    assert covered == {frame for frame in range(160) if nearest[frame] not in bad}
+    assert all(row.label == 1 and row.confidence == pytest.approx(0.9) for row in rows)

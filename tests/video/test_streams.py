@@ -1,5 +1,6 @@
 """Frames as they come: a ring of seconds, predictions in time, drops counted, sources lost."""
 
+import functools
 import json
 import signal
 import subprocess
@@ -10,12 +11,16 @@ import time
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from jax_irkd import predict
+from jax_irkd.data.spec import InputSpec
 from jax_irkd.data.synthetic.raw_ntu import number_of, picture, write_video
 from jax_irkd.deployment.recognizer import Recognizer
 from jax_irkd.errors import UserError
 from jax_irkd.video import streams
+from jax_irkd.video.decoding import Film
+from jax_irkd.video.playback import prepare_frame
 from jax_irkd.video.streams import Stream
 from tests.deployment.test_predict import Reader
 from tests.helpers import ROOT
@@ -121,6 +126,71 @@ def test_a_clock_of_another_speed_makes_no_frame_late(monkeypatch):
     assert pace.wait(60 * minute * (1 - 1e-4) + 0.02, stop)[0] > streams.LAG
 
 
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize(("after", "speed"), [(5.0, 1.0), (0.0, 0.9)])
+def test_a_source_behind_for_good_is_never_silent(monkeypatch, hold, after, speed):
+    """A clock that slips by five seconds, and one that is a tenth too slow: frames go on."""
+    now, stop = [50.0], threading.Event()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace, late, shown = streams._Pace(hold), [], []
+    for number in range(1800):
+        now[0] = 50 + number / 30 / speed + after * (number >= 300)
+        delay, moment = pace.wait(number / 30, stop)
+        late.append(delay > streams.LAG)
+        shown.append(moment)
+    assert pace.slipped and np.all(np.diff(shown) > 0)
+    runs = "".join("x" if one else " " for one in late).split()
+    assert max(map(len, runs)) <= 30 * streams.SLIP + 1
+    if speed == 1:  # it slips once, and no frame is late from then on
+        assert len(runs) == 1 and not any(late[361:])
+
+
+def test_a_backlog_that_is_caught_up_is_dropped(monkeypatch):
+    """Ten seconds of silence, then their frames at once: those are late, the newest are not."""
+    now, stop = [50.0], threading.Event()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace, late = streams._Pace(hold=False), []
+    for number in range(900):
+        held_back = 300 <= number < 600
+        now[0] = 70 + (number - 300) / 1000 if held_back else 50 + number / 30
+        late.append(pace.wait(number / 30, stop)[0] > streams.LAG)
+    assert not pace.slipped and not any(late[:300]) and not any(late[600:])
+    assert all(late[300:580])
+
+
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("odd", [None, 0.0, 0.1])
+def test_time_never_steps_back(monkeypatch, hold, odd):
+    """One frame without a time stamp, or with an old one, among frames that are a little late."""
+    now, stop, shown = [50.0], threading.Event(), []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace = streams._Pace(hold)
+    for number in range(60):
+        now[0] = 50 + number / 30 + 0.3 * (number > 3)
+        late, moment = pace.wait(odd if number == 6 else number / 30, stop)
+        shown.append(moment)
+        assert late < streams.LAG and moment <= now[0]
+    assert np.all(np.diff(shown) >= 0) and shown[-1] - shown[20] == pytest.approx(39 / 30, abs=0.1)
+
+
+def test_a_slip_is_said_once(monkeypatch):
+    now, said = [50.0], []
+
+    def source(*_):
+        for number in range(900):
+            now[0] += 1 / 30 + 3 * (number in (200, 500))
+            yield number / 30, lambda number=number: number
+
+    monkeypatch.setattr(streams.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(streams, "_container", source)
+    stream = Stream("rtsp://camera", lambda image: image, capacity=900, remark=said.append)
+    stream._read_once()
+    assert [line.split(",")[0] for line in said] == [
+        "rtsp://camera stayed behind its own clock for 2 s"
+    ]
+    assert abs(stream.dropped - 2 * 60) <= 4 and stream._frames[-1][1] == 899
+
+
 def test_pictures_without_times_are_shown_when_they_come(tmp_path):
     """Motion JPEG has no time stamps: FFmpeg's are made up, and frames would all be late."""
     path = tmp_path / "camera.mjpeg"
@@ -135,11 +205,39 @@ def test_pictures_without_times_are_shown_when_they_come(tmp_path):
     assert found == [(None, number) for number in range(5)]
 
 
+@pytest.mark.parametrize("kind", ["file", "network"])
+def test_a_film_of_ten_bits_has_the_same_pixels_as_a_stream(tmp_path, kind):
+    """For infrared the luma as it was written, as a file has it; for RGB colours of eight bits."""
+    path, luma = str(tmp_path / "deep.mkv"), np.arange(300, 300 + 64 * 48, dtype=np.uint16) % 1000
+    luma = luma.reshape(48, 64)
+    with av.open(path, "w") as container:
+        video = container.add_stream("ffv1", rate=100)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p10le"
+        for _ in range(3):
+            frame = av.VideoFrame(64, 48, "yuv420p10le")
+            for plane, values in zip(frame.planes, (luma, 512, 512), strict=True):
+                rows = np.full((plane.height, plane.line_size // 2), 512, np.uint16)
+                rows[:, : plane.width] = values
+                plane.update(rows.tobytes())
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    opened = streams._film if kind == "file" else streams._container
+    grey = [image() for _, image in opened(path, infrared=True)]
+    assert len(grey) == 3 and all(np.array_equal(one, luma) for one in grey)
+    as_file = next(Film(path).shots()).image(streams.SHORT_SIDE, grey=True)
+    np.testing.assert_array_equal(grey[0], as_file)
+    colours = [image() for _, image in opened(path)]
+    assert {(one.shape, one.dtype.name) for one in colours} == {((48, 64, 3), "uint8")}
+    if kind == "file":
+        with Stream(path, lambda image: image, infrared=True) as stream:
+            np.testing.assert_array_equal(next(iter(stream))[1], luma)
+
+
 def source_of(plays, monkeypatch, kind="network"):
     """A stand-in for a source: each play is frames, or a fault to raise."""
     left = iter(plays)
 
-    def opened(source):
+    def opened(*_):
         play = next(left, OSError("gone"))
         if isinstance(play, Exception):
             raise play
@@ -165,6 +263,25 @@ def test_a_lost_source_is_reopened(monkeypatch):
     assert said[1].startswith("rtsp://camera was lost (nothing came for 5 s)")
     waits = [float(line.rsplit(" ", 2)[1]) for line in said]
     assert waits[:2] == [0.0, 0.0] and max(waits) <= 0.4  # Doubled after each attempt in vain.
+
+
+@pytest.mark.parametrize("kind", ["network", "film"])
+def test_frames_that_cannot_be_used_end_the_stream(tmp_path, monkeypatch, kind):
+    """Temperatures in 32 bits: reopening the source would bring the same frames for ever."""
+    said, heat = [], np.linspace(20, 30, 48 * 64, dtype=np.float32).reshape(48, 64)
+    if kind == "film":
+        source = str(tmp_path / "heat.tiff")
+        pages = [Image.fromarray(heat)] * 4
+        pages[0].save(source, save_all=True, append_images=pages[1:])
+    else:
+        source = source_of([[heat]] * 3, monkeypatch)
+    prepare = functools.partial(prepare_frame, spec=InputSpec("infrared", 4, (48, 64)))
+    with (
+        Stream(source, prepare, patience=0.1, notify=said.append) as stream,
+        pytest.raises(UserError, match=r"cannot be used \(a frame is uint8 .* not float32"),
+    ):
+        list(stream)
+    assert stream.received == 1 and not said
 
 
 def test_a_stream_that_never_comes(monkeypatch, capsys):
@@ -319,6 +436,31 @@ def test_what_changes_in_a_source_is_said():
     for _ in range(3):  # What was before the change does not count.
         assert recognizer.push(picture(9, infrared=True)) is None
     assert recognizer.push(picture(9, infrared=True)) and len(reader.frames) == before + 4
+
+
+@pytest.mark.parametrize(("gap", "forgotten"), [(1.0, False), (3.0, True), (600.0, True)])
+def test_nothing_is_carried_over_a_gap(gap, forgotten):
+    """Neither frames nor a network's past, where nothing came for a window (about two seconds)."""
+    said, reader = [], Framewise(causal=True)
+    recognizer = Recognizer(reader, stride=16, warm_up=False, notify=said.append)
+    push_all(recognizer, range(64), [number / 30 for number in range(64)])
+    before = recognizer._lanes
+    made = push_all(recognizer, range(64, 96), [gap + number / 30 for number in range(64, 96)])
+    assert (recognizer._lanes is not before) == forgotten
+    if forgotten:
+        (first, told), *_ = made  # from one sample, by a network without a past
+        assert first == 64 + 15
+        shares = np.exp([0.0, first / 100, 1.0, 2.0])
+        np.testing.assert_allclose(told.probabilities, shares / shares.sum(), rtol=1e-4)
+    lines = [line for line in said if "brought nothing" in line]
+    assert len(lines) == forgotten and all("a window (2.1 s); what came" in one for one in lines)
+
+
+def test_a_source_slower_than_windows_says_so_once():
+    said = []
+    recognizer = Recognizer(Reader(), stride=1, warm_up=False, notify=said.append)
+    assert not push_all(recognizer, range(9), [5.0 * number for number in range(9)])
+    assert [line.split(",")[0] for line in said] == ["the source brought nothing for 5.0 s"]
 
 
 def test_the_program_is_compiled_before_the_first_frame():
