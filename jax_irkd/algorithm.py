@@ -73,7 +73,8 @@ def run(
         return run_method(config, workdir, ways)
     untrimmed.check(config)
     results = run_method(config, workdir, ways)
-    return untrimmed.add_detection(config, workdir / config.method, results)
+    folder = workdir / config.method
+    return untrimmed.add_detection(config, folder, results, wait=ways.busy == "wait")
 
 
 def run_method(config: ConfigDict, workdir: Path, ways: Ways = USUAL) -> dict:
