@@ -84,6 +84,7 @@ def study(argv: list[str]) -> int:
             "methods": methods,
             "seeds": seeds,
             "runs": [task.key for task in tasks],
+            "detection": tasks[0].detection,
         }
         status = run(tasks, workdir, launcher, console, lambda: _write(plan_file, plan))
     summary = outputs.write_outputs(workdir, plan, status)

@@ -123,7 +123,7 @@ def add_detection(
 
 
 def _with_detection(config: ConfigDict, folder: Path, held: dict[str, Any]) -> dict[str, Any]:
-    settings = _settings(config)
+    settings = settings_of(config)
     _meet()  # before results.json changes, so that all of them decide alike
     if held.get("detection", {}).get("settings") == settings:
         if jax.process_index() == 0 and not write.has_section(folder, TITLE):
@@ -259,7 +259,7 @@ def _quietly(parts: Sequence[Quiet]) -> dict[str, float | None]:
     }
 
 
-def _settings(config: ConfigDict) -> dict[str, Any]:
+def settings_of(config: ConfigDict) -> dict[str, Any]:
     """What decides the figures of a given network, as JSON gives it back."""
     everything = json.loads(config.eval.to_json_best_effort())
     return {k: v for k, v in everything.items() if k not in ("detection", "raw_dir")}

@@ -118,7 +118,7 @@ def read_status(workdir: Path, plan: Mapping[str, Any]) -> dict[Key, Status]:
     status = {}
     for seed, method in plan["runs"]:
         attempt = last.get(f"seed{seed}/{method}", {"state": WAITING, "reason": ""})
-        done = is_finished(workdir / f"seed{seed}" / method)
+        done = record.has_all(workdir / f"seed{seed}" / method, plan.get("detection"))
         state = attempt["state"] if attempt["state"] != DONE else WAITING
         status[seed, method] = Status(DONE) if done else Status(state, attempt["reason"])
     return status
