@@ -272,7 +272,10 @@ def calibrate(
     made = {calibrating.key_of(trainer.last, averaged=False): last}
     others = ["best", "ema"] if trainer.phase.training.ema_decay else ["best"]
     for which in others:
-        other, meta = load_network(folder, which)
+        try:
+            other, meta = load_network(folder, which)
+        except UserError:  # the best is not always kept: then nobody can ask for it
+            continue
         key = calibrating.key_of(meta["step"], averaged=which == "ema")
         if key not in made:
             made[key] = calibrating.calibrate(other, config, dataset, modality)
