@@ -73,7 +73,8 @@ def run(
         return run_method(config, workdir, ways)
     untrimmed.check(config)
     results = run_method(config, workdir, ways)
-    return untrimmed.add_detection(config, workdir / config.method, results)
+    folder = workdir / config.method
+    return untrimmed.add_detection(config, folder, results, wait=ways.busy == "wait")
 
 
 def run_method(config: ConfigDict, workdir: Path, ways: Ways = USUAL) -> dict:
@@ -271,7 +272,10 @@ def calibrate(
     made = {calibrating.key_of(trainer.last, averaged=False): last}
     others = ["best", "ema"] if trainer.phase.training.ema_decay else ["best"]
     for which in others:
-        other, meta = load_network(folder, which)
+        try:
+            other, meta = load_network(folder, which)
+        except UserError:  # the best is not always kept: then nobody can ask for it
+            continue
         key = calibrating.key_of(meta["step"], averaged=which == "ema")
         if key not in made:
             made[key] = calibrating.calibrate(other, config, dataset, modality)

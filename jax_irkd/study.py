@@ -49,10 +49,9 @@ def study(argv: list[str]) -> int:
         general = [arg for arg in argv if not arg.lstrip("-").startswith("config.distillers.")]
         asked = command_line.parse(general, define, __doc__)
 
-        import json
         import shlex
 
-        from jax_irkd.host.files import expanded, read_json, write_whole
+        from jax_irkd.host.files import expanded, read_json
         from jax_irkd.host.terminal import make_console
         from jax_irkd.studies import clusters, outputs, rehearsal
 
@@ -85,30 +84,39 @@ def study(argv: list[str]) -> int:
             "methods": methods,
             "seeds": seeds,
             "runs": [task.key for task in tasks],
+            "detection": tasks[0].detection,
         }
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            write_whole(plan_file, json.dumps(plan, indent=1))
-        except OSError as error:
-            raise UserError(
-                f"cannot write to {workdir}: {error.strerror}; use another --workdir"
-            ) from error
-        status = run(tasks, workdir, launcher, console)
+        status = run(tasks, workdir, launcher, console, lambda: _write(plan_file, plan))
     summary = outputs.write_outputs(workdir, plan, status)
     outputs.write_pages(workdir, plan["seeds"])
-    return conclude(workdir, summary, console)
+    again = f"to continue: {plan['command']}" if given.report_only else commands.AGAIN
+    return conclude(workdir, summary, console, again)
 
 
-def run(tasks: Sequence, workdir, launcher, console) -> dict:
-    """Carry out all tasks under a live table; the final state of each."""
+def run(tasks: Sequence, workdir, launcher, console, begun=lambda: None) -> dict:
+    """Carry out all tasks under a live table; the final state of each. `begun` as `run_tasks`."""
     from jax_irkd.studies import board, processes
 
     with board.StatusTable(tasks, console) as watch:
-        return processes.run_tasks(tasks, workdir, launcher, watch)
+        return processes.run_tasks(tasks, workdir, launcher, watch, begun=begun)
 
 
-def conclude(workdir, summary: Mapping[str, Any], console) -> int:
-    """Say what came out; the exit code: 1 when a run failed, 75 when one was stopped."""
+def _write(path, plan: Mapping[str, Any]) -> None:
+    """What is at work in the workdir, which a study that is refused there must not replace."""
+    import json
+
+    from jax_irkd.host.files import write_whole
+
+    try:
+        write_whole(path, json.dumps(plan, indent=1))
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {path.parent}: {error.strerror}; use another --workdir"
+        ) from error
+
+
+def conclude(workdir, summary: Mapping[str, Any], console, again: str = commands.AGAIN) -> int:
+    """Say what came out, and `again` where runs are left; 1 when one failed, 75 when stopped."""
     from jax_irkd.studies import tables
     from jax_irkd.studies.attempts import FAILED, STOPPED, WAITING
 
@@ -124,7 +132,7 @@ def conclude(workdir, summary: Mapping[str, Any], console) -> int:
     if FAILED in states:
         return 1
     if STOPPED in states or WAITING in states:
-        console.print(commands.AGAIN, highlight=False)
+        console.print(again, highlight=False, markup=False, soft_wrap=True)
         return commands.INTERRUPTED
     return 0
 

@@ -8,6 +8,7 @@ threshold (`config.eval.thresholds`; below 0.5 a second class can reach it too),
 is background. How much is proposed where nothing happens stands beside the protocol's figures.
 """
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -27,13 +28,15 @@ from jax_irkd.detection.quiet import Quiet, measure, together
 from jax_irkd.detection.rows import Row, read_folder, write_folder
 from jax_irkd.detection.watching import clock_of, watched
 from jax_irkd.errors import UserError, plural
+from jax_irkd.host import devices, locks
 from jax_irkd.host.files import expanded
 from jax_irkd.host.terminal import Progress, console
 from jax_irkd.pku_mmd import untrimmed
 from jax_irkd.reporting import sections, write
 from jax_irkd.reporting.wording import percent
+from jax_irkd.runs.lifecycle import BUSY, WAITING
 from jax_irkd.runs.network import load_network
-from jax_irkd.runs.results import save_results
+from jax_irkd.runs.results import finished, save_results
 from jax_irkd.training.evaluation import Network
 from jax_irkd.video import grid
 
@@ -97,14 +100,30 @@ def find_footage(config: ConfigDict) -> TestVideos:
     return found
 
 
-def add_detection(config: ConfigDict, folder: Path, results: Mapping[str, Any]) -> dict:
+def add_detection(
+    config: ConfigDict, folder: Path, results: Mapping[str, Any], wait: bool = False
+) -> dict:
     """The results of the finished run in `folder` with `detection`; nothing is trained.
 
     Rows go to `folder`/detection, figures to results.json and the report. What was found with
     the same settings is not sought again. Process 0 does the work and the others wait for it.
+    Another command that works in the folder is waited for, with `wait`, or raises UserError; so
+    does a folder that no longer holds the run of `results`.
     """
-    settings = _settings(config)
-    held = dict(results)
+    with contextlib.ExitStack() as stack:
+        lock = locks.held(folder, wait=wait, busy=BUSY, waiting=WAITING)
+        devices.first_does(lambda: stack.enter_context(lock))
+        held = finished(folder)  # since it was trained, others may have been at work here
+        if held is None or held.get("identity") != results.get("identity"):
+            raise UserError(
+                f"{folder} was begun anew by another command before detection in what was trained "
+                "there; run this command again with another --workdir"
+            )
+        return _with_detection(config, folder, held)
+
+
+def _with_detection(config: ConfigDict, folder: Path, held: dict[str, Any]) -> dict[str, Any]:
+    settings = settings_of(config)
     _meet()  # before results.json changes, so that all of them decide alike
     if held.get("detection", {}).get("settings") == settings:
         if jax.process_index() == 0 and not write.has_section(folder, TITLE):
@@ -240,7 +259,7 @@ def _quietly(parts: Sequence[Quiet]) -> dict[str, float | None]:
     }
 
 
-def _settings(config: ConfigDict) -> dict[str, Any]:
+def settings_of(config: ConfigDict) -> dict[str, Any]:
     """What decides the figures of a given network, as JSON gives it back."""
     everything = json.loads(config.eval.to_json_best_effort())
     return {k: v for k, v in everything.items() if k not in ("detection", "raw_dir")}

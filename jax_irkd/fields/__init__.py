@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from jax_irkd import config as experiment
 from jax_irkd import distillers
 from jax_irkd.errors import UserError, nearest, one_line
+from jax_irkd.fields import taken_away
 from jax_irkd.fields.ranges import Choice, Flag, Number, Rule, Several, Words
 
 
@@ -221,6 +222,7 @@ def _check_together(config: ConfigDict) -> None:
                 "rare classes twice; choose one of the two"
             )
     _check_patience(config)
+    taken_away.check(config)
     for name in ("teacher_model", "student_model"):
         model, role = config.get(name, {}), name.partition("_")[0]
         if model.get("frozen", "none") != "none" and not config.weights[role]:

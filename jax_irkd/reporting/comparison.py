@@ -1,11 +1,15 @@
 """Who is compared with whom."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jax_irkd.runs.identity import settings_of
 from jax_irkd.runs.results import Run, number
+
+_DATA = ("dataset", "protocol", "class_names")
 
 
 class Cast(NamedTuple):
@@ -58,7 +62,7 @@ def cast_of(focus: Run, runs: Sequence[Run], others: Sequence[Run] = ()) -> Cast
     """The cast of `focus` among `runs`; `others` lie beside them, with other seeds."""
 
     def find(method):
-        same = [r for r in runs if r.method == method and _comparable(r, focus)]
+        same = [r for r in runs if r.method == method and not misfits(r, focus)]
         seeds = [r for r in same if _seed(r) == _seed(focus)]
         return (seeds or same or [None])[0]
 
@@ -80,6 +84,38 @@ def seeds_of(run: Run, others: Sequence[Run]) -> list[Run]:
     return list(found.values())
 
 
+def misfits(measure: Run, run: Run) -> list[str]:
+    """Why `run` is not to be compared with `measure`, a teacher or a baseline, in words.
+
+    None where the two agree in data, input and tests, and in how a network of the measure's role
+    is trained. A teacher of theirs brought from elsewhere is known by its figures. Seed, commit
+    and how fast they ran do not count, nor what results do not tell.
+    """
+    found = [
+        f"{key} is {_short(held)}, not {_short(wanted)}"
+        for key in (*_DATA, "fingerprint")
+        if (held := measure.results.get(key)) != (wanted := run.results.get(key))
+        and (key in _DATA or None not in (held, wanted))
+    ]
+    configs = [of.results.get("config") or {} for of in (measure, run)]
+    if found or not all(configs):
+        return found
+    if measure.method == "teacher" and configs[1].get("teacher") and configs[1].get("distillers"):
+        same = _has_figures(measure, run.results.get("teacher"))
+        return [] if same else [f"the students learnt from {configs[1]['teacher']}"]
+    # What a teacher's run says of students, or a baseline's of teachers, was not put to use.
+    role = "teacher" if measure.method == "teacher" else "student"
+    role = "" if {measure.method, run.method} == {"teacher", "baseline"} else role
+    held, wanted = (settings_of(config, role) for config in configs)
+    for kept, config in zip((held, wanted), configs) if role else ():  # wherever the file lies
+        kept["weights"] = Path((config.get("weights") or {}).get(role) or "").name
+    return [
+        f"{name} is {_short(held.get(name))}, not {_short(wanted.get(name))}"
+        for name in sorted(set(held) | set(wanted))
+        if held.get(name) != wanted.get(name)
+    ]
+
+
 def figures(runs: Sequence[Run], key: str) -> list[float]:
     """A test figure of every run that has it."""
     return [value for run in runs if (value := run.figure(key)) is not None]
@@ -92,24 +128,28 @@ def pooled(runs: Sequence[Run], count: Callable[[Run], np.ndarray]) -> np.ndarra
 
 
 def _comparable(run: Run, focus: Run) -> bool:
-    keys = ("dataset", "protocol", "class_names")
-    return all(run.results.get(key) == focus.results.get(key) for key in keys)
+    return all(run.results.get(key) == focus.results.get(key) for key in _DATA)
+
+
+def _has_figures(teacher: Run, known: Mapping[str, Any] | None) -> bool:
+    """Whether these are the figures of `teacher`, as its students write them down."""
+    keys = ("top1", "mean_class_accuracy", "mAP")
+    return all(number((known or {}).get(key)) == teacher.figure(key) for key in keys)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:59]}…"
 
 
 def _seed(run: Run) -> Any:
     return run.results.get("seed")
 
 
-_SECTIONS = ("distillers", "input", "teacher_training", "student_training")
-_SECTIONS += ("teacher_model", "student_model")
-
-
-def _settings(run: Run) -> Mapping[str, Any]:
+def _settings(run: Run) -> tuple:
     config = run.results.get("config") or {}
-    kept = {key: dict(config.get(key) or {}) for key in _SECTIONS}
-    for name in ("threads", "eval_batch_size"):  # how fast it ran, not what
-        kept["input"].pop(name, None)
-    return kept
+    both = [settings_of(config, role) for role in ("teacher", "student")]
+    return *both, config.get("distillers")
 
 
 def colour_of(run: Run, shown: Sequence[Run]) -> str:

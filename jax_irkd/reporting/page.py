@@ -186,8 +186,8 @@ def _notes(cast: Cast) -> list[str]:
     notes = []
     if cast.baseline is None and cast.student:
         notes.append(
-            "No infrared-only run lies beside this one, so the share of the gap that is closed "
-            "cannot be said. Run the same command with method=baseline."
+            "No infrared-only run of these settings lies beside this one, so the share of the gap "
+            "that is closed cannot be said. Run the same command with method=baseline."
         )
     if cast.teacher_figure is None:
         notes.append("No teacher lies beside this run and none is named in its results.")

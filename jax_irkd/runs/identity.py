@@ -43,17 +43,27 @@ def identity_of(
     """
     full = json.loads(config.to_json_best_effort())
     role = "teacher" if phase == "teacher" else "student"
-    chosen = {name: full[name] for name in ("protocol", "seed", "dtype", "dataset", "input")}
-    chosen |= {"model": full[f"{role}_model"], "training": full[f"{role}_training"]}
-    # Of the section `eval` what decides the scores; detection can be asked of a finished run.
-    chosen["eval"] = {name: full.get("eval", {}).get(name, 1) for name in ("clips", "crops")}
-    chosen["weights"] = weights or full["weights"][role]
+    chosen = {"seed": full["seed"], "weights": weights or full["weights"][role]}
     if data:
         chosen["data"] = data
     if role == "student":
         chosen |= {"method": phase, "distillers": full["distillers"], "teacher": teacher}
     if phase == "tstdd":
         chosen["tstdd"] = full["tstdd"]
+    return settings_of(full, role) | decisive(dict(leaves(chosen)))
+
+
+def settings_of(full: Mapping[str, Any], role: str = "") -> dict[str, Any]:
+    """How a configuration, as results hold it, trains and tests a network: flat.
+
+    `role` is teacher or student; without one it is what both share. Seed, weights and distillers
+    are not among it.
+    """
+    chosen = {name: full.get(name) for name in ("protocol", "dtype", "dataset", "input")}
+    if role:
+        chosen |= {"model": full.get(f"{role}_model"), "training": full.get(f"{role}_training")}
+    # Of the section `eval` what decides the scores; detection can be asked of a finished run.
+    chosen["eval"] = {name: full.get("eval", {}).get(name, 1) for name in ("clips", "crops")}
     flat = dict(leaves(chosen))
     if flat.get("training.patience"):  # then how often it is evaluated decides its end
         flat["training.evaluated"] = flat["training.eval_every"]

@@ -1,5 +1,6 @@
 """The trained network in a run's folder."""
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,14 +29,15 @@ def load_network(folder: str | Path, which: str = "last") -> tuple[Network, dict
     the best on the test split) or ema. The meta data hold `class_names`, `modality`, `config`,
     `step`, under `figures` what this network reached on the test split, empty where it was not
     tested, and its `calibration` (see `runs.calibrating`) or None. Raises UserError when there is
-    nothing to load, and where the checkpoint of a finished run is damaged: its results are not
-    those of an older one.
+    nothing to load, where the best network was not kept (`checkpoints.best=0`), and where the
+    checkpoint of a finished run is damaged: its results are not those of an older one.
     """
     folder = Path(folder)
     with _checkpoints(folder) as checkpoints:
         steps = checkpoints.steps()[::-1]
-        if which == "best" and checkpoints.best_step() is not None:
-            steps.insert(0, checkpoints.best_step())
+        best = _best_step(folder, checkpoints) if which == "best" else None
+        if best is not None:
+            steps.insert(0, best)
             if checkpoints.metric == TESTED:
                 once(
                     f"{folder} kept no validation subjects aside (input.validation): its best "
@@ -68,6 +70,27 @@ def load_network(folder: str | Path, which: str = "last") -> tuple[Network, dict
         figures = {k: v for k, v in figures.items() if k not in averaged}
     found = {"figures": figures, "calibration": kept(folder, meta["step"], which == "ema")}
     return Network(_saved_model(meta), variables), meta | found
+
+
+def _best_step(folder: Path, checkpoints: Checkpoints) -> int | None:
+    """The step of the best network, None where none was evaluated. Raises UserError where it went.
+
+    Of the steps on disk one is always the best; which of all was is written down as training goes.
+    """
+    steps, kept = checkpoints.steps(), checkpoints.best_step()
+    standing: Mapping = {}
+    with contextlib.suppress(DamagedCheckpoint):  # `load_network` will say it
+        standing = checkpoints.describe(steps[-1])[0].get("standing", {}) if steps else {}
+    reached = -1.0 if kept is None else checkpoints.figures(kept)[checkpoints.metric]
+    if standing.get("value", -1.0) <= reached:
+        return kept
+    if standing["step"] in steps:
+        return standing["step"]
+    raise UserError(
+        f"{folder}: its best network, of step {standing['step']}, is not on disk (checkpoints.best "
+        "says how many are kept); take the last one, or train it anew, with "
+        "--config.checkpoints.best=1 and --restart"
+    )
 
 
 def describe_network(folder: str | Path) -> tuple[dict, str]:

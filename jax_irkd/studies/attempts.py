@@ -1,5 +1,6 @@
 """One attempt at a run: its process, what became of it, what it took; the record of them all."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jax_irkd.errors import UserError
 from jax_irkd.host.interrupts import INTERRUPTED
-from jax_irkd.runs.results import is_finished
+from jax_irkd.runs.results import finished, is_finished
 from jax_irkd.studies.planning import PlannedRun
 
 WAITING, QUEUED, RUNNING = "waiting", "queued", "running"
@@ -36,7 +38,16 @@ class Child(NamedTuple):
 
 
 def is_done(task: PlannedRun) -> bool:
-    return is_finished(task.folder)
+    return has_all(task.folder, task.detection)
+
+
+def has_all(folder: Path, detection: Mapping[str, Any] | None) -> bool:
+    """Whether the run in `folder` has its results, with those of `detection` where asked for."""
+    if not is_finished(folder) or not detection:
+        return is_finished(folder)
+    with contextlib.suppress(UserError):  # which the run itself will say
+        return finished(folder).get("detection", {}).get("settings") == detection
+    return False
 
 
 def log_path(task: PlannedRun) -> Path:
@@ -84,7 +95,7 @@ def ended(child: Child, asked: bool) -> Attempt | None:
         return None
     child.process.returncode = code = os.waitstatus_to_exitcode(code)
     task, reason = child.task, ""
-    if is_done(task):
+    if code == 0 and is_done(task):
         state = DONE
     elif code == INTERRUPTED or (asked and code == -signal.SIGTERM):  # before it could listen
         state = STOPPED

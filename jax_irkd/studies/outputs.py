@@ -1,14 +1,16 @@
 """What a study leaves behind: study.md, study.json, answers.csv, the tables in the reports."""
 
+import itertools
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, once
 from jax_irkd.host.files import write_whole
 from jax_irkd.reporting import charts, pictures, write
+from jax_irkd.reporting.comparison import misfits
 from jax_irkd.runs import answers, results
 from jax_irkd.runs.results import Run, data_of, is_finished
 from jax_irkd.studies import analysis, tables
@@ -22,11 +24,9 @@ def write_outputs(workdir: Path, plan: Mapping[str, Any], status: Mapping[Key, S
     `plan` holds `command`, `methods` and `seeds`; `status` the state of every run of the study.
     """
     attempts = record.read_attempts(workdir)
-    status = dict(status)
-    for key in ((seed, name) for seed in plan["seeds"] for name in ("teacher", "baseline")):
-        if is_finished(workdir / f"seed{key[0]}" / key[1]):
-            status.setdefault(key, Status(DONE))  # of an earlier study: what to compare with
     runs, broken = read_runs(workdir, status)
+    earlier, left_out = of_before(workdir, plan["seeds"], status, runs)
+    runs |= earlier
     summary = analysis.summarise(runs, plan["methods"], attempts)
     missing = {key: value for key, value in status.items() if value.state != DONE} | broken
     summary |= {
@@ -36,6 +36,7 @@ def write_outputs(workdir: Path, plan: Mapping[str, Any], status: Mapping[Key, S
             {"run": f"seed{seed}/{method}", "state": value.state, "reason": value.reason}
             for (seed, method), value in sorted(missing.items())
         ],
+        "left_out": left_out,
         "attempts": attempts,
     }
     write_whole(workdir / "study.json", json.dumps(summary, indent=1))
@@ -81,13 +82,43 @@ def read_runs(
     return found, broken
 
 
+def of_before(
+    workdir: Path, seeds: Sequence[int], planned: Mapping[Key, Status], runs: Mapping[Key, Run]
+) -> tuple[dict[Key, Run], list[dict[str, str]]]:
+    """Teachers and baselines of earlier studies to compare `runs` with; those left out, and why.
+
+    They may be of other settings than the study at hand: what no run of it may be compared with
+    stays out.
+    """
+    found, left_out = {}, []
+    for seed, method in itertools.product(seeds, ("teacher", "baseline")):
+        folder = workdir / f"seed{seed}" / method
+        if (seed, method) in planned or not is_finished(folder):
+            continue
+        try:
+            measure = results.read_run(folder)
+            reasons = [why for run in runs.values() for why in misfits(measure, run)]
+        except UserError as error:
+            reasons = [f"its results cannot be read: {error}"]
+        if not reasons:
+            found[seed, method] = measure
+            continue
+        name, reason = f"seed{seed}/{method}", reasons[0]
+        left_out.append({"run": name, "reason": reason})
+        once(
+            f"{name}, of an earlier study, is left out: {reason}; to compare with one of these "
+            f"settings use another --workdir, with {method} among --methods"
+        )
+    return found, left_out
+
+
 def read_status(workdir: Path, plan: Mapping[str, Any]) -> dict[Key, Status]:
     """The state of every run of a plan, from what lies in the workdir."""
     last = {name: tries[-1] for name, tries in record.read_attempts(workdir).items()}
     status = {}
     for seed, method in plan["runs"]:
         attempt = last.get(f"seed{seed}/{method}", {"state": WAITING, "reason": ""})
-        done = is_finished(workdir / f"seed{seed}" / method)
+        done = record.has_all(workdir / f"seed{seed}" / method, plan.get("detection"))
         state = attempt["state"] if attempt["state"] != DONE else WAITING
         status[seed, method] = Status(DONE) if done else Status(state, attempt["reason"])
     return status

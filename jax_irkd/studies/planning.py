@@ -3,9 +3,9 @@
 import contextlib
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -15,13 +15,17 @@ from jax_irkd.errors import UserError
 
 
 class PlannedRun(NamedTuple):
-    """One run: where it lies, the command that makes it, and the task it has to wait for."""
+    """One run: where it lies, the command that makes it, and the task it has to wait for.
+
+    `detection` holds the settings of what is to be found in untrimmed videos, None for nothing.
+    """
 
     seed: int
     method: str
     folder: Path
     command: tuple[str, ...]
     needs: "tuple[int, str] | None" = None
+    detection: Mapping[str, Any] | None = None
 
     @property
     def key(self) -> tuple[int, str]:
@@ -162,11 +166,19 @@ def make_tasks(
             _check(config, folder, below)
             needs = (seed, "teacher") if trains_teacher(config) else None
             command = _command(arguments, below, ("--busy=wait",) if elsewhere else ())
-            tasks.append(PlannedRun(seed, method, folder, command, needs))
+            tasks.append(PlannedRun(seed, method, folder, command, needs, _detection(config)))
     unused = [o for o in settings.overrides if o not in used]
     if unused:
         raise UserError(f"{unused[0]}: none of the methods {list(methods)} has this distiller")
     return tasks
+
+
+def _detection(config: ConfigDict) -> Mapping[str, Any] | None:
+    if not config.eval.detection:
+        return None
+    from jax_irkd.detection.untrimmed import settings_of
+
+    return settings_of(config)
 
 
 def _command(

@@ -105,14 +105,16 @@ def run_tasks(
     launcher: Launcher,
     watch: Callable[[Mapping[Key, Status]], None],
     poll: float | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> dict[Key, Status]:
     """Carry out `tasks`; the final state of each.
 
-    A task with results.json is done. A failed one does not stop the others, except those that
+    What has its results is done. A failed task does not stop the others, except those that
     need it. SIGTERM, SIGINT and SIGUSR1 are passed on: the runs save and stop, and so do we, but
     for a launcher whose runs go on without us. A second SIGINT ends them at once and raises
-    KeyboardInterrupt. `watch` is called at every look at the runs, `poll`
-    seconds apart (None: as the launcher has it).
+    KeyboardInterrupt. `begun` is called once, when nothing stands in the way
+    any more, `watch` at every look at the runs, `poll` seconds apart (None: as the launcher has
+    it).
 
     Raises UserError when another study works in `workdir`, or a run that one has left behind.
     """
@@ -120,6 +122,7 @@ def run_tasks(
     with _locked(workdir) as lock, StopRequest() as stop:
         running = launcher.begin([t for t in tasks if not is_done(t)], workdir, lock)
         try:
+            begun()
             told = False
             while True:
                 asked = stop.requested is not None

@@ -244,6 +244,8 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
             f"clips; data `{summary['fingerprint']}`."
         )
         facts.append(f"Runs made at commit {', '.join(summary['git_commits'])}.")
+    for other in summary["left_out"]:
+        facts.append(f"Left out: {other['run']}, of an earlier study ({other['reason']}).")
     if summary["unfinished"]:
         facts.append(
             f"Runs not finished: {len(summary['unfinished'])}; the tables hold the others."

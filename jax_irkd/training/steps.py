@@ -200,10 +200,27 @@ def train_step(
     changed = TrainState(
         state.step, params, batch_stats, opt_state, ema, jnp.zeros_like(state.rejected), balance
     )
-    kept = state._replace(rejected=state.rejected + 1)
+    kept = state._replace(
+        rejected=state.rejected + 1, opt_state=_on_schedule(state.opt_state, opt_state)
+    )
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), changed, kept)
     terms["rejected"] = state.rejected.astype(jnp.float32)
     return state._replace(step=state.step + 1), terms
+
+
+def _on_schedule(kept: PyTree, advanced: PyTree) -> PyTree:
+    """The optimiser's state `kept`, its learning rate where that of `advanced` is.
+
+    A step passes whether its update is taken or not, and the rate is that of the step.
+    """
+
+    def counts(part: PyTree) -> bool:
+        return isinstance(part, optax.ScaleByScheduleState)
+
+    def chosen(old: PyTree, new: PyTree) -> PyTree:
+        return new if counts(old) else old
+
+    return jax.tree.map(chosen, kept, advanced, is_leaf=counts)
 
 
 def _sum(loss_fn: LossFn, weights: Terms) -> Callable[..., tuple[Array, Any]]:

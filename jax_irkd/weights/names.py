@@ -70,4 +70,7 @@ def relative(shapes: Mapping[str, tuple[int, ...]]) -> str:
     middle = shapes.get("layer1.0.conv2.weight", ())
     if "layer1.0.conv3.weight" in names and len(middle) == 4 and middle[1] < middle[0]:
         return f"a ResNeXt, whose convolutions are grouped: {plain_one}"
+    stem, block = (shapes.get(name, ()) for name in ("conv1.weight", "layer1.0.conv1.weight"))
+    if len(stem) == len(block) == 4 and stem[0] != block[0]:
+        return f"a Wide ResNet, whose blocks have other widths than its stem: {plain_one}"
     return ""

@@ -110,7 +110,7 @@ def test_a_page_that_was_never_written_is_written_by_the_same_command(workdir, m
 @pytest.mark.slow
 def test_a_baseline_that_comes_later_is_named_on_the_earlier_pages(trained):
     workdir, _ = trained
-    alone = "No infrared-only run lies beside this one"
+    alone = "No infrared-only run of these settings lies beside this one"
     assert alone in (workdir / "before.html").read_text()
     assert alone not in (workdir / "ours" / "report.html").read_text()
 

@@ -213,7 +213,7 @@ def test_missing_runs_are_said(tmp_path, methods):
     generate_runs(tmp_path, methods, clips=60)
     text = _page(tmp_path)
     _Reader(text)
-    assert ("No infrared-only run lies beside this one" in text) == ("ours" in methods)
+    assert ("No infrared-only run of these settings lies beside" in text) == ("ours" in methods)
     assert ("No teacher lies beside this run" in text) == ("teacher" not in methods)
 
 

@@ -508,7 +508,8 @@ def test_a_folder_with_another_configuration_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_from_plan_to_tables(tmp_path, monkeypatch, capsys):
-    def fake(tasks, workdir, launcher, console):
+    def fake(tasks, workdir, launcher, console, begun):
+        begun()
         generated(tmp_path, {k: v for k, v in PREDICTIONS.items() if k != (1, "ours")}, LABELS)
         return {task.key: Status(DONE) for task in tasks} | {(1, "ours"): Status(FAILED, "why")}
 

@@ -145,6 +145,43 @@ def test_rare_classes_are_not_made_up_for_twice():
         _parse(*both)
 
 
+@pytest.mark.parametrize(
+    ("method", "taken"),
+    [("st", "st.cross_entropy_weight=0.1"), ("ccskd", "ccskd.schedule=cifar")],
+)
+@pytest.mark.parametrize("beside", ["class_weights=balanced", "extra_clips=8"])
+def test_no_other_cross_entropy_is_taken_away_than_the_one_added(method, taken, beside):
+    given = f"--config.distillers.{taken}"
+    with pytest.raises(UserError, match=rf"{beside.partition('=')[0]} is .*learnt wrongly; give"):
+        _plain(method, given, f"--config.student_training.{beside}")
+    assert _plain(method, given) and _plain(method, f"--config.student_training.{beside}")
+
+
+def _plain(method, *flags):
+    file = f"configs/demo.py:weights=published,method={method}"
+    argv = [f"--config={file}", "--config.student_training.label_smoothing=0.0", *flags]
+    return command_line.parse(argv, lambda values: None).config
+
+
+@pytest.mark.parametrize(
+    ("method", "flags", "refused"),
+    [
+        ("st", ["st.cross_entropy_weight=0.1"], 0.2),
+        ("st", ["st.cross_entropy_weight=0.5"], None),
+        ("ccskd", ["ccskd.schedule=cifar"], 0.05),
+        ("st+ccskd", ["st.cross_entropy_weight=0.5", "ccskd.schedule=cifar"], 0.0),
+    ],
+)
+def test_as_much_of_the_labels_is_left_as_is_taken_away(method, flags, refused):
+    given = [f"--config.distillers.{flag}" for flag in flags]
+    fine = 0.2 if refused is None else 0.0
+    if refused != 0.0:
+        assert _plain(method, *given, f"--config.student_training.label_smoothing={fine}")
+    if refused is not None:
+        with pytest.raises(UserError, match="takes away more of the cross-entropy than there is"):
+            _plain(method, *given, f"--config.student_training.label_smoothing={refused}")
+
+
 def test_a_value_may_follow_as_a_word_of_its_own():
     assert _parse("--config.seed", "3").seed == 3
 

@@ -6,9 +6,11 @@ import numpy as np
 import optax
 import pytest
 
+from jax_irkd.config import get_training
 from jax_irkd.data import augment
 from jax_irkd.errors import UserError
 from jax_irkd.training import objective, setup, steps
+from jax_irkd.training.optimizers import make_optimizer
 from jax_irkd.training.programs import Views, bind_evaluation
 from tests.helpers import fakes, networks
 
@@ -205,6 +207,42 @@ def test_an_update_that_is_not_finite_is_not_applied(count):
     assert first(terms)["rejected"] == 2
     good, _ = run(state, teacher, batch_of())
     assert int(first(good).rejected) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_learning_rate_is_that_of_the_step_after_a_rejected_update_too(optimizer):
+    """It lagged behind the one that is logged, by a step for each; no moment moves, though."""
+    training = get_training()
+    training.optimizer, training.learning_rate, training.clip_norm = optimizer, 1.0, 1e6
+    training.weight_decay, training.momentum = 0.0, 0.5
+    tx, schedule = make_optimizer(training, 4, 4)  # a tenth from the third update on
+    step, state, teacher = setting(tx=tx, model=fakes.TinyModel(norm=False))
+    run = on_devices(step, 1)
+    for _ in range(2):
+        bad = state._replace(params=jax.tree.map(lambda p: p * jnp.nan, state.params))
+        after = first(run(bad, teacher, batch_of())[0])
+        assert_close(_moments(after.opt_state), _moments(state.opt_state))
+        state = after._replace(params=state.params)
+    assert float(schedule(state.step)) == pytest.approx(0.1)
+    good, terms = run(state, teacher, batch_of())
+    moved = jax.tree.map(jnp.subtract, first(good).params, state.params)
+    if optimizer == "sgd":  # its first update is the rate times the gradient
+        gradient = float(first(terms)["gradient_norm"])
+        assert float(optax.tree.norm(moved)) == pytest.approx(0.1 * gradient, rel=1e-4)
+    else:  # Adam's first moves what has a gradient by the rate
+        largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(moved))
+        assert largest == pytest.approx(0.1, rel=1e-3)
+
+
+def _moments(opt_state):
+    """What an optimiser holds but for the counts of its schedule."""
+
+    def is_count(part):
+        return isinstance(part, optax.ScaleByScheduleState)
+
+    parts = jax.tree.leaves(opt_state, is_leaf=is_count)
+    return [part for part in parts if not is_count(part)]
 
 
 @pytest.mark.slow

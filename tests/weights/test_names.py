@@ -97,6 +97,7 @@ ZERO = np.zeros((8, 8, 3, 3), np.float32)
         ({"layer1.0.se.fc1.weight": ZERO}, "attention in its blocks"),
         ({"layer1.0.conv1.weight": ZERO[..., None]}, "three-dimensional"),
         ({"layer1.0.conv2.weight": ZERO[:, :1], "layer1.0.conv3.weight": ZERO}, "ResNeXt, whose"),
+        ({"layer1.0.conv1.weight": np.zeros((16, 8, 3, 3), np.float32)}, "Wide ResNet, whose"),
     ],
 )
 def test_relatives_are_refused_by_name(changes, words):
@@ -108,3 +109,16 @@ def test_relatives_are_refused_by_name(changes, words):
     ):
         with pytest.raises(UserError, match=f"weights file x holds a .*{words}"):
             read()
+
+
+def test_a_wide_resnet_is_no_resnet_of_its_stems_width():
+    """torchvision's wide_resnet50_2: twice a ResNet-50's width inside its blocks."""
+    state = {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        for block in range(blocks):
+            name, width = f"layer{stage + 1}.{block}", 64 * 2**stage
+            for conv, outputs in (("conv1", 2), ("conv2", 2), ("conv3", 4)):
+                state[f"{name}.{conv}.weight"] = np.zeros((outputs * width, 1, 1, 1), np.float32)
+            state[f"{name}.conv2.weight"] = np.zeros((2 * width, 2 * width, 1, 1), np.float32)
+    with pytest.raises(UserError, match=r"weights file x holds a Wide ResNet, .*torchvision's"):
+        torchvision.recognised(state, "weights file x")
