@@ -101,6 +101,21 @@ def test_what_longer_training_brings_is_in_the_answers():
     assert "+16.3 points [+13.1, +19.7]" in said
 
 
+def test_the_gain_with_two_more_seeds_is_in_the_answers():
+    files = [ROOT / f"docs/results/long/{name}answers.csv" for name in ("", "fresh_")]
+    all_of = answers.joined(files)
+    pairs = [[(seed, method) for seed in range(7)] for method in ("ours", "baseline")]
+    gain = significance.paired_bootstrap(
+        *map(all_of.right, pairs), performances=performances_of(all_of.clip_ids)
+    )
+    figures = [f"{100 * x:+.1f}".replace("-", "−") for x in (gain.difference, gain.low, gain.high)]
+    said = f"{figures[0]} [{figures[1]}, {figures[2]}]"
+    for page in (INDEX, "README.md"):
+        assert f"seeds ours has {said}" in (text := (ROOT / page).read_text("utf-8")) or (
+            f"two more seeds {said}" in text
+        )
+
+
 @pytest.mark.slow
 def test_the_loss_snippet():
     logits = jax.random.normal(jax.random.key(0), (2, 8, 10))
