@@ -30,7 +30,7 @@ from benchmarks._distillation import Networks, Sizes
 from benchmarks._measure import Result, Timing, alternate, number, ratio, run, several, show, spread
 from benchmarks._roofline import Ceilings, Cost, ceilings, needs_of
 from jax_irkd.errors import UserError
-from jax_irkd.host import commands, devices
+from jax_irkd.host import commands, devices, gpus
 from jax_irkd.models.folding import without_norms
 
 CHECK = Sizes(clips=4, segments=2, resolution=96)
@@ -307,7 +307,7 @@ def start(device: str) -> None:
         jax.config.update("jax_platforms", {"gpu": "cuda,cpu"}.get(device, "cpu"))
     devices.start("off")
     if device not in ("auto", platform()):  # of several platforms JAX takes what it finds
-        wheels = f"the driver with nvidia-smi and the wheels with {devices.INSTALL}"
+        wheels = f"the driver with nvidia-smi and the wheels with {gpus.INSTALL}"
         raise UserError(f"--device={device}: JAX finds none; check {wheels}, or use --device=cpu")
 
 
