@@ -54,7 +54,7 @@ def test_pulls_are_on_the_page_of_a_run_that_has_them(workdir):
 def test_a_study_pools_the_batches_of_all_seeds(workdir):
     run = read_run(workdir / "ours")
     summary = analysis.summarise({(0, "ours"): run, (1, "ours"): run}, ["ours"], {}, replicates=10)
-    summary |= {"command": "x", "seeds": [0, 1], "unfinished": []}
+    summary |= {"command": "x", "seeds": [0, 1], "left_out": [], "unfinished": []}
     headers, [row] = tables.pull_rows(summary)
     assert headers[:3] == ["method", "term", "share"]
     assert row[1:] == ["dkd", "0.3", "0.30 [0.23, 0.38]", "0.10 [0.02, 0.10]", "2 to 64", "6"]
