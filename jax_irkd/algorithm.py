@@ -24,7 +24,7 @@ from jax_irkd.reporting import examples, write
 from jax_irkd.runs import calibrating
 from jax_irkd.runs.identity import facts_of, identity_of
 from jax_irkd.runs.lifecycle import carry_out, check_free
-from jax_irkd.runs.network import load_network
+from jax_irkd.runs.network import NotKept, load_network
 from jax_irkd.runs.results import PAGE, finished, has_begun, is_finished
 from jax_irkd.training import loggers, setup
 from jax_irkd.training.evaluation import Scores
@@ -274,7 +274,7 @@ def calibrate(
     for which in others:
         try:
             other, meta = load_network(folder, which)
-        except UserError:  # the best is not always kept: then nobody can ask for it
+        except NotKept:  # then nobody can ask for it
             continue
         key = calibrating.key_of(meta["step"], averaged=which == "ema")
         if key not in made:

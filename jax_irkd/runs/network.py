@@ -72,8 +72,12 @@ def load_network(folder: str | Path, which: str = "last") -> tuple[Network, dict
     return Network(_saved_model(meta), variables), meta | found
 
 
+class NotKept(UserError):
+    """The best network of a run, asked for where it is not on disk."""
+
+
 def _best_step(folder: Path, checkpoints: Checkpoints) -> int | None:
-    """The step of the best network, None where none was evaluated. Raises UserError where it went.
+    """The step of the best network, None where none was evaluated. Raises NotKept where it went.
 
     Of the steps on disk one is always the best; which of all was is written down as training goes.
     """
@@ -86,7 +90,7 @@ def _best_step(folder: Path, checkpoints: Checkpoints) -> int | None:
         return kept
     if standing["step"] in steps:
         return standing["step"]
-    raise UserError(
+    raise NotKept(
         f"{folder}: its best network, of step {standing['step']}, is not on disk (checkpoints.best "
         "says how many are kept); take the last one, or train it anew, with "
         "--config.checkpoints.best=1 and --restart"

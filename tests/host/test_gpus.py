@@ -21,6 +21,19 @@ ONE_A_HOST = {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "2", "SLURM_LOCALID":
 ONE_A_GPU = {"SLURM_NTASKS": "8", "SLURM_STEP_NUM_NODES": "2", "SLURM_LOCALID": "1"}
 
 
+def in_a_process(script: str, environ: dict[str, str]) -> subprocess.CompletedProcess:
+    """`script` by a Python of its own, which looks for devices anew."""
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=os.environ | environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("environ", "taken"),
     [
@@ -155,15 +168,7 @@ def test_a_plugin_that_jax_cannot_use_ends_in_one_line(tmp_path):
         "import sys; from jax_irkd.host import commands, devices; "
         "sys.exit(commands.run(lambda argv: devices.start('off'), []))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cuda", "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = in_a_process(script, {"JAX_PLATFORMS": "cuda", "PYTHONPATH": str(tmp_path)})
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: JAX finds no device (no cuDNN); ")
 
@@ -191,13 +196,5 @@ def test_jax_takes_them_under_slurm(environ, visible):
         "import jax; from jax_irkd.host import devices; devices._join('on'); "
         "print(jax.config.values['jax_cuda_visible_devices'])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env=os.environ | slurm | environ,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = in_a_process(script, slurm | environ)
     assert done.stdout.split() == [visible], done.stderr

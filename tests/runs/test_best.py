@@ -7,7 +7,7 @@ import pytest
 from jax_irkd import algorithm
 from jax_irkd.config import get_training
 from jax_irkd.errors import UserError
-from jax_irkd.runs.network import load_network
+from jax_irkd.runs.network import NotKept, load_network
 from jax_irkd.training.checkpoints import Checkpoints
 from tests.helpers import student_runs
 
@@ -58,7 +58,10 @@ def test_the_best_may_be_the_last_whose_own_figures_nobody_has_counted_yet(run):
 
 def test_a_run_that_kept_no_best_ends_with_the_calibration_of_its_last(tmp_path, monkeypatch):
     def lost(*_):
-        raise UserError("not on disk")
+        raise NotKept("not on disk")
+
+    def damaged(*_):
+        raise UserError("its checkpoint is damaged")
 
     trainer = SimpleNamespace(
         folder=tmp_path,
@@ -73,3 +76,6 @@ def test_a_run_that_kept_no_best_ends_with_the_calibration_of_its_last(tmp_path,
     dataset = SimpleNamespace(class_names=["a", "b"])
     assert algorithm.calibrate(None, None, trainer, None, dataset) == "of the last"
     assert kept == ["of the last"]
+    monkeypatch.setattr(algorithm, "load_network", damaged)
+    with pytest.raises(UserError, match="is damaged"):  # nothing else is passed over
+        algorithm.calibrate(None, None, trainer, None, dataset)
