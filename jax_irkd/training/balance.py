@@ -28,7 +28,7 @@ from jax_irkd.errors import UserError, plural
 
 LABELS = "ce"
 EARLY = (1, 4, 10)  # steps, as the gradients of a fresh network change quickly
-EVERY = 20  # steps, times the number of terms: what a measurement costs grows with it
+EVERY = 30  # steps, times the number of terms: what a measurement costs grows with it
 MEMORY = 60.0  # steps after which a measurement counts for 1/e
 # A gradient shorter than this beside the labels', at the term's own weight, is rounding: what is 0
 # on paper (CC of one clip, RKD's distance of two) came to 1.2e-6 at most; the least that a method

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
+from jax_irkd.data import augment
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.training import balance as balances
 
@@ -74,7 +75,7 @@ def loss(
         {"params": params["model"], "batch_stats": batch_stats["model"]},
         seen,
         train=True,
-        dropout_keys=jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
+        dropout_keys=jax.vmap(lambda key: jax.random.fold_in(key, augment.DROPOUT))(keys),
         mutable=["batch_stats"],
     )
     entropy = cross_entropy(student.logits, known, label_smoothing, class_weights)

@@ -2,13 +2,16 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_irkd.data import loading
+from jax_irkd.data import augment, loading
 from jax_irkd.errors import UserError
+from jax_irkd.models.outputs import Outputs
+from jax_irkd.models.tsn import dropout
 from jax_irkd.training import objective, setup, steps, streams
 from jax_irkd.training.loop import Trainer
 from tests.helpers import fakes, networks
@@ -209,3 +212,44 @@ def test_the_loop_hands_them_to_the_update(tmp_path):
     update = trainer.make_update(teacher.model)
     told = jax.eval_shape(update, trainer._initial_state(), teacher.variables, batch, asked)[1]
     assert {"ce", "dkd", "loss", "accuracy"} <= told.keys()
+
+
+class Kept(nn.Module):
+    """Says nothing of the clips; keeps the keys that it is given."""
+
+    @nn.compact
+    def __call__(self, clips, *, train, dropout_keys=None) -> Outputs:
+        KEYS.append(dropout_keys)
+        return Outputs(jnp.zeros((len(clips), 3)), {})
+
+
+KEYS: list[jax.Array] = []
+
+
+def test_units_are_not_dropped_by_what_a_clips_light_was_drawn_with():
+    """Both drew from one key: a unit fell out wherever the clip had been darkened."""
+    clips = 512
+    keys = steps.clip_keys(0, jnp.arange(clips, dtype=jnp.uint32))
+    frames = np.full((clips, 1, 8, 8, 3), 128, np.uint8)
+    prepare = functools.partial(
+        augment.prepare_training, resolution=8, scales=(1.0,), flip=False, colour_jitter=0.4
+    )
+    light = networks.jit(prepare)({"rgb": frames}, keys)["rgb"].mean((1, 2, 3, 4))
+    objective.loss(
+        {"model": {}},
+        {"model": {}},
+        {"clips": {"rgb": frames}, "label": jnp.zeros(clips, int)},
+        keys,
+        teacher={},
+        epoch=jnp.ones(()),
+        model=Kept(),
+        teacher_model=None,
+        distillers={},
+        prepare=quick,
+        modality="rgb",
+        label_smoothing=0.0,
+        class_weights=None,
+    )
+    kept = np.asarray(dropout(jnp.ones((clips, 1, 8)), KEYS.pop(), 0.5)[:, 0])
+    for unit in kept.T:
+        assert abs(np.corrcoef(light, unit)[0, 1]) < 0.2  # 4.5 standard errors; it was 0.87

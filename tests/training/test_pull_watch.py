@@ -33,7 +33,7 @@ def test_a_loud_term_is_warned_of_once():
     assert watching.see(107, {"loss": 1.0}) is None
 
 
-@pytest.mark.parametrize(("steps", "first"), [(675, 120), (30, 20), (5000, 140)])
+@pytest.mark.parametrize(("steps", "first"), [(675, 150), (30, 30), (5000, 180)])
 def test_a_fresh_network_is_not_warned_of(steps, first):
     """Judged are steps from 100 or a tenth of the run on; three of them make a warning."""
     due = [step for step in range(1, steps + 1) if balance.is_due(step, 1)]
