@@ -16,8 +16,8 @@ from jax_irkd.data.frames import fit
 from jax_irkd.data.spec import InputSpec
 from jax_irkd.errors import UserError
 from jax_irkd.host.prefetch import ahead
-from jax_irkd.video import formats, grid, stills
-from jax_irkd.video.archives import Source, Stills
+from jax_irkd.video import finding, formats, grid, stills
+from jax_irkd.video.archives import Source, find_files, name_of
 from jax_irkd.video.decoding import STILLS_RATE, Film, Shot
 from jax_irkd.video.depth import Range, flat_warning
 from jax_irkd.video.faults import VideoError
@@ -35,11 +35,13 @@ _WILD = ("*", "?", "[")
 
 
 def find_videos(patterns: Iterable[str]) -> list[Source]:
-    """Films of files, folders (searched in order) and globs. Raises UserError.
+    """Films of files, folders (searched in order, zip archives too) and globs. Raises UserError.
 
-    Numbered pictures, in a folder or named one by one, are one film.
+    Numbered pictures, in a folder or named one by one, are one film. What has a film's name but
+    cannot be read, as a link to nothing, is among them: who opens it is told.
     """
     found: list[Source] = []
+    pictures: list[Path] = []
     for pattern in map(str, patterns):
         if "://" in pattern:
             raise UserError(
@@ -50,38 +52,32 @@ def find_videos(patterns: Iterable[str]) -> list[Source]:
         if path.is_dir():
             found += _inside(path)
         elif not path.exists() and any(sign in pattern for sign in _WILD):
-            inside = sorted(p for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
+            inside = sorted(p for p in glob.glob(str(path), recursive=True) if not os.path.isdir(p))
             if not inside:
                 raise UserError(f"no file matches {pattern!r}; check the pattern")
-            found += map(Path, inside)
+            for one in map(Path, inside):
+                (pictures if formats.is_still(one.name) else found).append(one)
         else:
-            found.append(path)
-    pictures = [path for path in found if isinstance(path, Path) and formats.is_still(path.name)]
-    if len(pictures) > 1:
-        others = [path for path in found if path not in pictures]
-        found = [*others, *stills.films_of(pictures)]
+            (pictures if formats.is_still(path.name) else found).append(path)
+    found += stills.films_of(pictures) if len(pictures) > 1 else pictures
     return list(dict.fromkeys(found))
 
 
 def _inside(folder: Path) -> list[Source]:
     """All films in a folder and below it; what cannot be listed is an error, not empty."""
-    found: list[Source] = []
-
-    def unreadable(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be listed ({error.strerror})") from error
-
-    for place, folders, files in os.walk(folder, onerror=unreadable):
-        folders.sort()
-        paths = [Path(place, name) for name in sorted(files)]
-        paths = [path for path in paths if path.is_file()]
-        found += [path for path in paths if formats.is_video(path.name)]
-        found += stills.films_of([path for path in paths if formats.is_still(path.name)])
+    files, broken = find_files(folder)
+    for one in broken:
+        if one.container:
+            raise UserError(f"{one.name} {one.why}")
+    sources = [one.source for one in stills.gather(files)[0] if finding.film_name(one.source)]
+    found = [Path(source) if isinstance(source, str) else source for source in sources]
+    found += [Path(one.name) for one in broken if finding.may_be_film(one.name)]
     if not found:
         raise UserError(
             f"no videos in the folder {folder} (looked for {' '.join(formats.VIDEOS)} and numbered "
             "pictures); name the files instead"
         )
-    return sorted(found, key=lambda one: one.name if isinstance(one, Stills) else str(one))
+    return sorted(found, key=name_of)
 
 
 def prepare_frame(image: np.ndarray, spec: InputSpec) -> np.ndarray:

@@ -19,6 +19,7 @@ from jax_irkd.video.decoding import Film
 from jax_irkd.video.faults import VideoError
 from jax_irkd.video.finding import film_name, find
 from jax_irkd.video.playback import find_videos
+from tests.helpers import made_films
 
 KEY = "S001C001P001R001A001"
 
@@ -217,3 +218,35 @@ def test_clips_of_other_data_sets_count_as_left_out(tmp_path):
     assert {skip.reason for skip in report.skipped} == {"not an NTU RGB+D 60 clip"}
     report.built = 1
     assert report.skipped_share == pytest.approx(2 / 3) and "remark" not in report.head()
+
+
+def test_predict_passes_over_nothing_that_has_a_films_name(tmp_path):
+    """A link to nothing is named when it is opened; links to folders and archives are read."""
+    (tmp_path / "disk").mkdir()
+    made_films.write_timed(tmp_path / "disk" / "a.avi", range(4))
+    folder = tmp_path / "films"
+    folder.mkdir()
+    (folder / "gone.avi").symlink_to("nowhere.avi")
+    os.mkfifo(folder / "pipe.avi")
+    (folder / "link").symlink_to(tmp_path / "disk")
+    with zipfile.ZipFile(folder / "b.zip", "w") as archive:
+        archive.write(tmp_path / "disk" / "a.avi", "c.avi")
+    made_films.write_stills(folder / "walk", 4)
+    made_films.write_stills(folder / "sit", 4)
+    for picture in (folder / "sit" / "10.png", folder / "sit" / "11.png"):
+        picture.unlink()
+        picture.symlink_to("/gone")
+    found, said = find_videos([folder]), {}
+    for source in found:
+        try:
+            said[name_of(source).removeprefix(f"{folder}/")] = len(Film(source).timing.times)
+        except VideoError as error:
+            said[name_of(source).removeprefix(f"{folder}/")] = error.reason
+    lost = {name: said.pop(name) for name in list(said) if isinstance(said[name], str)}
+    assert said == {"b.zip/c.avi": 4, "link/a.avi": 4, "walk": 4, "sit": 2}
+    assert sorted(lost) == ["gone.avi", "pipe.avi", "sit/10.png", "sit/11.png"]
+    assert lost["sit/10.png"] == "does not exist; check the path"
+    assert find_videos([f"{folder}/g*.avi"]) == [folder / "gone.avi"]
+    with pytest.raises(UserError, match=r"d.zip is not a readable zip archive"):
+        (folder / "d.zip").write_bytes(b"no archive")
+        find_videos([folder])
