@@ -19,69 +19,34 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import av
 import cv2
 import jax
 import numpy as np
 
 from benchmarks._measure import Result, Timing, alternate, make_parser, ratio, run, show, spread
-from benchmarks.build import clip_key, make_clips
-from jax_irkd.build import make_builder
+from benchmarks._reading import (
+    BATCH,
+    NAME,
+    SEGMENTS,
+    WARM,
+    all_records,
+    consume,
+    make_data,
+    make_reader,
+    processor_time,
+)
+from benchmarks._source_films import SIZES, by_seeking, from_avi
 from jax_irkd.data import augment, loading
 from jax_irkd.data.frames import fit
 from jax_irkd.data.sampling import frame_indices, segment_positions
-from jax_irkd.data.synthetic import raw_ntu
 from jax_irkd.host import devices
-from jax_irkd.tfds_builders._shared.options import BuildOptions
 
-NAME = "ntu_rgbd_ir/ten"
-SEGMENTS, BATCH, RESOLUTION = 8, 8, 224
-SIZES = {"rgb": (256, 340), "infrared": (256, 308)}
+RESOLUTION = 224
 SMALL = {"rgb": (112, 150), "infrared": (112, 135)}  # what half of a stored frame covers
-WARM, SETTLE = 3, 0.5  # batches before the clock starts; seconds to fill the buffers
 STAGES = ("read", "parse", "decode", "fit", "stack")
-
-
-def make_data(folder: Path, clips: int, frames: int, workers: int = 1) -> list[tuple[Path, Path]]:
-    """Films and builds `clips` pairs; the AVI files of each."""
-    import tensorflow_datasets as tfds
-
-    raw = folder / "raw"
-    make_clips(raw, clips, frames, workers)
-    builder = make_builder(NAME, folder / "tfds", BuildOptions())
-    builder.show_progress = False
-    config = tfds.download.DownloadConfig(manual_dir=raw, try_download_gcs=False)
-    builder.download_and_prepare(download_config=config)
-    return [raw_ntu.ntu_paths(raw, clip_key(number)) for number in range(clips)]
-
-
-class Repeated(Sequence):
-    """Few clips as a data set of NTU's size: Grain shuffles very short ones slowly."""
-
-    def __init__(self, records: Sequence, length: int = 6720):
-        self.records, self.length = records, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict:
-        return self.records[index % len(self.records)]
-
-
-def all_records(folder: Path) -> Repeated:
-    """Every clip built in `folder`, over and over."""
-    dataset = loading.open_dataset(NAME, str(folder / "tfds"))
-    splits = [split for split in dataset.splits if len(dataset.splits[split])]
-    return Repeated(dataset.records(splits))
-
-
-def make_reader(folder: Path, sizes: dict = SIZES) -> loading.ClipReader:
-    records = all_records(folder)
-    faults = loading.Faults(0.01, len(records))
-    return loading.ClipReader(records, ("rgb", "infrared"), SEGMENTS, sizes, faults)
 
 
 def stages(folder: Path, rounds: int) -> list[Result]:
@@ -161,20 +126,6 @@ def _device_stages(clips: list[dict], rounds: int) -> list[Result]:
     ]
 
 
-def consume(batches: Iterator, count: int) -> None:
-    for _ in range(count):
-        next(batches)
-
-
-def _processor_time(stream: Iterator, batches: int) -> float:
-    """Seconds of the processors for a clip; the buffer of clips read ahead is full at both ends."""
-    time.sleep(SETTLE)
-    begin = time.process_time()
-    consume(stream, batches)
-    time.sleep(SETTLE)
-    return (time.process_time() - begin) / (batches * BATCH)
-
-
 def pipelines(
     folder: Path, threads: list[int], processes: list[int], batches: int, repeats: int
 ) -> list[Result]:
@@ -197,7 +148,7 @@ def pipelines(
             consume(stream, batches)
             walls[name].append(batches * BATCH / (time.perf_counter() - wall))
             if name in threads_of:
-                cores[name].append(1 / _processor_time(stream, batches))
+                cores[name].append(1 / processor_time(stream, batches))
             stream.close()
     made = [spread(walls[name]).result(f"whole batches, {name}", "clips/s") for name in makers]
     best = max(cores, key=lambda name: np.median(cores[name]))
@@ -205,42 +156,6 @@ def pipelines(
         *made,
         spread(cores[best]).result("input path, per core", "clips/s", "≥ 120", best),
     ]
-
-
-def from_avi(paths: tuple[Path, Path], positions: np.ndarray) -> dict[str, np.ndarray]:
-    """The same frames from the source: PyAV decodes from the start to the last one wanted."""
-    clip = {}
-    for path, modality in zip(paths, SIZES):
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "NONE"
-            wanted = frame_indices(positions, stream.frames)
-            found, kind = {}, "gray" if modality == "infrared" else "rgb24"
-            for index, frame in enumerate(container.decode(stream)):
-                if index in wanted:
-                    found[index] = fit(frame.to_ndarray(format=kind), SIZES[modality])
-                if index == wanted[-1]:
-                    break
-        clip[modality] = np.stack([found[index] for index in wanted])
-    return clip
-
-
-def by_seeking(paths: tuple[Path, Path], positions: np.ndarray) -> dict[str, np.ndarray]:
-    """The same frames from the source by OpenCV, which seeks to every frame."""
-    clip = {}
-    for path, modality in zip(paths, SIZES):
-        capture, frames = cv2.VideoCapture(str(path)), []
-        total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        code = cv2.COLOR_BGR2GRAY if modality == "infrared" else cv2.COLOR_BGR2RGB
-        for index in frame_indices(positions, total):
-            capture.set(cv2.CAP_PROP_POS_FRAMES, int(index))
-            good, frame = capture.read()
-            if not good:
-                raise ValueError(f"OpenCV cannot read frame {index} of {path}")
-            frames.append(fit(cv2.cvtColor(frame, code), SIZES[modality]))
-        capture.release()
-        clip[modality] = np.stack(frames)
-    return clip
 
 
 def against_source(folder: Path, pairs: list[tuple[Path, Path]], rounds: int) -> list[Result]:
@@ -343,7 +258,7 @@ def work(folder: Path, batches: int, start: bool) -> None:
     )
     consume(stream, WARM)
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    spent = 1e3 * _processor_time(stream, batches)
+    spent = 1e3 * processor_time(stream, batches)
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
     faults /= batches * BATCH
     print(json.dumps({"milliseconds": spent, "faults": faults}))

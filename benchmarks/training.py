@@ -17,7 +17,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks._measure import Result, make_parser, run, show, spread
-from benchmarks.inputs import make_data, numbers
+from benchmarks._reading import make_data
+from benchmarks.inputs import numbers
 from jax_irkd.host import processor
 
 TARGET = "≤ 5"

@@ -26,6 +26,7 @@ SLIP = 2.0  # seconds of late frames only, after which the clock is taken to hav
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between attempts to reopen
 OPEN_TIMEOUT = READ_TIMEOUT = 5.0
 DRIFT = 1e-3  # by which two clocks may differ in speed; quartz differs by 1e-4 at most
+IN_PIECES = ("hls", "dash")  # FFmpeg's names of what comes as files of some seconds each
 UNTIMED = 0x80  # FFmpeg's flag of formats without time stamps, AVFMT_NOTIMESTAMPS
 
 Timed = tuple[float | None, Callable[[], np.ndarray]]  # seconds by the source, and the picture
@@ -135,9 +136,9 @@ class Stream:
             wait = min(2 * wait, LONGEST_WAIT)
 
     def _read_once(self) -> None:
-        pace = _Pace(self.kind == "file")
+        pace = _Pace()
         kinds = {"camera": _camera, "file": _film, "network": _container}
-        frames = kinds[self.kind](self.source, self.infrared)
+        frames = kinds[self.kind](self.source, self.infrared, pace.hold)
         with contextlib.closing(frames):
             for moment, image in frames:
                 self.received += 1
@@ -176,17 +177,21 @@ class Stream:
 
 
 class _Pace:
-    """When frames are due: a file is held back to real time, any source may fall behind.
+    """When frames are due: a source told to `hold` is held back to real time, any may fall behind.
 
     One of which every frame was late for `SLIP` seconds will not catch up: it has `slipped`, and
     what it is behind by counts as usual from then on.
     """
 
-    def __init__(self, hold: bool):
-        self._hold, self._start, self._least = hold, None, 0.0 if hold else np.inf
+    def __init__(self) -> None:
+        self._hold, self._start, self._least = False, None, np.inf
         self._last, self._seen, self._shown = -np.inf, 0.0, -np.inf
         self._behind: float | None = None  # since when every frame has been late
         self.slipped = False
+
+    def hold(self) -> None:
+        """From the first frame on: what comes before its time, as films and bursts do, waits."""
+        self._hold, self._least = True, 0.0
 
     def wait(self, moment: float | None, stop: threading.Event) -> tuple[float, float]:
         """Wait for `moment` (seconds by the source, None: now): how late it is, and when it was
@@ -253,7 +258,10 @@ def name_of(source: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
-def _camera(source: str, infrared: bool = False) -> Iterator[Timed]:
+def _camera(
+    source: str, infrared: bool = False, hold: Callable[[], None] = lambda: None
+) -> Iterator[Timed]:
+    del hold  # it comes in its own time
     del infrared  # OpenCV gives deep grey or colours of eight bits, never a choice of them
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # What fails is said here.
     capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
@@ -274,14 +282,21 @@ def _camera(source: str, infrared: bool = False) -> Iterator[Timed]:
         capture.release()
 
 
-def _film(source: str, infrared: bool = False) -> Iterator[Timed]:
+def _film(
+    source: str, infrared: bool = False, hold: Callable[[], None] = lambda: None
+) -> Iterator[Timed]:
+    hold()
     for shot in Film(source, threads=0, tolerant=True).shots():
         grey = infrared and shot.deep
         yield shot.time, functools.partial(shot.image, SHORT_SIDE, grey=grey)
 
 
-def _container(source: str, infrared: bool = False) -> Iterator[Timed]:
-    options = {"fflags": "nobuffer"} if "://" in source else {}
+def _container(
+    source: str, infrared: bool = False, hold: Callable[[], None] = lambda: None
+) -> Iterator[Timed]:
+    # Without a buffer what was read to find out what it is does not come late, but not at all.
+    live = "://" in source and not source.startswith("http")
+    options = {"fflags": "nobuffer"} if live else {}
     if source.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
     with av.open(source, options=options, timeout=(OPEN_TIMEOUT, READ_TIMEOUT)) as container:
@@ -289,6 +304,9 @@ def _container(source: str, infrared: bool = False) -> Iterator[Timed]:
             raise ValueError("it has no video stream")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        # A camera's frames come in their own time; pieces and whole films in bursts.
+        if container.format.name in IN_PIECES or container.duration:
+            hold()
         convert = Converter()
         # Pictures one after the other, as many cameras send them: FFmpeg makes their times up.
         untimed = container.format.flags & UNTIMED

@@ -1,6 +1,8 @@
 """Frames as they come: a ring of seconds, predictions in time, drops counted, sources lost."""
 
+import contextlib
 import functools
+import http.server
 import json
 import signal
 import subprocess
@@ -111,11 +113,88 @@ def test_frames_are_dropped_rather_than_queued(tmp_path):
     assert max(delays) < 0.5
 
 
+def pace_of(hold: bool) -> streams._Pace:
+    pace = streams._Pace()
+    if hold:
+        pace.hold()
+    return pace
+
+
+@contextlib.contextmanager
+def served(folder):
+    """The address of a server of the files in `folder`."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def write_film(path, format: str, frames: int = 40) -> None:
+    """Twenty frames a second; as HLS in pieces of half a second."""
+    options = {"hls_time": "0.5", "hls_list_size": "0"} if format == "hls" else {}
+    with av.open(str(path), "w", format, options=options) as container:
+        video = container.add_stream("libx264", rate=20, options={"g": "10", "bf": "0"})
+        video.width, video.height = 64, 48
+        for number in range(frames):
+            image = picture(number, infrared=True)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode(None))
+
+
+def played(address: str, last: int) -> tuple[list[int], float, int]:
+    """The frames of a stream up to `last`, how long they took, and how many were dropped."""
+    with Stream(address, number_of, capacity=4, patience=3) as stream:
+        start, numbers = time.monotonic(), []
+        for _, number in stream:
+            numbers.append(number)
+            if number == last:
+                break
+        return numbers, time.monotonic() - start, stream.dropped
+
+
+@pytest.mark.parametrize(("name", "format"), [("a.mp4", "mp4"), ("a.m3u8", "hls")])
+def test_a_film_behind_an_address_is_played_in_real_time(tmp_path, name, format):
+    write_film(tmp_path / name, format)
+    with served(tmp_path) as address:
+        numbers, took, dropped = played(f"{address}/{name}", 39)
+    assert numbers == list(range(40)) and not dropped
+    assert 0.9 * 39 / 20 < took < 6
+
+
+def test_pieces_that_come_as_they_are_made_are_played_in_real_time(tmp_path):
+    """HLS brings frames by the piece, and all but the newest of each were late."""
+    write_film(tmp_path / "whole.m3u8", "hls", 80)
+    head, *pieces = (tmp_path / "whole.m3u8").read_text().split("#EXTINF")
+    made, stop = tmp_path / "live.m3u8", threading.Event()
+
+    def make() -> None:
+        for count in range(3, len(pieces) + 1):
+            (tmp_path / "new").write_text("#EXTINF".join([head, *pieces[:count]]))
+            (tmp_path / "new").rename(made)
+            stop.wait(float(pieces[count - 1].strip(":").split(",")[0]))
+
+    maker = threading.Thread(target=make)
+    maker.start()
+    try:
+        with served(tmp_path) as address:
+            while not made.exists():
+                time.sleep(0.01)
+            numbers, took, dropped = played(f"{address}/live.m3u8", 79)
+    finally:
+        stop.set()
+        maker.join()
+    assert numbers == list(range(80)) and not dropped
+    assert took > 0.9 * 79 / 20
+
+
 def test_a_clock_of_another_speed_makes_no_frame_late(monkeypatch):
     """A day of a camera whose clock is slow; then it falls behind for good, which is late."""
     now = [50.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    pace, stop, worst = streams._Pace(hold=False), threading.Event(), 0.0
+    pace, stop, worst = streams._Pace(), threading.Event(), 0.0
     for minute in range(24 * 60):
         now[0] = 50 + 60 * minute
         worst = max(worst, pace.wait(60 * minute * (1 - 1e-4), stop)[0])
@@ -132,7 +211,7 @@ def test_a_source_behind_for_good_is_never_silent(monkeypatch, hold, after, spee
     """A clock that slips by five seconds, and one that is a tenth too slow: frames go on."""
     now, stop = [50.0], threading.Event()
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    pace, late, shown = streams._Pace(hold), [], []
+    pace, late, shown = pace_of(hold), [], []
     for number in range(1800):
         now[0] = 50 + number / 30 / speed + after * (number >= 300)
         delay, moment = pace.wait(number / 30, stop)
@@ -149,7 +228,7 @@ def test_a_backlog_that_is_caught_up_is_dropped(monkeypatch):
     """Ten seconds of silence, then their frames at once: those are late, the newest are not."""
     now, stop = [50.0], threading.Event()
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    pace, late = streams._Pace(hold=False), []
+    pace, late = streams._Pace(), []
     for number in range(900):
         held_back = 300 <= number < 600
         now[0] = 70 + (number - 300) / 1000 if held_back else 50 + number / 30
@@ -164,7 +243,7 @@ def test_time_never_steps_back(monkeypatch, hold, odd):
     """One frame without a time stamp, or with an old one, among frames that are a little late."""
     now, stop, shown = [50.0], threading.Event(), []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    pace = streams._Pace(hold)
+    pace = pace_of(hold)
     for number in range(60):
         now[0] = 50 + number / 30 + 0.3 * (number > 3)
         late, moment = pace.wait(odd if number == 6 else number / 30, stop)
