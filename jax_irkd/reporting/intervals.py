@@ -12,12 +12,13 @@ LETTER = 7  # of a name in capitals, on average
 
 
 class Estimate(NamedTuple):
-    """What to call it, its value and the ends of its interval."""
+    """What to call it, its value, the ends of its interval, and what stands behind it."""
 
     name: str
     value: float
     low: float
     high: float
+    note: str = ""
 
 
 def interval_chart(rows: Sequence[Estimate], *, unit: str, label: str) -> Markup:
@@ -33,9 +34,10 @@ def interval_chart(rows: Sequence[Estimate], *, unit: str, label: str) -> Markup
 
     names = [charts.clip_text(row.name, 20) for row in rows]
     left = max(LEFT, LETTER * max(map(len, names)) + 8)
+    right = max(RIGHT, LETTER * max(len(row.note) for row in rows) + 4)
 
     def place(value: float) -> float:
-        return left + (value - low) / (high - low) * (charts.WIDTH - left - RIGHT)
+        return left + (value - low) / (high - low) * (charts.WIDTH - left - right)
 
     parts = [charts.draw_frame(charts.WIDTH, height, label)]
     bottom = height - BOTTOM
@@ -51,6 +53,8 @@ def interval_chart(rows: Sequence[Estimate], *, unit: str, label: str) -> Markup
         sure = "baseline" if unsure else "student" if row.value > 0 else "worse"
         said = f"{row.name}: {row.value:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
         parts.append(charts.draw_text(left - 8, y + 3.5, name, "tick end"))
+        if row.note:
+            parts.append(charts.draw_text(charts.WIDTH - 2, y + 3.5, row.note, "tick end"))
         width = place(row.high) - place(row.low)
         parts.append(charts.draw_bar(place(row.low), y - 1.25, width, 2.5, sure, said))
         parts.append(charts.draw_dot(place(row.value), y, sure, said))

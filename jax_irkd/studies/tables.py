@@ -143,8 +143,13 @@ def chart(summary: Mapping[str, Any]) -> Markup | None:
     if not compared:
         return None
     ends = ("difference", "low", "high")
-    rows = [Estimate(r["title"], *(100 * r["difference"][end] for end in ends)) for r in compared]
     counts = sorted({len(row["difference"]["seeds"]) for row in compared})
+    rows = []
+    for row in compared:
+        count = len(row["difference"]["seeds"])
+        figures = (100 * row["difference"][end] for end in ends)
+        note = plural(count, "seed") if count < counts[-1] else ""
+        rows.append(Estimate(row["title"], *figures, note))
     seeds = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
     seeds += " seed" if seeds == "1" else " seeds"
     clips = plural(summary["clips"], "clip")

@@ -155,7 +155,9 @@ def test_the_picture_says_how_many_seeds_its_methods_have(tmp_path):
     generated(tmp_path, predictions, LABELS)
     methods = ("baseline", "ours", "at")
     found = outputs.write_outputs(tmp_path, plan(tmp_path, methods), done(predictions))
-    assert "1 to 2 seeds, 10 clips" in str(tables.chart(found))
+    drawn = str(tables.chart(found))
+    assert "1 to 2 seeds, 10 clips" in drawn
+    assert drawn.count(">1 seed<") == 1  # beside AT; the others have all
     only = found | {"methods": {k: v for k, v in found["methods"].items() if k != "at"}}
     assert "95 %, 2 seeds, 10 clips" in str(tables.chart(only))
 
