@@ -129,6 +129,10 @@ def conclude(workdir, summary: Mapping[str, Any], console, again: str = commands
         shown = f" ({log})" if entry["state"] == FAILED and log.exists() else ""
         console.print(line + shown, highlight=False, markup=False, soft_wrap=True)
     console.print(f"tables: {workdir / 'study.md'}", highlight=False, soft_wrap=True)
+    if others := summary["not_asked_for"]:
+        named = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if others[4:] else "")
+        line = f"here too, and in no table: {named}; --seeds and --methods take them in"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if FAILED in states:
         return 1
     if STOPPED in states or WAITING in states:

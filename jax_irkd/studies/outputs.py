@@ -37,6 +37,7 @@ def write_outputs(workdir: Path, plan: Mapping[str, Any], status: Mapping[Key, S
             for (seed, method), value in sorted(missing.items())
         ],
         "left_out": left_out,
+        "not_asked_for": not_asked_for(workdir, {*status, *runs}, left_out),
         "attempts": attempts,
     }
     write_whole(workdir / "study.json", json.dumps(summary, indent=1))
@@ -110,6 +111,16 @@ def of_before(
             f"settings use another --workdir, with {method} among --methods"
         )
     return found, left_out
+
+
+def not_asked_for(
+    workdir: Path, known: set[Key], left_out: Sequence[Mapping[str, str]]
+) -> list[str]:
+    """Finished runs that lie here too, of other seeds or methods, and are in no table."""
+    names = {f"seed{seed}/{method}" for seed, method in known} | {one["run"] for one in left_out}
+    here = (path.parent for path in workdir.glob(f"seed*/*/{results.RESULTS}"))
+    found = {path.relative_to(workdir).as_posix() for path in here if is_finished(path)}
+    return sorted(found - names)
 
 
 def read_status(workdir: Path, plan: Mapping[str, Any]) -> dict[Key, Status]:

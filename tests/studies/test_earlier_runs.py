@@ -168,3 +168,13 @@ def test_a_teacher_from_elsewhere_is_known_by_its_figures(workdir, same):
         assert found["methods"]["st"]["gap_closed"] == pytest.approx(share)
     else:
         assert found["methods"]["st"]["gap_closed"] is None
+
+
+def test_what_is_in_no_table_is_said(workdir, made, capsys):
+    """A study of one more seed wrote its tables over those of the five before."""
+    shutil.copytree(made, workdir / "seed3")
+    shutil.copytree(made / "st", workdir / "seed0" / "at")
+    _, found = report(workdir)
+    lost = ["seed0/at", "seed3/baseline", "seed3/st", "seed3/teacher"]
+    assert found["not_asked_for"] == lost
+    assert f"in no table: {', '.join(lost)}; --seeds and --methods" in capsys.readouterr().out
