@@ -18,8 +18,8 @@ from jax_irkd.data import mixing
 from jax_irkd.data.pixels import INFRARED_MEAN, INFRARED_STD, RGB_MEAN, RGB_STD
 
 # What is drawn from a clip's key beside its crop and its colours, which `split` gives: keys that
-# fold in 0 and 1.
-ERASING, MIXING, DROPOUT = 2, 3, 4
+# fold in 0 and 1. Dropout is 4.
+ERASING, MIXING = 2, 3
 _OFFSETS = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
 # RGB to luma and two colour coordinates (NTSC, FCC 1953), and back.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])

@@ -18,7 +18,7 @@ from jax_irkd.video.depth import parse_range
 
 def predict_all(flags: argparse.Namespace) -> int:
     """Every video of the command line, whatever happens to the others."""
-    sources = playback.find_videos(flags.videos)
+    sources, lost = playback.find_videos(flags.videos)
     paths = [Path(name_of(source)) for source in sources]
     called = own_names(paths)
     targets = _annotated(flags.annotate, called)
@@ -42,7 +42,9 @@ def predict_all(flags: argparse.Namespace) -> int:
         flags.range,
         flags.windows,
     )
-    failed = 0
+    for error in lost:
+        _tell(error, error.name, flags.json)
+    failed, total = len(lost), len(lost) + len(paths)
     for source, path in zip(sources, paths):
         try:
             result = predict(classifier, source, settings)
@@ -62,12 +64,16 @@ def predict_all(flags: argparse.Namespace) -> int:
             if getattr(error, "errno", None) in FULL:
                 raise
             failed += 1
-            print(f"error: {error}", file=sys.stderr)
-            if flags.json:
-                print(json.dumps({"video": str(path), "error": str(error)}), flush=True)
-    if failed and len(paths) > 1:
-        print(f"{failed} of {len(paths)} videos could not be read", file=sys.stderr)
-    return 0 if not failed else 1 if failed < len(paths) else 2
+            _tell(error, str(path), flags.json)
+    if failed and total > 1:
+        print(f"{failed} of {total} videos could not be read", file=sys.stderr)
+    return 0 if not failed else 1 if failed < total else 2
+
+
+def _tell(error: Exception, video: str, as_lines: bool) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    if as_lines:
+        print(json.dumps({"video": video, "error": str(error)}), flush=True)
 
 
 def _annotated(target: str | None, called: dict[Path, str]) -> dict[Path, Path]:

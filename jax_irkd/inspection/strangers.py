@@ -20,7 +20,7 @@ from jax_irkd.deployment.classifier import RunClassifier
 from jax_irkd.deployment.clips import staged
 from jax_irkd.deployment.judgement import Judge, fault_of
 from jax_irkd.deployment.recognizer import spec_of
-from jax_irkd.errors import UserError
+from jax_irkd.errors import UserError, once
 from jax_irkd.metrics.calibration import auroc, softmax
 from jax_irkd.reporting.sections import Section, table_section
 from jax_irkd.reporting.wording import percent
@@ -161,7 +161,10 @@ def brought(films: Sequence[str], spec: InputSpec) -> dict[str, Clips]:
         return {}
 
     def windows() -> Clips:
-        for source in playback.find_videos(films):
+        sources, lost = playback.find_videos(films)
+        for error in lost:
+            once(f"left out: {error}")
+        for source in sources:
             film = Film(source, threads=0, tolerant=True)
             planned = grid.plan(film.timing, SECONDS, STRIDE, spec.num_segments)
             for window in playback.windows(film, spec, planned):

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from jax_irkd.data import augment
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.training import balance as balances
 
 Terms = dict[str, Array]
 Clips = dict[str, Array]
 Batch = dict[str, PyTree]
+
+DROPOUT = 4  # what is folded into a clip's key for it; `data.augment` draws by 0 to 3
 
 
 def cross_entropy(
@@ -75,7 +76,7 @@ def loss(
         {"params": params["model"], "batch_stats": batch_stats["model"]},
         seen,
         train=True,
-        dropout_keys=jax.vmap(lambda key: jax.random.fold_in(key, augment.DROPOUT))(keys),
+        dropout_keys=jax.vmap(lambda key: jax.random.fold_in(key, DROPOUT))(keys),
         mutable=["batch_stats"],
     )
     entropy = cross_entropy(student.logits, known, label_smoothing, class_weights)

@@ -57,12 +57,11 @@ def find(folder: Path) -> Finds:
         if one.container
     ]
     lost = [one for one in broken if not one.container]
-    films, skipped = _without_torn(films, [one for one in lost if may_be_film(one.name)])
+    films, skipped = _without_torn(films, [one for one in lost if _may_be_film(one.name)])
     return Finds(films, others, skipped, unreadable)
 
 
-def may_be_film(name: str) -> bool:
-    """Whether a file of this name is a video or a picture, which may be one of a film."""
+def _may_be_film(name: str) -> bool:
     return is_video(name) or is_still(name)
 
 

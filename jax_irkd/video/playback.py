@@ -34,50 +34,58 @@ LOOKED_AT = 64  # frames at most, for the warnings about a film's pictures
 _WILD = ("*", "?", "[")
 
 
-def find_videos(patterns: Iterable[str]) -> list[Source]:
+def find_videos(patterns: Iterable[str]) -> tuple[list[Source], list[VideoError]]:
     """Films of files, folders (searched in order, zip archives too) and globs. Raises UserError.
 
-    Numbered pictures, in a folder or named one by one, are one film. What has a film's name but
-    cannot be read, as a link to nothing, is among them: who opens it is told.
+    Numbered pictures, in a folder or named one by one, are one film. Also what of the folders
+    cannot be read but may be films, as links to nothing and archives that are damaged. Hidden files
+    are passed over.
     """
     found: list[Source] = []
-    pictures: list[Path] = []
+    lost: list[VideoError] = []
+    pictures: list[Source] = []  # that were named
     for pattern in map(str, patterns):
         if "://" in pattern:
             raise UserError(
                 f"{pattern} is an address, not a file; fetch it first (curl -L -O '{pattern}'), or "
                 f"watch a live source with --stream={pattern}"
             )
-        path = Path(pattern).expanduser()
+        path, named = Path(pattern).expanduser(), []
         if path.is_dir():
-            found += _inside(path)
+            inside, broken = _inside(path)
+            found, lost = found + inside, lost + broken
         elif not path.exists() and any(sign in pattern for sign in _WILD):
             inside = sorted(p for p in glob.glob(str(path), recursive=True) if not os.path.isdir(p))
             if not inside:
                 raise UserError(f"no file matches {pattern!r}; check the pattern")
-            for one in map(Path, inside):
-                (pictures if formats.is_still(one.name) else found).append(one)
+            named = [Path(one) for one in inside]
         else:
-            (pictures if formats.is_still(path.name) else found).append(path)
-    found += stills.films_of(pictures) if len(pictures) > 1 else pictures
-    return list(dict.fromkeys(found))
+            named = [path]
+        found += named
+        pictures += [one for one in named if formats.is_still(one.name)]
+    if len(pictures) > 1:
+        others = [one for one in found if one not in pictures]
+        found = [*others, *stills.films_of(map(name_of, pictures))]
+    return list(dict.fromkeys(found)), lost
 
 
-def _inside(folder: Path) -> list[Source]:
-    """All films in a folder and below it; what cannot be listed is an error, not empty."""
-    files, broken = find_files(folder)
-    for one in broken:
-        if one.container:
-            raise UserError(f"{one.name} {one.why}")
+def _inside(folder: Path) -> tuple[list[Source], list[VideoError]]:
+    """All films in a folder and below it, and what cannot be read; an empty one is an error."""
+    # A film of numbered pictures is called by its folder, and "." is no name.
+    files, broken = find_files(folder if folder.name else folder.resolve())
     sources = [one.source for one in stills.gather(files)[0] if finding.film_name(one.source)]
     found = [Path(source) if isinstance(source, str) else source for source in sources]
-    found += [Path(one.name) for one in broken if finding.may_be_film(one.name)]
-    if not found:
+    lost = [
+        VideoError(one.name, one.why)
+        for one in broken
+        if one.container or finding.film_name(one.name) or stills.still_of(one.name)
+    ]
+    if not found and not lost:
         raise UserError(
             f"no videos in the folder {folder} (looked for {' '.join(formats.VIDEOS)} and numbered "
             "pictures); name the files instead"
         )
-    return sorted(found, key=name_of)
+    return sorted(found, key=name_of), lost
 
 
 def prepare_frame(image: np.ndarray, spec: InputSpec) -> np.ndarray:

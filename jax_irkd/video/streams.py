@@ -26,6 +26,7 @@ SLIP = 2.0  # seconds of late frames only, after which the clock is taken to hav
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between attempts to reopen
 OPEN_TIMEOUT = READ_TIMEOUT = 5.0
 DRIFT = 1e-3  # by which two clocks may differ in speed; quartz differs by 1e-4 at most
+JUMP = 10.0  # seconds from frame to frame, forwards, that are another clock; backwards one
 IN_PIECES = ("hls", "dash")  # FFmpeg's names of what comes as files of some seconds each
 UNTIMED = 0x80  # FFmpeg's flag of formats without time stamps, AVFMT_NOTIMESTAMPS
 
@@ -114,8 +115,7 @@ class Stream:
         while not self._stop.is_set():
             before, reason = self.received, "it ended"
             try:
-                self._read_once()
-                if self.kind == "file":
+                if self._read_once():
                     return
             except (av.FFmpegError, OSError, ValueError) as error:
                 silent = isinstance(error, av.error.ExitError)  # a time-out, in FFmpeg's words
@@ -135,7 +135,8 @@ class Stream:
             self._stop.wait(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
-    def _read_once(self) -> None:
+    def _read_once(self) -> bool:
+        """Hand out what the source brings until it is lost, or to the end of one that has one."""
         pace = _Pace()
         kinds = {"camera": _camera, "file": _film, "network": _container}
         frames = kinds[self.kind](self.source, self.infrared, pace.hold)
@@ -144,7 +145,7 @@ class Stream:
                 self.received += 1
                 late, shown = pace.wait(moment, self._stop)
                 if self._stop.is_set():
-                    return
+                    return False
                 if pace.slipped and not self._slipped:
                     self._slipped = True
                     self.remark(
@@ -155,6 +156,7 @@ class Stream:
                     self.dropped += 1
                     continue
                 self._offer(shown, self._prepared(image))
+        return pace.whole
 
     def _prepared(self, image: Callable[[], np.ndarray]) -> Any:
         """A frame as it is kept. Raises UserError: what cannot be used is no lost source, which
@@ -187,11 +189,13 @@ class _Pace:
         self._hold, self._start, self._least = False, None, np.inf
         self._last, self._seen, self._shown = -np.inf, 0.0, -np.inf
         self._behind: float | None = None  # since when every frame has been late
-        self.slipped = False
+        self._longest = np.inf
+        self.slipped = self.whole = False
 
-    def hold(self) -> None:
-        """From the first frame on: what comes before its time, as films and bursts do, waits."""
-        self._hold, self._least = True, 0.0
+    def hold(self, whole: bool, longest: float = np.inf) -> None:
+        """Called before the first frame: what comes before its time, as bursts do, waits, but never
+        `longest` seconds. A `whole` source has an end."""
+        self._hold, self.whole, self._longest, self._least = True, whole, longest, 0.0
 
     def wait(self, moment: float | None, stop: threading.Event) -> tuple[float, float]:
         """Wait for `moment` (seconds by the source, None: now): how late it is, and when it was
@@ -206,12 +210,14 @@ class _Pace:
 
     def _due(self, moment: float | None, stop: threading.Event) -> tuple[float, float]:
         now = time.monotonic()
+        if moment is not None and moment < self._last - 1:
+            self._begin(moment, now)
         if moment is None or moment <= self._last:
             self._behind = None
             return 0.0, now
+        if self._start is None or self._start + moment - now > self._longest:
+            self._begin(moment, now)
         self._last = moment
-        if self._start is None:
-            self._start = now - moment
         late = now - self._start - moment
         if self._hold:
             if late < 0:
@@ -221,6 +227,11 @@ class _Pace:
             self._seen = now
         late = self._catch_up(max(late - self._least, 0.0), moment, now)
         return late, self._start + moment + self._least
+
+    def _begin(self, moment: float, now: float) -> None:
+        """A new clock, as of a camera that was started again: `moment` is now."""
+        self._start, self._last, self._behind = now - moment, -np.inf, None
+        self._least = 0.0 if self._hold else np.inf
 
     def _catch_up(self, late: float, moment: float, now: float) -> float:
         """`late`, or 0 where the source has been so for too long."""
@@ -259,7 +270,7 @@ def name_of(source: str) -> str:
 
 
 def _camera(
-    source: str, infrared: bool = False, hold: Callable[[], None] = lambda: None
+    source: str, infrared: bool = False, hold: Callable[..., None] = lambda *_: None
 ) -> Iterator[Timed]:
     del hold  # it comes in its own time
     del infrared  # OpenCV gives deep grey or colours of eight bits, never a choice of them
@@ -283,16 +294,16 @@ def _camera(
 
 
 def _film(
-    source: str, infrared: bool = False, hold: Callable[[], None] = lambda: None
+    source: str, infrared: bool = False, hold: Callable[..., None] = lambda *_: None
 ) -> Iterator[Timed]:
-    hold()
+    hold(True)
     for shot in Film(source, threads=0, tolerant=True).shots():
         grey = infrared and shot.deep
         yield shot.time, functools.partial(shot.image, SHORT_SIDE, grey=grey)
 
 
 def _container(
-    source: str, infrared: bool = False, hold: Callable[[], None] = lambda: None
+    source: str, infrared: bool = False, hold: Callable[..., None] = lambda *_: None
 ) -> Iterator[Timed]:
     # Without a buffer what was read to find out what it is does not come late, but not at all.
     live = "://" in source and not source.startswith("http")
@@ -306,7 +317,7 @@ def _container(
         stream.thread_type = "AUTO"
         # A camera's frames come in their own time; pieces and whole films in bursts.
         if container.format.name in IN_PIECES or container.duration:
-            hold()
+            hold(bool(container.duration), JUMP)
         convert = Converter()
         # Pictures one after the other, as many cameras send them: FFmpeg makes their times up.
         untimed = container.format.flags & UNTIMED

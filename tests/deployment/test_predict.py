@@ -254,6 +254,13 @@ def test_unusable_files_are_named_and_the_others_done(folder, command, tmp_path)
         assert name in error and reason in error and error.startswith("error: ")
         assert reason in json.loads(line)["error"]
     assert errors[-1] == "5 of 6 videos could not be read"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "good.avi").symlink_to(good)
+    (tmp_path / "folder" / "gone.avi").symlink_to("nowhere")
+    code, lines, errors = command(tmp_path / "folder", "--json")
+    assert code == 1 and errors[-1] == "1 of 2 videos could not be read"
+    assert json.loads(lines[0])["video"].endswith("gone.avi")
+    assert "predictions" in json.loads(lines[1]) and len(lines) == 2
     assert command(tmp_path / "text.mp4")[0] == 2
 
 
@@ -399,7 +406,7 @@ def test_what_changes_in_the_middle_of_a_film_is_said(tmp_path):
         day = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
         image = day if number < 20 else picture(number, (128, 96), infrared=True)
         cv2.imwrite(str(tmp_path / f"{number:03d}.png"), image)
-    (film,) = playback.find_videos([tmp_path])
+    (film,), _ = playback.find_videos([tmp_path])
     result = prediction.predict(Reader(), film, VideoSettings(trimmed=False, seconds=0.4, stride=4))
     said = [line for line in result.warnings if "without time stamps" not in line]
     assert result.frames == 40 and len(said) == 2

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders.folder_ir import clips as folder_clips
 from jax_irkd.tfds_builders.ntu_rgbd_ir import clips as ntu_clips
@@ -104,8 +103,8 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         "unreadable folder",
         "cannot be listed (Input/output error)",
     )
-    with pytest.raises(UserError, match=r"nod cannot be listed \(Input/output error\)"):
-        find_videos([tmp_path])
+    _, (lost,) = find_videos([tmp_path])
+    assert str(lost).endswith("nod: cannot be listed (Input/output error)")
 
 
 @pytest.mark.parametrize("link", ["latest", "zz", "rgb/wave/again", "infrared/up"])
@@ -194,7 +193,7 @@ def test_every_door_knows_the_same_suffixes(tmp_path, suffix):
     assert list(folder_clips.scan(tmp_path).pairs) == ["wave/1"]
     assert film_name(f"{KEY}_ir{suffix}") == f"{KEY}_ir"
     if formats.is_video(suffix):
-        assert len(find_videos([tmp_path])) == 2
+        assert len(find_videos([tmp_path])[0]) == 2
 
 
 def test_accents_in_two_forms_are_one_name(tmp_path):
@@ -220,15 +219,18 @@ def test_clips_of_other_data_sets_count_as_left_out(tmp_path):
     assert report.skipped_share == pytest.approx(2 / 3) and "remark" not in report.head()
 
 
-def test_predict_passes_over_nothing_that_has_a_films_name(tmp_path):
-    """A link to nothing is named when it is opened; links to folders and archives are read."""
+def test_predict_passes_over_nothing_that_has_a_films_name(tmp_path, monkeypatch):
+    """Links to folders and archives are read; what cannot be read is named, and stops nothing."""
     (tmp_path / "disk").mkdir()
     made_films.write_timed(tmp_path / "disk" / "a.avi", range(4))
     folder = tmp_path / "films"
     folder.mkdir()
-    (folder / "gone.avi").symlink_to("nowhere.avi")
+    for name, target in (("gone.avi", "no.avi"), ("nod", "/gone"), ("cover.jpg", "/gone.jpg")):
+        (folder / name).symlink_to(target)
     os.mkfifo(folder / "pipe.avi")
     (folder / "link").symlink_to(tmp_path / "disk")
+    (folder / "d.zip").write_bytes(b"no archive")
+    (folder / ".hidden.avi").write_bytes(b"x")
     with zipfile.ZipFile(folder / "b.zip", "w") as archive:
         archive.write(tmp_path / "disk" / "a.avi", "c.avi")
     made_films.write_stills(folder / "walk", 4)
@@ -236,17 +238,22 @@ def test_predict_passes_over_nothing_that_has_a_films_name(tmp_path):
     for picture in (folder / "sit" / "10.png", folder / "sit" / "11.png"):
         picture.unlink()
         picture.symlink_to("/gone")
-    found, said = find_videos([folder]), {}
-    for source in found:
-        try:
-            said[name_of(source).removeprefix(f"{folder}/")] = len(Film(source).timing.times)
-        except VideoError as error:
-            said[name_of(source).removeprefix(f"{folder}/")] = error.reason
-    lost = {name: said.pop(name) for name in list(said) if isinstance(said[name], str)}
-    assert said == {"b.zip/c.avi": 4, "link/a.avi": 4, "walk": 4, "sit": 2}
-    assert sorted(lost) == ["gone.avi", "pipe.avi", "sit/10.png", "sit/11.png"]
-    assert lost["sit/10.png"] == "does not exist; check the path"
-    assert find_videos([f"{folder}/g*.avi"]) == [folder / "gone.avi"]
-    with pytest.raises(UserError, match=r"d.zip is not a readable zip archive"):
-        (folder / "d.zip").write_bytes(b"no archive")
-        find_videos([folder])
+    found, lost = find_videos([folder])
+    read = {
+        name_of(film).removeprefix(f"{folder}/"): len(Film(film).timing.times) for film in found
+    }
+    assert read == {"b.zip/c.avi": 4, "link/a.avi": 4, "walk": 4, "sit": 2}
+    said = {error.name.removeprefix(f"{folder}/"): error.reason for error in lost}
+    gone = dict.fromkeys(("gone.avi", "nod", "sit/10.png", "sit/11.png"))
+    assert set(said) == {*gone, "pipe.avi", "d.zip"}
+    assert all("No such file" in said[name] for name in gone)
+    assert "not a readable zip archive" in said["d.zip"] and "a pipe" in said["pipe.avi"]
+    assert find_videos([f"{folder}/g*.avi"]) == ([folder / "gone.avi"], [])
+    monkeypatch.chdir(folder / "walk")
+    ((here,), _) = find_videos(["."])
+    assert name_of(here) == str(folder / "walk") and len(here.files) == 4
+
+
+def test_films_come_in_the_order_in_which_they_were_named(tmp_path):
+    named = [tmp_path / name for name in ("b.tiff", "a.avi", "c.avi")]
+    assert find_videos(named) == (named, [])

@@ -214,7 +214,7 @@ def test_a_build_from_pictures_remembers_its_range(tmp_path, capsys):
 def test_predict_takes_folders_of_pictures(tmp_path):
     films.write_stills(tmp_path / "a" / "walk", 40)
     films.write_stills(tmp_path / "a" / "sit", 1)  # One picture is no film.
-    (found,) = playback.find_videos([tmp_path / "a"])
+    (found,), _ = playback.find_videos([tmp_path / "a"])
     reader = Reader()
     result = prediction.predict(reader, found, VideoSettings(range="7300,7700"))
     assert reader.seen == [[5, 15, 25, 35]] and result.path.name == "walk"
