@@ -66,10 +66,13 @@ def test_graphs_give_what_the_network_gives(case, monkeypatch):
             run = engines.compiled(made, engine, precision)
             for count in (1, 3):
                 probabilities, logits = run(clips[:count])
-                found, wanted = np.log(probabilities), expected[:count]
-                np.testing.assert_allclose(found, wanted, atol=apart, rtol=apart)
+                wanted = expected[:count]
                 logits -= np.log(np.exp(logits).sum(1, keepdims=True))
-                np.testing.assert_allclose(logits, np.log(probabilities), atol=1e-4)
+                np.testing.assert_allclose(logits, wanted, atol=apart, rtol=apart)
+                # A processor that computes in 16 bits rounds small probabilities, some to 0.
+                np.testing.assert_allclose(probabilities, np.exp(wanted), atol=apart)
+                if precision == "float32":
+                    np.testing.assert_allclose(logits, np.log(probabilities), atol=1e-4)
             if kind != "shift" and opset == 17:
                 step, past = onnx_program.frames(network, spec, engine, precision)
                 first, past = step(clips[0, :1], past)
