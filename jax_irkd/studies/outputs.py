@@ -118,9 +118,8 @@ def not_asked_for(
 ) -> list[str]:
     """Finished runs that lie here too, of other seeds or methods, and are in no table."""
     names = {f"seed{seed}/{method}" for seed, method in known} | {one["run"] for one in left_out}
-    here = (path.parent for path in workdir.glob(f"seed*/*/{results.RESULTS}"))
-    found = {path.relative_to(workdir).as_posix() for path in here if is_finished(path)}
-    return sorted(found - names)
+    here = workdir.glob(f"seed*/*/{results.RESULTS}")
+    return sorted({path.parent.relative_to(workdir).as_posix() for path in here} - names)
 
 
 def read_status(workdir: Path, plan: Mapping[str, Any]) -> dict[Key, Status]:

@@ -31,6 +31,7 @@ IN_PIECES = ("hls", "dash")  # FFmpeg's names of what comes as files of some sec
 UNTIMED = 0x80  # FFmpeg's flag of formats without time stamps, AVFMT_NOTIMESTAMPS
 
 Timed = tuple[float | None, Callable[[], np.ndarray]]  # seconds by the source, and the picture
+Hold = Callable[..., None]  # `_Pace.hold`
 
 
 class Stream:
@@ -269,9 +270,11 @@ def name_of(source: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
-def _camera(
-    source: str, infrared: bool = False, hold: Callable[..., None] = lambda *_: None
-) -> Iterator[Timed]:
+def _unheard(*_) -> None:
+    """In place of `_Pace.hold`: frames as quickly as they are read."""
+
+
+def _camera(source: str, infrared: bool = False, hold: Hold = _unheard) -> Iterator[Timed]:
     del hold  # it comes in its own time
     del infrared  # OpenCV gives deep grey or colours of eight bits, never a choice of them
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # What fails is said here.
@@ -293,18 +296,14 @@ def _camera(
         capture.release()
 
 
-def _film(
-    source: str, infrared: bool = False, hold: Callable[..., None] = lambda *_: None
-) -> Iterator[Timed]:
+def _film(source: str, infrared: bool = False, hold: Hold = _unheard) -> Iterator[Timed]:
     hold(True)
     for shot in Film(source, threads=0, tolerant=True).shots():
         grey = infrared and shot.deep
         yield shot.time, functools.partial(shot.image, SHORT_SIDE, grey=grey)
 
 
-def _container(
-    source: str, infrared: bool = False, hold: Callable[..., None] = lambda *_: None
-) -> Iterator[Timed]:
+def _container(source: str, infrared: bool = False, hold: Hold = _unheard) -> Iterator[Timed]:
     # Without a buffer what was read to find out what it is does not come late, but not at all.
     live = "://" in source and not source.startswith("http")
     options = {"fflags": "nobuffer"} if live else {}

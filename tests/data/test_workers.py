@@ -59,18 +59,22 @@ def test_a_clip_that_cannot_be_read_is_counted_here_and_too_many_end_the_run(cap
         take(batches, 20)
 
 
-class Deadly(list):
-    """Records of which one ends the process that reads it, as the kernel does without memory."""
+class Carrying(list):
+    """Records that bring something along into the process that reads them."""
 
-    def __init__(self, records, here):
+    def __init__(self, records, brought):
         super().__init__(records)
-        self.here = here
+        self.brought = brought
 
     def __reduce__(self):
-        return Deadly, (list(self), self.here)
+        return type(self), (list(self), self.brought)
+
+
+class Deadly(Carrying):
+    """Of which one ends any process but `brought`, as the kernel does without memory."""
 
     def __getitem__(self, index):
-        if os.getpid() != self.here:
+        if os.getpid() != self.brought:
             os.kill(os.getpid(), 9)
         return super().__getitem__(index)
 
@@ -189,18 +193,11 @@ class Looking(list):
         return super().__getitem__(index) | {"clip_id": seen}
 
 
-class Unplugged(list):
-    """Records on a disk that is gone as soon as the file `gone` is there."""
-
-    def __init__(self, records, gone):
-        super().__init__(records)
-        self.gone = gone
-
-    def __reduce__(self):
-        return Unplugged, (list(self), self.gone)
+class Unplugged(Carrying):
+    """On a disk that is gone as soon as the file `brought` is there."""
 
     def __getitem__(self, index):
-        if self.gone.exists():
+        if self.brought.exists():
             raise OSError(5, "Input/output error")
         return super().__getitem__(index)
 
@@ -213,7 +210,7 @@ def test_a_disk_that_goes_away_ends_the_run_whoever_reads(processes, tmp_path):
     options = {"seed": 0, "batch_size": 2, "first_step": 0, "processes": processes}
     batches = loading.training_batches(watched, **options)
     next(batches)
-    records.gone.touch()
+    records.brought.touch()
     with pytest.raises(UserError, match=r"40 clips in a row.*OSError.*check the disk"):
         take(batches, 60)
     with pytest.raises(UserError, match=r"40 clips in a row"):  # before a process is started
