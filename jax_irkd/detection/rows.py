@@ -54,7 +54,9 @@ def read_folder(folder: str | Path, *, confidence: float | None = None) -> dict[
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give one text file per video, 0002-L.txt")
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    # A link to nothing is there, too: reading it raises, where passing over it would lose a video.
+    there = (p for p in folder.iterdir() if p.is_file() or not p.exists())
+    files = sorted(p for p in there if not p.name.startswith("."))
     return {p.name.removesuffix(".txt"): read_rows(p, confidence=confidence) for p in files}
 
 

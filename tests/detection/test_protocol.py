@@ -336,3 +336,12 @@ def test_no_segment_reaches_into_windows_that_do_not_count(bad, max_gap):
     nearest = [int(np.abs(centres - frame).argmin()) for frame in range(160)]
     assert covered == {frame for frame in range(160) if nearest[frame] not in bad}
     assert all(row.label == 1 and row.confidence == pytest.approx(0.9) for row in rows)
+
+
+def test_a_link_to_nothing_loses_no_video(tmp_path):
+    write_folder(tmp_path, {"0002-L": [Row(3, 10, 20, 0.5)]})
+    (tmp_path / "folder").mkdir()
+    assert list(read_folder(tmp_path)) == ["0002-L"]
+    (tmp_path / "0003-L.txt").symlink_to("gone.txt")
+    with pytest.raises(FileNotFoundError, match=r"0003-L\.txt"):
+        read_folder(tmp_path)
