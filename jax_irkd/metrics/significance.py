@@ -79,9 +79,7 @@ def paired_bootstrap(
     rarer = min(np.sum(draws <= 0), np.sum(draws >= 0))
     p_value = min(1.0, 2 * (1 + rarer) / (1 + replicates))
     error = draws.std(ddof=1)
-    return PairedInterval(
-        float(difference.mean()), float(low), float(high), float(error), float(p_value)
-    )
+    return PairedInterval(_mean(difference), float(low), float(high), float(error), float(p_value))
 
 
 def gap_interval(
@@ -181,7 +179,7 @@ def paired_difference(
     the last bit have an interval of no width, and p 0 (or 1 where the difference is zero).
     """
     difference = _difference(method[None], baseline[None])[0]
-    mean, seeds = float(difference.mean()), len(difference)
+    mean, seeds = _mean(difference), len(difference)
     if seeds == 1:
         return PairedDifference(mean, np.nan, np.nan, np.nan, np.nan)
     std = float(difference.std(ddof=1))
@@ -236,6 +234,11 @@ def _difference(
     if not method.size:
         raise ValueError(f"nothing to compare: the scores have shape {method.shape}")
     return np.asarray(method, np.float64) - np.asarray(baseline, np.float64)
+
+
+def _mean(difference: np.ndarray) -> float:
+    """Rounded: the mean of all clips and that of seeds' means are one number in every table."""
+    return round(float(difference.mean()), 12)
 
 
 def _same_shape(first: np.ndarray, second: np.ndarray) -> None:

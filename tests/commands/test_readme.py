@@ -1,5 +1,6 @@
 """The README's snippets run exactly as printed."""
 
+import json
 import re
 import sys
 
@@ -83,6 +84,16 @@ def test_the_tables_of_methods_are_those_of_the_studies(heading, study, count):
     table = "\n".join(line for line in said.replace("−", "-").splitlines() if line[:1] == "|")
     figures = re.findall(r"\d+\.\d ± \d+\.\d %|[+-]\d+\.\d \[.*?\]", table)
     assert len(figures) == count and all(figure in measured for figure in figures)
+
+
+def test_every_study_says_that_its_clips_are_generated():
+    """None may be read as one of filmed people, whose figures by the paper stand beside it."""
+    studies = sorted((ROOT / "docs/results").rglob("*.md"))
+    assert len(studies) > 20
+    for page in studies:
+        assert "generated" in page.read_text("utf-8").split("\n")[0], page
+    for file in (ROOT / "docs/results").glob("*/study.json"):
+        assert json.loads(file.read_text("utf-8"))["generated"].startswith("generated"), file
 
 
 def test_what_longer_training_brings_is_in_the_answers():

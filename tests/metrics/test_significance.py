@@ -41,6 +41,16 @@ def test_paired_difference_matches_scipy():
     assert got.std == pytest.approx(np.std(method - baseline, ddof=1))
 
 
+def test_a_gain_over_clips_and_over_seeds_is_one_number():
+    """Both are printed: 2.05 points must not be +2.0 in one column and +2.1 in the other."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        method, baseline = rng.random((2, 5, 1200)) < 0.7
+        means = method.mean(1), baseline.mean(1)
+        over_clips = significance.paired_bootstrap(method, baseline, replicates=2)
+        assert over_clips.difference == significance.paired_difference(*means).mean
+
+
 def test_paired_difference_of_one_seed_and_of_equal_seeds():
     one = significance.paired_difference(np.array([0.5]), np.array([0.25]))
     assert one.mean == 0.25 and all(np.isnan(one[1:]))
