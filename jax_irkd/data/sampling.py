@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
 ENDLESS = 2**53  # positions of a stream that has no end
 
@@ -38,14 +38,18 @@ def frame_indices(positions: Float[np.ndarray, " t"], num_frames: int) -> Int[np
     return np.minimum((positions * num_frames).astype(np.int64), num_frames - 1)
 
 
-def balanced_weights(labels: Sequence[int], num_classes: int) -> Float[np.ndarray, " k"]:
+def balanced_weights(counts: Real[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
     """n / (k n_c) for a class with n_c of the n clips, k classes having any; 1 for one without.
 
-    Their mean over the clips is 1. A negative label is of a clip that cannot be read.
+    Their mean over the clips is 1.
     """
-    counts = np.bincount([label for label in labels if label >= 0], minlength=num_classes)
     there = counts > 0
-    return np.where(there, counts.sum() / (there.sum() * np.maximum(counts, 1)), 1.0)
+    return np.where(there, counts.sum() / (there.sum() * np.where(there, counts, 1)), 1.0)
+
+
+def class_counts(labels: Sequence[int], num_classes: int) -> Int[np.ndarray, " k"]:
+    """The clips of each class. A negative label is of a clip that cannot be read."""
+    return np.bincount([label for label in labels if label >= 0], minlength=num_classes)
 
 
 class BalancedOrder(Sequence):

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from jax_irkd.data import loading
 from jax_irkd.metrics import classification
+from jax_irkd.training.divergence import check_answers
 from jax_irkd.training.evaluation import Scores, evaluate
 from jax_irkd.training.phase import Network
 from jax_irkd.training.selection import aside, select
@@ -48,6 +49,7 @@ class Examiner:
     def examine(self, step: int, network: Network, averaged: Network | None) -> dict[str, float]:
         """All figures after `step`. Raises Stopped between two batches when asked to."""
         self.scores = self._scores(network, self.test)
+        check_answers(step, self.scores.logits)
         figures = self._figures(self.scores)
         if averaged:
             figures |= _named(AVERAGED, self._figures(self._scores(averaged, self.test)))

@@ -4,7 +4,6 @@ A phase without distillers trains a network alone (the teacher on RGB, the basel
 with distillers a student learns from a frozen teacher.
 """
 
-import collections
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
@@ -20,12 +19,12 @@ from jax_irkd.data import loading
 from jax_irkd.data.spec import ROLES
 from jax_irkd.errors import UserError
 from jax_irkd.host import failures, memory
-from jax_irkd.host.files import write_whole
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress, console
 from jax_irkd.models.folding import without_norms
 from jax_irkd.training import balance, imbalance, steps, streams
 from jax_irkd.training.checkpoints import Checkpoints
+from jax_irkd.training.divergence import Divergence
 from jax_irkd.training.evaluation import Scores, Stopped, evaluate
 from jax_irkd.training.examining import Examiner
 from jax_irkd.training.logs import CHECKPOINTS, RunLog
@@ -83,7 +82,7 @@ class Trainer:
         self.last = 0  # the step after which training ended
         compared = training.batch_size // training.accumulation  # gathered over the devices
         self._watch = balance.PullWatch(phase.distillers, phase.shares, self.num_steps, compared)
-        self._recent: collections.deque = collections.deque(maxlen=config.max_rejected + 2)
+        self._divergence = Divergence(self.folder, config.max_rejected)
 
     def run(self) -> tuple[Network, Scores]:
         """Train; the network after the last step and its scores on the test split.
@@ -166,7 +165,7 @@ class Trainer:
         return on_devices(update, self.devices, in_axes=(None, None, 0, 0), donate=(0,))
 
     def _batches(self, first: int) -> Iterator[tuple[list[str], loading.Batch]]:
-        training, labels = self.phase.training, self._against.labels
+        training, labels = self.phase.training, self._against[1:]
         read = streams.batches(self.reader, self._single, self.config, training, first, labels)
         return placed(read, self.devices)
 
@@ -219,7 +218,7 @@ class Trainer:
                 stopping = (stop.requested is not None) if alone else told
                 pending = (step, terms)
                 if stopping or self._is_milestone(step) or self._is_saved(step):
-                    self._observe(pending)
+                    stopping |= self._observe(pending)
                     pending = None
                 self._log_time(step, compiles)
                 if stopping and step < self.num_steps:
@@ -230,6 +229,8 @@ class Trainer:
         self.clock.end()
         if writes:
             console.print(self.clock, highlight=False)
+            if told := self._divergence.words():
+                console.print(told, highlight=False)
             if self.examiner.is_out_of_patience:
                 console.print(f"training ends early: {self.examiner}", highlight=False)
         return state
@@ -238,7 +239,7 @@ class Trainer:
         """The clips of `step`, cut for the devices; their names stay here."""
         with self.clock.timed("data"):
             names, batch = next(batches)
-        self._recent.append((step, names))
+        self._divergence.read(step, names)
         return batch
 
     def _observe(self, pending: tuple[int, steps.Terms] | None) -> bool:
@@ -255,8 +256,8 @@ class Trainer:
         if self.log and line:
             self.log.write(step, "train", line)
         self.progress.update(step, _worded(terms))
-        if terms["rejected"] >= self.config.max_rejected:
-            self._give_up(step, int(terms["rejected"]))
+        newest, writes = self.checkpoints.settled, jax.process_index() == 0
+        self._divergence.see(step, int(terms["rejected"]), newest, writes)
         return stop
 
     def _log_time(self, step: int, compiled: bool) -> None:
@@ -275,7 +276,8 @@ class Trainer:
     def _save_and_evaluate(self, step: int, state: steps.TrainState) -> None:
         """Save where it is time to, and before every evaluation: a kill in it loses no step."""
         milestone = self._is_milestone(step)
-        if (milestone or self._is_saved(step)) and step not in self.checkpoints.steps():
+        due = (milestone or self._is_saved(step)) and step not in self.checkpoints.steps()
+        if due and not self._divergence.rejected:  # nothing doubtful in a good one's place
             self._save(step, state)
         if not milestone:
             return
@@ -283,6 +285,8 @@ class Trainer:
             with self.clock.timed("evaluation"):
                 figures = self._evaluate(step, state)
         except Stopped:  # the next start evaluates this step
+            if self._divergence.rejected:
+                self._save(step, state)
             raise Interrupted(self._resume_hint(step, self._stop.requested)) from None
         if self._is_told() and not self.checkpoints.score(step, figures):
             self._save(step, state, figures)  # there may be space by now
@@ -309,16 +313,6 @@ class Trainer:
             state = jax.device_get(state)
             kept = self.examiner.standing | {"step": step, "window": self._window.saved}
             self.checkpoints.save(step, state, self.meta | kept, figures)
-
-    def _give_up(self, step: int, rejected: int) -> None:
-        dump = self.folder / f"rejected_batches_{step}.json"
-        if jax.process_index() == 0:
-            write_whole(dump, json.dumps(dict(self._recent), indent=1))
-        raise UserError(
-            f"{rejected} updates in a row were not finite, up to step {step}; the run stops with "
-            f"the last good checkpoint, step {self.checkpoints.settled()}. The clips of these "
-            f"batches are in {dump}. Lower the learning rate, or set clip_norm"
-        )
 
     def _check_saved(self, last: int) -> None:
         if (newest := self.checkpoints.settled()) < last:

@@ -18,12 +18,13 @@ def batches(
     config: ConfigDict,
     training: ConfigDict,
     first_step: int = 0,
-    balanced: list[int] | None = None,
+    balanced: tuple[list[int] | None, list[int] | None] = (None, None),
 ) -> Iterator[loading.Batch]:
     """This process's share of every step's clips, from `first_step` on, for ever.
 
     `batch_size` clips of `reader` a step over all processes; where there is a reader of `single`
-    clips, `extra_clips` of them lie in the entry `extra`. `clip_id` has the names of all.
+    clips, `extra_clips` of them lie in the entry `extra`. `clip_id` has the names of all. With
+    labels in `balanced`, of the one and the other, every class comes equally often.
     """
     count = jax.process_count()
     options = {"first_step": first_step, "process": (jax.process_index(), count)}
@@ -32,7 +33,7 @@ def batches(
         reader,
         seed=config.seed,
         batch_size=training.batch_size // count,
-        balanced=balanced,
+        balanced=balanced[0],
         processes=processes(config),
         **options,
     )
@@ -43,6 +44,7 @@ def batches(
         single,
         seed=(config.seed + 1) % 2**32,
         batch_size=training.extra_clips // count,
+        balanced=balanced[1],
         **options,
     )
     for batch, extra in zip(own, others):

@@ -4,6 +4,7 @@ import pytest
 from jax_irkd.data.sampling import (
     BalancedOrder,
     balanced_weights,
+    class_counts,
     frame_indices,
     segment_positions,
 )
@@ -61,7 +62,7 @@ def test_nothing_to_sample_is_an_error():
 
 def test_balanced_weights_by_hand():
     # 6 clips of 3 classes: 6 / (3 * [3, 2, 1]); class 3 has none, one record cannot be read.
-    weights = balanced_weights([0, 0, 0, 1, 1, 2, -1], 4)
+    weights = balanced_weights(class_counts([0, 0, 0, 1, 1, 2, -1], 4))
     np.testing.assert_allclose(weights, [2 / 3, 1.0, 2.0, 1.0])
     assert np.mean(weights[[0, 0, 0, 1, 1, 2]]) == 1.0
 

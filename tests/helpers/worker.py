@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("method")
     parser.add_argument("--epochs", type=float, default=4.0)
     parser.add_argument("--eval_every", type=float, default=4.0, help="epochs")
+    parser.add_argument("--save_every", type=int, default=2, help="steps")
     parser.add_argument("--sync_bn", action="store_true")
     parser.add_argument("--num_devices", type=int, default=0)
     parser.add_argument("--stop_at", type=int, default=0, help="a student's step, in process 1")
@@ -57,7 +58,7 @@ def main() -> int:
         eval_every=arguments.eval_every,
     )
     config.num_devices, config.input.eval_batch_size = arguments.num_devices, 8
-    config.allow_weak_teacher = True
+    config.allow_weak_teacher, config.checkpoints.every = True, arguments.save_every
     try:
         algorithm.run(config, arguments.workdir)
     except Interrupted as stopped:

@@ -119,8 +119,10 @@ def test_one_to_eight_devices_give_the_same(tmp_path):
 
 
 @pytest.mark.skipif(not LONG, reason="make chaos")
-def test_a_signal_to_one_of_two_processes_stops_both_and_one_continues_alone(tmp_path):
-    options = ["--sync_bn", "--epochs=40"]
+@pytest.mark.parametrize("save_every", [2, 1])
+def test_a_signal_to_one_of_two_processes_stops_both(tmp_path, save_every):
+    """And one continues alone."""
+    options = ["--sync_bn", "--epochs=40", f"--save_every={save_every}"]
     processes = chaos.start_together(tmp_path, "baseline", 2, 1, *options)
     wait_for_step(processes[0], tmp_path / "baseline", 5)
     processes[1].send_signal(signal.SIGTERM)

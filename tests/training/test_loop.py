@@ -7,6 +7,7 @@ import signal
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
@@ -14,7 +15,7 @@ from tensorboardX.proto import event_pb2
 from jax_irkd.errors import UserError
 from jax_irkd.host.interrupts import Interrupted
 from jax_irkd.models.tsn import TSN
-from jax_irkd.training import balance, evaluation, setup, steps
+from jax_irkd.training import balance, evaluation, probe, setup, steps
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.evaluation import Network
 from jax_irkd.training.logs import read_log
@@ -416,10 +417,53 @@ def test_updates_that_stay_infinite_stop_the_run_and_name_the_clips(tmp_path):
         return state._replace(params=jax.tree.map(lambda x: x * np.nan, state.params))
 
     made._initial_state = poisoned
-    with pytest.raises(UserError, match=r"3 updates in a row were not finite.*step 2"):
-        made.run()
+    with pytest.raises(UserError, match=r"3 updates in a row were not finite.*step 0\..*--restart"):
+        made.run()  # step 2 was not saved: nobody could go on from it
     dump = json.loads(next(tmp_path.glob("rejected_batches_*.json")).read_text())
     assert len(dump["3"]) == 6 and dump["3"][0].startswith("S001C001")
+
+
+def diverging(folder, rate, steps, milestone) -> Trainer:
+    """The probe of doctor with a rate of its own, all figures of which are finite at first."""
+    made = probe.make_trainer(folder)
+    made.num_steps, made.eval_every, made.config.checkpoints.every = steps, milestone, 4
+    made.phase.training.learning_rate = rate
+    made.tx, made.schedule = make_optimizer(made.phase.training, steps, made.steps_per_epoch)
+    return made
+
+
+@pytest.mark.parametrize("milestone", [2, 100])
+def test_a_run_that_blows_up_ends_in_one_line_and_saves_no_broken_state(tmp_path, milestone):
+    """At an evaluation between rejected updates, and at too many of them; a second start, too."""
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"not finite.*Lower the learning rate.*--restart"):
+            diverging(tmp_path, 1e25, 30, milestone).run()
+        assert not final_steps(tmp_path)
+
+
+def test_an_evaluation_after_one_rejected_update_is_saved(tmp_path, monkeypatch, capsys):
+    """The parameters are those before it, and good."""
+    made = diverging(tmp_path, 1e-3, 4, 4)
+    make_update = made.make_update
+
+    def rejecting(teacher, measure=False):
+        update = make_update(teacher, measure)
+
+        def updated(state, *given):
+            state, terms = update(state, *given)
+            return state, terms | {"rejected": (state.step == 4).astype(jnp.float32)}
+
+        return updated
+
+    made.make_update = rejecting
+    made.run()
+    assert final_steps(tmp_path) == [4]
+    assert "the last 1 updates were not finite" in capsys.readouterr().out
+
+
+def final_steps(folder) -> list[int]:
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        return list(checkpoints.steps())
 
 
 def test_a_full_disk_leaves_earlier_checkpoints_and_the_run_goes_on(tmp_path, caplog):

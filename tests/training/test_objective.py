@@ -12,7 +12,7 @@ from jax_irkd.data import augment, loading
 from jax_irkd.errors import UserError
 from jax_irkd.models.outputs import Outputs
 from jax_irkd.models.tsn import dropout
-from jax_irkd.training import objective, setup, steps, streams
+from jax_irkd.training import imbalance, objective, setup, steps, streams
 from jax_irkd.training.loop import Trainer
 from tests.helpers import fakes, networks
 from tests.training.test_steps import assert_close, batch_of, quick
@@ -39,6 +39,25 @@ def config(**training):
     made = fakes.config(**training)
     made.dataset.protocols = {"cross_subject": {"train": ("train",), "test": ("test",)}}
     return made
+
+
+@pytest.mark.parametrize("measure", ["class_weights", "sampling"])
+def test_clips_without_partners_count_where_classes_are_balanced(tmp_path, measure):
+    """They count in the cross-entropy: in the weights as often as a step draws them, and beside
+    balanced pairs they are drawn balanced."""
+    made = config(batch_size=6, **{measure: "balanced"})
+    made.student_training.extra_clips = 2
+    data = dataset(pairs=6)  # two of each class
+    data.splits["train_infrared"] = [single(label, 100 + label) for label in (0, 0, 0, 1)]
+    distillers = setup.make_distillers({"dkd": {}})
+    phase = fakes.phase(made, distillers=distillers, teacher=fakes.teacher())
+    weights, *labels = imbalance.measures(made, data, phase)
+    alone = imbalance.measures(made, data, fakes.phase(made))
+    if measure == "sampling":
+        assert labels == [[0, 1, 2, 0, 1, 2], [0, 0, 0, 1]] and alone.extra is None
+    else:  # of 8 clips a step draws 3.5, 2.5 and 2
+        np.testing.assert_allclose(weights, 8 / (3 * np.array([3.5, 2.5, 2])))
+        np.testing.assert_allclose(alone.weights, 10 / (3 * np.array([5, 3, 2])))
 
 
 @pytest.mark.parametrize(
