@@ -51,5 +51,6 @@ def _normalised(
         largest = float(jnp.finfo(maps.dtype).max)
         low = jnp.min(maps, where=counted, initial=largest)
         high = jnp.max(maps, where=counted, initial=-largest)
-        return jnp.where(high > low, maps - low, 0.0) / jnp.where(high > low, high - low, 1.0)
+        flat = high <= low  # not where one is NaN
+        return jnp.where(flat, 0.0, maps - low) / jnp.where(flat, 1.0, high - low)
     return maps

@@ -164,4 +164,4 @@ def _expansion(features: Float[Array, "b f"]) -> Float[Array, "b b"]:
     norms = jnp.diagonal(products)
     total = norms[:, None] + norms[None, :]
     squared = total - 2 * products
-    return jnp.where(squared > 1e-6 * total, squared, 0.0) * scale * scale
+    return jnp.where(squared <= 1e-6 * total, 0.0, squared) * scale * scale

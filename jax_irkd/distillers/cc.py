@@ -172,7 +172,7 @@ def cc_embedding_kernel_loss(
     difference, clips = kernels[0] - kernels[1], jnp.sum(jnp.ones_like(student_embedding[:, 0]))
     # Equal kernels differ by rounding where XLA fuses the two in other ways; a root amplifies it.
     rounding = 4 * jnp.finfo(difference.dtype).eps * jnp.maximum(*map(jnp.abs, kernels))
-    difference = jnp.where(jnp.abs(difference) > rounding, difference, 0.0)
+    difference = jnp.where(jnp.abs(difference) <= rounding, 0.0, difference)
     if where is not None:
         difference = jnp.where(where[:, None] & where[None, :], difference, 0.0)
         clips = jnp.maximum(jnp.sum(where, dtype=difference.dtype), 1.0)

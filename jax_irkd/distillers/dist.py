@@ -112,8 +112,8 @@ def _centred(x: Float[Array, "n k"], where: Mask) -> Float[Array, "n k"]:
     centred = x - mean(x, where, axis=1)[:, None]
     centred = centred if where is None else jnp.where(where, centred, 0.0)
     rounding = 4 * jnp.finfo(x.dtype).eps * jnp.max(x, axis=1, keepdims=True)
-    varies = jnp.max(jnp.abs(centred), axis=1, keepdims=True) > rounding
-    return jnp.where(varies, centred, 0.0)
+    constant = jnp.max(jnp.abs(centred), axis=1, keepdims=True) <= rounding
+    return jnp.where(constant, 0.0, centred)  # NaN is not constant
 
 
 class Distiller(Method):

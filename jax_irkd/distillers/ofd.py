@@ -57,8 +57,8 @@ def ofd_loss(
     if not isinstance(margin, jax.core.Tracer) and not np.all(np.asarray(margin) <= 0):
         raise ValueError(f"ofd_loss: margin must not be above 0, got {margin!r}")
     target = jnp.maximum(teacher_features, margin)
-    wrong = (student_features > target) | (target > 0)
-    squares = jnp.where(wrong, (student_features - target) ** 2, 0.0)
+    agreed = (student_features <= target) & (target <= 0)
+    squares = jnp.where(agreed, 0.0, (student_features - target) ** 2)
     losses = jnp.sum(squares.reshape(squares.shape[0], -1), axis=1)
     return reduce(losses, reduction, where, weights)
 

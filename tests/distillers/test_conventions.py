@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jax_irkd
+from jax_irkd.distillers.cc import cc_embedding_kernel_loss, cc_embedding_loss
 from tests.helpers.loss_table import CLASSES, CLIPS, LABELS, ROWS, draw, loss_of
 from tests.helpers.quick_compile import quick_compile  # noqa: F401
 
@@ -54,6 +55,33 @@ def test_masks_weights_and_reductions(title):
     value, gradient, _ = masked(student, np.zeros(CLIPS, bool))
     assert value == 0
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
+minmax_mgcam = functools.partial(jax_irkd.mgcam_loss, attention="uniform", activation="minmax")
+OTHERS = [  # of the shapes of a row
+    pytest.param("crd_loss", cc_embedding_loss, id="cc_embedding"),
+    pytest.param("crd_loss", cc_embedding_kernel_loss, id="cc_embedding_kernel"),
+    pytest.param("mgcam_loss", minmax_mgcam, id="mgcam_minmax"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("title", "loss"),
+    [pytest.param(title, None, id=title) for title in ROWS if title not in PARTS] + OTHERS,
+)
+def test_nan_is_no_agreement(title, loss):
+    """Of either network, in one number or in all: an update is rejected, not taught nothing."""
+    loss = jax.jit(loss or loss_of(title))
+    for side in range(2):
+        for where in (0, slice(None)):
+
+            def spoilt(x, where=where):
+                return x.ravel().at[where].set(jnp.nan).reshape(x.shape)
+
+            given = draw(title)
+            given[side] = jax.tree.map(spoilt, given[side])
+            assert np.isnan(loss(*given)), (side, where)
 
 
 @pytest.mark.parametrize("title", [title for title in ROWS if title.endswith("loss")])
