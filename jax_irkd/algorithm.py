@@ -254,6 +254,7 @@ def train(
         calibrated["calibration"] = calibrate(network, scores, trainer, config, dataset)
     return scores, facts_of(config, dataset, phase.name, phase.modality) | calibrated | {
         "steps": trainer.last,
+        "computed_in": setup.computed_in(config.dtype),
         **trainer.examiner.facts,
         "batch": {"global": size, "per_device": size // total},
         "wall_time_s": time.monotonic() - begun,

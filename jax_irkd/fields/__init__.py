@@ -38,7 +38,7 @@ RULES = {
     "seed": _SEEDS,
     "teacher": Words(),
     "allow_weak_teacher": Flag(),
-    "dtype": Choice(("auto", "float32", "bfloat16", "float16")),
+    "dtype": Choice(("auto", "float32", "bfloat16")),  # float16 would need its loss scaled
     "log_every": _whole(1),
     "loggers": Words(several=True, example="('tensorboard','wandb')"),
     "num_devices": _whole(0, 65536),

@@ -10,6 +10,7 @@ from jax_irkd.runs.identity import settings_of
 from jax_irkd.runs.results import Run, number
 
 _DATA = ("dataset", "protocol", "class_names")
+_FOUND = ("fingerprint", "computed_in")  # where a run was made; older ones do not tell
 
 
 class Cast(NamedTuple):
@@ -79,7 +80,7 @@ def seeds_of(run: Run, others: Sequence[Run]) -> list[Run]:
     found = {_seed(run): run}
     for other in others:
         same = other.method == run.method and _comparable(other, run)
-        if same and _settings(other) == _settings(run):
+        if same and _settings(other) == _settings(run) and _computed_alike(other, run):
             found.setdefault(_seed(other), other)
     return list(found.values())
 
@@ -93,7 +94,7 @@ def misfits(measure: Run, run: Run) -> list[str]:
     """
     found = [
         f"{key} is {_short(held)}, not {_short(wanted)}"
-        for key in (*_DATA, "fingerprint")
+        for key in (*_DATA, *_FOUND)
         if (held := measure.results.get(key)) != (wanted := run.results.get(key))
         and (key in _DATA or None not in (held, wanted))
     ]
@@ -129,6 +130,12 @@ def pooled(runs: Sequence[Run], count: Callable[[Run], np.ndarray]) -> np.ndarra
 
 def _comparable(run: Run, focus: Run) -> bool:
     return all(run.results.get(key) == focus.results.get(key) for key in _DATA)
+
+
+def _computed_alike(run: Run, other: Run) -> bool:
+    """Not one in bfloat16 on a GPU and one in float32 on a CPU, which dtype=auto makes."""
+    types = {of.results.get("computed_in") for of in (run, other)}
+    return len(types - {None}) < 2
 
 
 def _has_figures(teacher: Run, known: Mapping[str, Any] | None) -> bool:

@@ -22,7 +22,7 @@ from jax_irkd.host import failures, memory
 from jax_irkd.host.interrupts import Interrupted, StopRequest
 from jax_irkd.host.terminal import Progress, console
 from jax_irkd.models.folding import without_norms
-from jax_irkd.training import balance, imbalance, steps, streams
+from jax_irkd.training import balance, imbalance, setup, steps, streams
 from jax_irkd.training.checkpoints import Checkpoints
 from jax_irkd.training.divergence import Divergence
 from jax_irkd.training.evaluation import Scores, Stopped, evaluate
@@ -33,7 +33,6 @@ from jax_irkd.training.parallel import devices_of, on_devices, placed, replicate
 from jax_irkd.training.phase import Network, Phase
 from jax_irkd.training.profiling import Clock, StepTrace
 from jax_irkd.training.programs import bind_update, fresh_state
-from jax_irkd.training.setup import lengths, make_reader, make_single_reader, too_little_memory
 from jax_irkd.training.window import LogWindow
 
 
@@ -53,14 +52,16 @@ class Trainer:
     ):
         self.phase, self.config, self.folder = phase, config, Path(folder)
         self.profile, training = profile, phase.training
-        self.reader = make_reader(config, dataset, "train", phase.modalities)
+        self.reader = setup.make_reader(config, dataset, "train", phase.modalities)
         self.clock, self._stop = Clock(), StopRequest()
         asked = self._stop.is_asked
         self.examiner = Examiner(config, dataset, phase.modality, training.patience, asked)
         self._against = imbalance.measures(config, dataset, phase)
-        self._single = make_single_reader(config, dataset, training) if phase.distillers else None
+        self._single = (
+            setup.make_single_reader(config, dataset, training) if phase.distillers else None
+        )
         self.devices = devices_of(config, training.batch_size, training.accumulation)
-        self.steps_per_epoch, self.num_steps = lengths(training, len(self.reader.records))
+        self.steps_per_epoch, self.num_steps = setup.lengths(training, len(self.reader.records))
         self.eval_every = max(round(training.eval_every * self.steps_per_epoch), 1)
         self.tx, self.schedule = make_optimizer(
             training,
@@ -78,6 +79,7 @@ class Trainer:
             "dataset": dataset.fingerprint,
             "generated": dataset.generated,
             "config": json.loads(config.to_json_best_effort()),
+            "computed_in": setup.computed_in(config.dtype),
         }
         self.last = 0  # the step after which training ended
         compared = training.batch_size // training.accumulation  # gathered over the devices
@@ -92,7 +94,7 @@ class Trainer:
         the device fails in a way that something helps against.
         """
         role, total = ROLES[self.phase.modality], len(self.devices) * jax.process_count()
-        with failures.told(too_little_memory(self.config, role, total)):
+        with failures.told(setup.too_little_memory(self.config, role, total)):
             return self._run()
 
     def _run(self) -> tuple[Network, Scores]:
@@ -124,6 +126,10 @@ class Trainer:
     def _resume(self, meta: Mapping) -> None:
         """Take up what a checkpoint says of the evaluations up to its step."""
         self.examiner.resume(meta)
+        here = self.meta["computed_in"]
+        if self.last and (before := meta.get("computed_in", here)) != here:
+            text = f"warning: computed in {before} up to step {self.last}, from here on in {here}"
+            console.print(f"{text} (dtype=auto goes by the machine)", highlight=False)
         if self.last and (figures := self.checkpoints.figures(self.last)):
             self.examiner.count(self.last, figures)
 

@@ -26,16 +26,21 @@ from jax_irkd.training.selection import select
 from jax_irkd.training.steps import AXIS
 
 
+def computed_in(dtype: str) -> str:
+    """The type of a network's numbers here: `auto` is bfloat16 on GPUs and float32 elsewhere."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if jax.default_backend() == "gpu" else "float32"
+
+
 def make_model(section: ConfigDict, num_classes: int, dtype: str, **overrides) -> TSN:
     """The clip model of a config section. Raises UserError for a field TSN does not have."""
     chosen = dict(section) | overrides
     sync = chosen.pop("sync_bn", False)
-    if dtype == "auto":
-        dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
     try:
         return TSN(
             num_classes=num_classes,
-            dtype=jnp.dtype(dtype),
+            dtype=jnp.dtype(computed_in(dtype)),
             axis_name=AXIS if sync else None,
             **chosen,
         )

@@ -8,7 +8,7 @@ import pytest
 
 from jax_irkd import study
 from jax_irkd.config import paper_setup
-from jax_irkd.reporting.comparison import cast_of
+from jax_irkd.reporting.comparison import cast_of, misfits, seeds_of
 from jax_irkd.runs.results import read_runs
 from tests.helpers.generated_runs import generate_runs
 
@@ -25,7 +25,7 @@ OF_TEACHERS = {
 }
 OF_ALL = {
     "protocol": "cross_view",
-    "dtype": "float16",
+    "dtype": "bfloat16",
     "input.resolution": 112,
     "dataset.infrared_size": [64, 64],
     "eval.crops": 10,
@@ -104,6 +104,20 @@ def test_a_page_compares_with_runs_of_its_settings_only(workdir, method, field, 
 def test_settings_that_a_run_has_no_use_for_do_not_count(workdir, method, field, value):
     other(workdir / "seed0" / method, field, value, git_commit="another")
     assert compared(workdir) == {"teacher", "baseline"}
+
+
+def test_a_run_of_another_number_type_is_no_other_seed_and_no_measure(workdir):
+    """dtype=auto, which both have, is bfloat16 on GPUs and float32 elsewhere."""
+    other(workdir / "seed0/st", computed_in="float32")
+    other(workdir / "seed0/baseline", computed_in="bfloat16")  # the teacher does not tell
+    assert compared(workdir) == {"teacher"}
+    runs = {run.method: run for run in read_runs(workdir / "seed0")}
+    said = misfits(runs["baseline"], runs["st"])
+    assert said == ["computed_in is 'bfloat16', not 'float32'"]
+    shutil.copytree(workdir / "seed0/st", workdir / "seed1/st")
+    for computed_in, seeds in (("float32", 2), ("bfloat16", 1)):
+        other(workdir / "seed1/st", seed=1, computed_in=computed_in)
+        assert len(seeds_of(runs["st"], read_runs(workdir / "seed1"))) == seeds
 
 
 def test_a_study_compares_with_earlier_runs_of_its_settings(workdir):

@@ -461,6 +461,16 @@ def test_an_evaluation_after_one_rejected_update_is_saved(tmp_path, monkeypatch,
     assert "the last 1 updates were not finite" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_another_number_type_after_a_stop_is_told(tmp_path, monkeypatch, capsys):
+    """A run begun on a CPU and continued on a GPU, by dtype=auto."""
+    trainer(tmp_path, num_epochs=2).run()
+    monkeypatch.setattr(setup, "computed_in", lambda dtype: "bfloat16")
+    trainer(tmp_path, num_epochs=4).run()
+    said = capsys.readouterr().out
+    assert "computed in float32 up to step 6, from here on in bfloat16" in said
+
+
 def final_steps(folder) -> list[int]:
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
         return list(checkpoints.steps())
