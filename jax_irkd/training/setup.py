@@ -25,6 +25,8 @@ from jax_irkd.training.parallel import devices_of
 from jax_irkd.training.selection import select
 from jax_irkd.training.steps import AXIS
 
+LOOKED_AT = 32  # clips of a set, for the shapes of its films
+
 
 def computed_in(dtype: str) -> str:
     """The type of a network's numbers here: `auto` is bfloat16 on GPUs and float32 elsewhere."""
@@ -131,25 +133,41 @@ def single_words(config: ConfigDict, dataset: loading.Dataset, training: ConfigD
 def cut_words(reader: loading.ClipReader) -> list[str]:
     """What is lost of films whose shape is not that of the frames that are read of them.
 
-    A sentence for every modality of which a third or more is cut off, going by the first clip.
+    A sentence for every modality of which a third or more of a film is cut off, going by LOOKED_AT
+    clips of the set.
     """
     said = []
     for name in reader.modalities:
+        size, shapes = reader.sizes[name], _shapes(reader, name)
+        film = max(shapes, key=lambda shape: (_lost(shape, size), shape), default=size)
+        if _lost(film, size) < 1 / 3:
+            continue
+        whole = tuple(round(side * min(size) / min(film)) for side in film)
+        fits = all(_lost(shape, whole) < 1 / 3 for shape in shapes)
+        way = f"--config.dataset.{name}_size={whole[0]},{whole[1]} leaves them whole"
+        said.append(
+            f"{name} frames of {film[0]} × {film[1]} (height × width) are read as {size[0]} × "
+            f"{size[1]}, without {_lost(film, size):.0%} of them; "
+            + (way if fits else "others have another shape: no size leaves all of them whole")
+        )
+    return said
+
+
+def _shapes(reader: loading.ClipReader, name: str) -> set[tuple[int, int]]:
+    """Heights and widths of the frames of some clips, evenly spaced."""
+    found = set()
+    for index in range(0, len(reader.records), max(len(reader.records) // LOOKED_AT, 1)):
         try:
-            film = loading.decode(reader.records[0][name][0], name).shape[:2]
+            found.add(loading.decode(reader.records[index][name][0], name).shape[:2])
         except UNREADABLE:  # it is named when it is read to learn from
             continue
-        size = reader.sizes[name]
-        scale = max(size[0] / film[0], size[1] / film[1])
-        lost = 1 - math.prod(size) / (math.prod(film) * scale**2)
-        if lost >= 1 / 3:
-            whole = ",".join(str(round(side * min(size) / min(film))) for side in film)
-            said.append(
-                f"{name} frames of {film[0]} × {film[1]} (height × width) are read as {size[0]} × "
-                f"{size[1]}, without {lost:.0%} of them; --config.dataset.{name}_size={whole} "
-                "leaves them whole"
-            )
-    return said
+    return found
+
+
+def _lost(film: tuple[int, int], size: tuple[int, int]) -> float:
+    """The share of a film that is cut off where its frames are read at another shape."""
+    scale = max(size[0] / film[0], size[1] / film[1])
+    return 1 - math.prod(size) / (math.prod(film) * scale**2)
 
 
 def lengths(training: ConfigDict, clips: int) -> tuple[int, int]:

@@ -1,11 +1,13 @@
 """One's own classes, folder by folder, to records. Frame i of a clip shows the number i."""
 
+import collections
 import json
 import re
 import shutil
 from pathlib import Path
 
 import av
+import cv2
 import pytest
 
 from jax_irkd import build
@@ -16,6 +18,7 @@ from jax_irkd.errors import UserError
 from jax_irkd.tfds_builders.folder_ir import clips
 from jax_irkd.tfds_builders.folder_ir.folder_ir_dataset_builder import Builder
 from jax_irkd.tfds_builders.folder_ir.folder_ir_dataset_builder_test import *  # noqa: F403
+from jax_irkd.tfds_builders.folder_ir.remarks import remarks
 from jax_irkd.training.setup import make_reader
 from jax_irkd.video.finding import film_name
 
@@ -141,8 +144,81 @@ def test_shares_are_chosen_by_name_alone(tmp_path):
     shutil.move(tmp_path / "rgb", tmp_path / "deep" / "rgb")
     shutil.move(tmp_path / "infrared", tmp_path / "deep" / "ir")
     assert clips.splits_of(clips.scan(tmp_path)) == chosen
-    thin = clips.tasks_of(clips.scan(tmp_path), clips.BuildOptions())[2]
-    assert [(note.name, note.reason) for note in thin] == [("c", "class without test clips")]
+    thin = remarked(tmp_path)
+    assert thin["class without test clips"] == ["c"]
+    assert thin["classes of unlike size"] == ["c"] and thin["few test clips"] == ["4 test clips"]
+
+
+def remarked(raw):
+    """The names of all remarks on a folder, by what they remark."""
+    found, options = clips.scan(raw), clips.BuildOptions()
+    names = found.class_names(options.unpaired)
+    made = collections.defaultdict(list)
+    for note in remarks(found, clips.tasks_of(found, options)[0], names):
+        made[note.reason].append(note.name)
+    return made
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_films_and_people_that_train_and_test_are_named(tmp_path, zipped):
+    """One film under two names, with two classes, in both splits; one person in both."""
+    layout = {
+        "train": ["a/anna__1", "a/bert__2", "b/bert__3", "b/bert__4", "b/copy"],
+        "test": ["a/carl__5", "b/bert__6", "b/again", "a/other"],
+    }
+    same = {"copy": "3", "again": "4", "other": "6"}  # these hold the film of that number
+    for split, names in layout.items():
+        for path in pairs(*names):
+            name = Path(path).stem.split("__")[-1]
+            file = tmp_path / split / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            kind = path.split("/")[0]
+            file.write_bytes(f"{kind} film {same.get(name, name)}".ljust(99).encode())
+        if zipped:
+            zip_folder(tmp_path / split / "rgb")
+    made = remarked(tmp_path)
+    assert made["subject in train and test"] == ["bert"]
+    for reason, key in (
+        ("one film under two names", "train/b/bert__3"),
+        ("one film trains and tests", "test/b/again"),
+        ("one film in two classes", "test/a/other"),
+    ):
+        assert made[reason] == [f"{key} rgb", f"{key} infrared"]
+
+
+def test_a_class_that_loses_all_its_films_stops_the_build(tmp_path, capsys):
+    """It would be an output that nothing trains; what loses its test clips alone is named."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for number, label in enumerate("abc"):
+        for clip in range(4):
+            film = f"{label}/{number}{clip}"
+            write_mp4(raw / f"rgb/{film}.mp4", 4 + clip, False)
+            coloured = label == "c"  # no infrared film
+            write_mp4(raw / f"ir/{film}.mp4", 4 + clip, not coloured)
+    assert run(raw, out, "--max_skipped=0.5") == 2
+    error = capsys.readouterr().err
+    assert "class c: all of its 4 clips are left out" in error and "Traceback" not in error
+    write_mp4(raw / "ir/c/20.mp4", 4, True)
+    assert run(raw, out, "--max_skipped=0.5") == 0
+    report = json.loads((out / "folder_ir/1.0.0/build_report.json").read_text())
+    sides = {"class without test clips", "class without train clips"}
+    assert sum(note["name"] == "c" and note["reason"] in sides for note in report["notes"]) == 1
+
+
+def test_frames_of_a_clip_may_have_a_name(tmp_path):
+    """As action recognition's tools write them: CLASS/NAME/img_00001.jpg, and numbers alone."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for label in "ab":
+        for clip in ("x0", "x1", "x2"):
+            for number in range(4):
+                for kind, name in (("rgb", f"img_{number:05}.jpg"), ("ir", f"{number}.png")):
+                    file = raw / kind / label / clip / name
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    image = picture(4 * ord(label) % 64 + number, (64, 48), kind == "ir")
+                    cv2.imwrite(str(file), image[..., ::-1])
+    assert sorted(clips.scan(raw).pairs) == [f"{c}/x{i}" for c in "ab" for i in range(3)]
+    assert run(raw, out) == 0
+    assert counts(out) == {"train": 4, "test": 2}
 
 
 def test_train_and_test_folders_decide_and_archives_count_as_folders(tmp_path):
@@ -164,7 +240,7 @@ def test_train_and_test_folders_decide_and_archives_count_as_folders(tmp_path):
             ["rgb/a/1.mp4", "rgb/a/2.mp4", "cam2/a/1.mp4"],
             "no infrared clips in .*, only 2 .*needs both, .*1 videos lie in other places",
         ),
-        (["ir/a/1.mp4"], "1 clips of 1 classes are too few to keep one for testing"),
+        (["ir/a/1.mp4", "ir/a/2.mp4"], "all clips are of one class, a, and a network needs two"),
         (["rgb/a/1.mp4", "ir/a/2.mp4"], "no pairs in .*called, for example, a/1 and a/2"),
         ([*pairs("a/1"), *[f"train/{n}" for n in pairs("a/2")]], "move all of them below"),
         ([f"train/{n}" for n in pairs("a/1", "b/1")], "lie below train/; add the other folder"),

@@ -162,6 +162,29 @@ def test_a_weak_teacher_stops_the_run(tmp_path):
         algorithm.run(weak, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("classes", "top1", "of_a_class", "weak"),
+    [
+        (2, 0.74, 0.74, False),
+        (2, 0.62, 0.62, True),
+        (3, 0.60, 1 / 3, True),  # who always names the class that three in five clips have
+        (10, 0.16, 0.16, False),
+        (10, 0.15, 0.15, True),
+    ],
+)
+def test_what_a_weak_teacher_is(tmp_path, monkeypatch, classes, top1, of_a_class, weak):
+    results = {"metrics": {"top1": top1, "mean_class_accuracy": of_a_class}}
+    monkeypatch.setattr(algorithm, "judge", lambda *given: results)
+    data = loading.Dataset("fake/many", tuple("abcdefghij"[:classes]), {}, "many")
+    asked = config("dkd")
+    asked.teacher, asked.allow_weak_teacher = str(tmp_path), False
+    if not weak:
+        assert algorithm.get_teacher(asked, data, tmp_path)[1] == results
+        return
+    with pytest.raises(UserError, match="nothing to teach.*allow_weak_teacher=True"):
+        algorithm.get_teacher(asked, data, tmp_path)
+
+
 @pytest.mark.slow
 def test_a_new_method_is_one_new_file_and_learns_from_the_same_teacher(workdir, monkeypatch):
     package = workdir.parent / "methods_of_mine"

@@ -258,5 +258,15 @@ def test_a_large_part_of_a_picture_is_not_cut_off_in_silence():
         "rgb frames of 32 × 40 (height × width) are read as 64 × 32, without 60% of them; "
         "--config.dataset.rgb_size=32,40 leaves them whole"
     )
+    # The films' order is shuffled, so the first says nothing of the others.
+    lying = [*upright.records][:3]
+    tall = cv2.imencode(".jpg", np.zeros((80, 32, 3), np.uint8))[1].tobytes()
+    mixed = upright.of([*lying, {"rgb": [tall], "infrared": []}])
+    sizes = {"rgb": (32, 40), "infrared": (24, 30)}
+    [said] = setup.cut_words(dataclasses.replace(mixed, sizes=sizes))
+    assert said == (
+        "rgb frames of 80 × 32 (height × width) are read as 32 × 40, without 68% of them; "
+        "others have another shape: no size leaves all of them whole"
+    )
     broken = upright.of([{"rgb": [b"no image"], "infrared": []}])
     assert setup.cut_words(reader()) == setup.cut_words(broken) == []

@@ -246,6 +246,11 @@ class PairedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 f"with --max_skipped={report.skipped_share + 0.001:.3f} (what is encoded is kept)."
                 f"{more}\n{report.head()}"
             )
+        built = {summary.key for summary in summaries if summary.records}
+        self.check_built(plan, {summary.key for summary in summaries}, built)
+
+    def check_built(self, plan: BuildPlan, seen: set[str], built: set[str]) -> None:
+        """For a data set whose classes depend on what was `built` of the tasks that were `seen`."""
 
     def _refuse_unreadable(self, report: Report) -> None:
         """A folder that cannot be listed may hold a whole class."""

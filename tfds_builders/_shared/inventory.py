@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -46,7 +47,7 @@ class Inventory(NamedTuple):
         for column in self.columns:
             table.add_column(column, justify="right")
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         console.print(table)
         for line in self.totals:
             console.print(line, highlight=False, soft_wrap=True)

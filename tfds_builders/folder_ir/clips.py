@@ -19,7 +19,7 @@ from jax_irkd.tfds_builders._shared.pairs import (
     same_content,
     unpaired,
 )
-from jax_irkd.video.archives import ARCHIVE_SUFFIX, Found, Source, archive_of, name_of
+from jax_irkd.video.archives import ARCHIVE_SUFFIX, Found, Source, Stills, archive_of, name_of
 from jax_irkd.video.finding import Skip, duplicate, film_name, find
 from jax_irkd.video.formats import composed
 
@@ -29,18 +29,13 @@ ALONE = tuple(f"{split}_{kind}" for split in SPLITS for kind in FRAMES)
 # What the folder of infrared films may be called.
 INFRARED = ("infrared", "ir", "thermal", "nir", "lwir")
 MODALITIES = {"rgb": "rgb", **dict.fromkeys(INFRARED, "infrared")}
-# What clips of one modality are good for.
-USES = {
-    "infrared": "they train infrared networks; distillation takes them by extra_clips",
-    "rgb": "they train the teacher",
-}
 SUBJECT = "__"  # What precedes it in a clip's name is the subject.
 TEST_SHARE = 5  # One in so many is kept for testing when there are no train and test folders.
 CAMERA = "1"  # Of the crop file: a folder of clips is one rig.
 MISPLACED = "video in another place"
 LAYOUT = (
     "rgb/CLASS/NAME.mp4 and infrared/CLASS/NAME.mp4, both also under train/ and test/ (infrared "
-    f"may be called {', '.join(INFRARED[1:])} too)"
+    f"may be called {', '.join(INFRARED[1:])} too; pictures are NAME/0001.jpg or NAME/img_0001.jpg)"
 )
 
 
@@ -125,7 +120,8 @@ def scan(folder: Path) -> FolderScan:
     result = FolderScan({}, {}, {}, [], [], skipped, found.unreadable, others)
     for film in found.films:
         path = inner_path(film.source, folder)
-        place = parse(path, film_name(film.source))
+        name = path.rpartition("/")[2] if isinstance(film.source, Stills) else ""
+        place = parse(path, name or film_name(film.source))
         if place is None:
             result.other_files.append(path)
             result.skipped.append(Skip(path, MISPLACED, f"expected {LAYOUT}"))
@@ -164,7 +160,14 @@ def _is_copy(used: Found, other: Found, folder: Path) -> bool:
 def inner_path(source: Source, folder: Path) -> str:
     """The path below `folder`; an archive counts as a folder of its own name."""
     path = Path(os.path.relpath(name_of(source), folder)).as_posix()
-    return re.sub(rf"{re.escape(ARCHIVE_SUFFIX)}/", "/", path, flags=re.IGNORECASE)
+    path = re.sub(rf"{re.escape(ARCHIVE_SUFFIX)}/", "/", path, flags=re.IGNORECASE)
+    return path.rpartition("/")[0] if _is_dump(source, path) else path
+
+
+def _is_dump(source: Source, path: str) -> bool:
+    """Whether these are the frames of the clip that their folder is: `rgb/CLASS/NAME/img_1.jpg`."""
+    kinds = [part.lower() in MODALITIES for part in path.split("/")]
+    return isinstance(source, Stills) and kinds[-4:-2] == [True, False]
 
 
 def splits_of(found: FolderScan) -> dict[str, str]:
@@ -215,10 +218,8 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def tasks_of(
-    found: FolderScan, options: BuildOptions
-) -> tuple[list[EncodingTask], list[Skip], list[Skip]]:
-    """Tasks for all clips that are kept, those that lack a modality, and remarks on thin classes.
+def tasks_of(found: FolderScan, options: BuildOptions) -> tuple[list[EncodingTask], list[Skip]]:
+    """Tasks for all clips that are kept, and those that lack a modality.
 
     Raises UserError, also for a crop file without this camera.
     """
@@ -227,6 +228,11 @@ def tasks_of(
     singles = splits_of_singles(found, splits)
     kept = found.kept(options.unpaired)
     left = [unpaired(key, pair) for key, pair in found.singles.items() if key not in kept]
+    if len(names) == 1:
+        raise UserError(
+            f"all clips are of one class, {names[0]}, and a network needs two or more to tell "
+            "apart; every class is a folder below rgb/ and infrared/"
+        )
     tasks = []
     for key, pair in sorted(kept.items()):
         place = found.places[key]
@@ -242,26 +248,7 @@ def tasks_of(
             f"{len(tasks)} {kind} of {len(names)} classes are too few to keep one for testing; add "
             "clips, or divide them yourself into train/ and test/"
         )
-    return tasks, left, _remarks(found, tasks, names)
-
-
-def _remarks(found: FolderScan, tasks: list[EncodingTask], names: list[str]) -> list[Skip]:
-    """On classes with clips of one split only, and on clips of one modality."""
-    sides = [(found.places[task.key].label, side_of(task.split)) for task in tasks]
-    counts = collections.Counter(sides)
-    notes = [
-        Skip(name, f"class without {split} clips", f"{counts[name, other]} clips, all {other}")
-        for name in names
-        for split, other in (SPLITS, SPLITS[::-1])
-        if not counts[name, split]
-    ]
-    lost = sorted({found.places[key].label for key in found.clips} - set(names))
-    notes += [Skip(name, "class without a complete pair", "left out") for name in lost]
-    for kind, use in USES.items():
-        alone = sum(task.split.endswith(f"_{kind}") for task in tasks)
-        if alone:
-            notes.append(Skip(f"{alone} {kind} clips", "one modality only", use))
-    return notes
+    return tasks, left
 
 
 def encode(task: EncodingTask) -> EncodingResult:

@@ -4,6 +4,7 @@ python -m jax_irkd.build folder_ir --manual_dir=RAW_FILES --data_dir=DATASETS
 tfds build tfds_builders/folder_ir --manual_dir=RAW_FILES --data_dir=DATASETS
 """
 
+import collections
 import dataclasses
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +16,7 @@ from jax_irkd.tfds_builders._shared.builder import BuildPlan, PairedBuilder
 from jax_irkd.tfds_builders._shared.inventory import Inventory
 from jax_irkd.tfds_builders._shared.pairs import FRAMES
 from jax_irkd.tfds_builders._shared.report import Report
-from jax_irkd.tfds_builders.folder_ir import clips, inventory, refusals
+from jax_irkd.tfds_builders.folder_ir import clips, inventory, refusals, remarks
 
 
 class Builder(PairedBuilder):
@@ -41,9 +42,9 @@ class Builder(PairedBuilder):
     def plan(self, manual_dir: Path) -> BuildPlan:
         found = clips.scan(manual_dir)
         refusals.refuse_wrong_folder(manual_dir, found, self.options.unpaired)
-        tasks, unpaired, thin = clips.tasks_of(found, self.options)
+        tasks, unpaired = clips.tasks_of(found, self.options)
+        names = found.class_names(self.options.unpaired)
         try:
-            names = found.class_names(self.options.unpaired)
             self.info.features["label"].names = names
         except ValueError as error:  # TFDS keeps the names of what lay there before.
             raise UserError(
@@ -58,6 +59,27 @@ class Builder(PairedBuilder):
             | {"classes": names, "other_files": len(found.other_files)},
             skipped=found.skipped + unpaired,
             unreadable=found.unreadable,
-            notes=found.notes + thin,
+            notes=[*found.notes, *remarks.remarks(found, tasks, names)],
         )
         return BuildPlan(tasks, clips.encode, report)
+
+    def check_built(self, plan: BuildPlan, seen: set[str], built: set[str]) -> None:
+        """Classes are known before their films are encoded: one may have lost all of them."""
+        names = self.info.features["label"].names
+        clips_of = collections.defaultdict(list)
+        for task in plan.tasks:
+            if task.key in seen:
+                clips_of[names[task.work[0]["label"]]].append(task)
+        kept = []
+        for name, tasks in clips_of.items():
+            own = [(name, clips.side_of(task.split)) for task in tasks if task.key in built]
+            if not own:
+                raise UserError(
+                    f"class {name}: all of its {len(tasks)} clips are left out, and a network "
+                    "would have an output of nothing; repair them, or move the class's folders "
+                    f"out of {plan.report.manual_dir}\n{plan.report.head()}"
+                )
+            kept += own
+        known = set(plan.report.notes)
+        thin = remarks.thin_classes(list(clips_of), kept)
+        plan.report.notes += [note for note in thin if note not in known]

@@ -13,14 +13,17 @@ from jax_irkd.tfds_builders._shared.inventory import (
 )
 from jax_irkd.tfds_builders._shared.options import BuildOptions
 from jax_irkd.tfds_builders.folder_ir import clips, refusals
+from jax_irkd.tfds_builders.folder_ir.remarks import remarks
 
 
 def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
     """Clips by class, modality and split, what is missing or odd, and an estimate."""
     found = clips.scan(folder)
     refusals.refuse_wrong_folder(folder, found, options.unpaired)
-    tasks, unpaired, thin = clips.tasks_of(found, options)
-    problems, decoded, stored = found.notes + found.skipped + unpaired + thin, {}, {}
+    tasks, unpaired = clips.tasks_of(found, options)
+    names = found.class_names(options.unpaired)
+    problems, decoded, stored = found.notes + found.skipped + unpaired, {}, {}
+    problems += remarks(found, tasks, names)
     problems += found.unreadable
     kept = found.kept(options.unpaired)
     files = {(key, kind): film for key, pair in kept.items() for kind, film in pair.items()}
@@ -39,7 +42,7 @@ def take(folder: Path, options: BuildOptions, out: Path) -> Inventory:
     return Inventory(
         title=f"folder_ir in {folder}",
         totals=[
-            f"{pairs} of {len(found.class_names(options.unpaired))} classes; "
+            f"{pairs} of {len(names)} classes; "
             f"{counts['train']} train, "
             f"{counts['test']} test, {how}; {len(found.other_files)} other files passed over"
         ],
