@@ -181,7 +181,7 @@ def test_what_a_weak_teacher_is(tmp_path, monkeypatch, classes, top1, of_a_class
     if not weak:
         assert algorithm.get_teacher(asked, data, tmp_path)[1] == results
         return
-    with pytest.raises(UserError, match="nothing to teach.*allow_weak_teacher=True"):
+    with pytest.raises(UserError, match=r"nothing to teach.*allow_weak_teacher=True"):
         algorithm.get_teacher(asked, data, tmp_path)
 
 
