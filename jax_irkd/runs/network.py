@@ -124,9 +124,9 @@ def _checkpoints(folder: Path) -> Checkpoints:
                 f"{folder} holds TSTDDs, three networks on optical flow and support vector "
                 "machines, of which no single network can be taken; train another method"
             )
-        raise UserError(
-            f"{folder} holds no run (no {CHECKPOINTS} folder); train one, or check the path"
-        )
+        runs = sorted(path.parent for path in folder.glob(f"*/{CHECKPOINTS}"))
+        way = f"name one of those in it, as {runs[0]}" if runs else "train one, or check the path"
+        raise UserError(f"{folder} holds no run (no {CHECKPOINTS} folder); {way}")
     try:
         identity = read_json(folder / IDENTITY)
     except UserError:

@@ -203,6 +203,9 @@ def test_files_that_cannot_be_used(student, tmp_path):
         open_classifier(broken)
     with pytest.raises(UserError, match=r"nothing\.irkd does not exist; give a run's folder or"):
         open_classifier(tmp_path / "nothing.irkd")
+    (tmp_path / "work/ours/checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"work holds no run .*one of those in it, as .*work/ours"):
+        open_classifier(tmp_path / "work")
     with pytest.raises(UserError, match=r"holds no run \(no checkpoints folder\)"):
         open_classifier(tmp_path)
     tmp_path.joinpath("results.json").write_text('{"method": "tstdd"}')
