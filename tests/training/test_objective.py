@@ -225,7 +225,7 @@ def test_the_loop_hands_them_to_the_update(tmp_path):
     phase = fakes.phase(made, distillers=setup.make_distillers({"dkd": {}}), teacher=teacher)
     trainer = Trainer(phase, made, dataset(), tmp_path)
     batch = trainer._next(trainer._batches(0), 1)
-    kinds = [name[:11] for name in trainer._recent[-1][1]]
+    kinds = [name[:11] for name in trainer._divergence._recent[-1][1]]
     assert kinds.count("S001C001P10") == 2 and len(kinds) == 5 and trainer.num_steps == 4
     asked = np.zeros((1, 1), bool)
     update = trainer.make_update(teacher.model)
