@@ -17,7 +17,7 @@ class Divergence:
     """How many updates in a row were rejected, and by which clips.
 
     A state between them is not known to be good: the update that let the network blow up was
-    finite itself. `recent` names the clips of the last steps.
+    finite itself.
     """
 
     def __init__(self, folder: Path, most: int):

@@ -2,7 +2,7 @@
 
 import collections
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from jax_irkd.tfds_builders._shared.cache import EncodingTask
 from jax_irkd.tfds_builders._shared.pairs import FRAMES, same_content
@@ -29,7 +29,7 @@ def remarks(
     yield from thin_classes(names, [(labels[key], side) for key, side in sides.items()])
     for name in sorted({place.label for place in found.places.values()} - set(names)):
         yield Skip(name, "class without a complete pair", "left out")
-    yield from _sizes(list(labels.values()), list(sides.values()))
+    yield from _sizes(labels.values(), sides.values())
     for kind, use in USES.items():
         alone = sum(task.split.endswith(f"_{kind}") for task in tasks)
         if alone:
@@ -39,7 +39,7 @@ def remarks(
         films = {key: found.clips[key][kind] for key in sides if kind in found.clips[key]}
         for keys in _same(films):
             name = f"{keys[0]} {kind}"
-            yield Skip(name, _evil(keys, labels, sides), f"the same bytes: {', '.join(keys[1:])}")
+            yield Skip(name, _reason(keys, labels, sides), f"the same bytes: {', '.join(keys[1:])}")
 
 
 def thin_classes(names: Sequence[str], clips: Sequence[tuple[str, str]]) -> Iterator[Skip]:
@@ -52,16 +52,16 @@ def thin_classes(names: Sequence[str], clips: Sequence[tuple[str, str]]) -> Iter
                 yield Skip(name, f"class without {split} clips", detail)
 
 
-def _sizes(labels: Sequence[str], sides: Sequence[str]) -> Iterator[Skip]:
+def _sizes(labels: Iterable[str], sides: Iterable[str]) -> Iterator[Skip]:
     ordered = collections.Counter(labels).most_common()
     (most, many), (least, few) = ordered[0], ordered[-1]
     if many >= UNLIKE * few:
         advice = "sampling=balanced, of teacher_training and student_training, makes up for it"
         yield Skip(least, "classes of unlike size", f"{few} clips, {most} has {many}; {advice}")
-    tests = list(sides).count("test")
+    tests = collections.Counter(sides)["test"]  # one at least, or `tasks_of` refuses
     if tests < FEW:
-        one = f"each is {100 / tests:.0f} points of a result" if tests else "nothing can be told"
-        yield Skip(f"{tests} test clips", "few test clips", one)
+        detail = f"each is {100 / tests:.0f} points of a result"
+        yield Skip(f"{tests} test clips", "few test clips", detail)
 
 
 def _subjects(found: FolderScan, sides: dict[str, str]) -> Iterator[Skip]:
@@ -79,7 +79,7 @@ def _same(films: dict[str, Found]) -> Iterator[list[str]]:
     alike = collections.defaultdict(list)
     for key, film in films.items():
         alike[film.size].append(key)
-    for keys in list(alike.values()):
+    for keys in alike.values():
         if len(keys) > 1:
             yield from _equal({key: films[key].source for key in keys})
 
@@ -106,7 +106,7 @@ def _digest(source: Source) -> str:
         return hashlib.sha256(file.read(HEAD)).hexdigest()
 
 
-def _evil(keys: Sequence[str], labels: dict[str, str], sides: dict[str, str]) -> str:
+def _reason(keys: Sequence[str], labels: dict[str, str], sides: dict[str, str]) -> str:
     if len({labels[key] for key in keys}) > 1:
         return "one film in two classes"
     if len({sides[key] for key in keys}) > 1:
